@@ -1,0 +1,108 @@
+// swift-tools-version: 6.2
+// The map of Coffer: one line per room, with everything it may import. Doors open downwards only (ARCHITECTURE.md).
+// Tests/TidyTests holds every `import` in Sources against this file.
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+
+func library(_ name: String, _ package: String) -> Target.Dependency { .product(name: name, package: package) }
+
+let nio: [Target.Dependency] = [
+    library("NIOCore", "swift-nio"), library("NIOPosix", "swift-nio"), library("NIOHTTP1", "swift-nio"),
+    library("NIOConcurrencyHelpers", "swift-nio"),
+]
+let crypto: [Target.Dependency] = [library("Crypto", "swift-crypto"), library("CryptoExtras", "swift-crypto")]
+let x509: [Target.Dependency] = [library("X509", "swift-certificates"), library("SwiftASN1", "swift-asn1")]
+let jwt = library("JWTKit", "jwt-kit")
+let log = library("Logging", "swift-log")
+
+func room(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, resources: resources, swiftSettings: settings)
+}
+
+let package = Package(
+    name: "coffer",
+    products: [.executable(name: "coffer", targets: ["coffer"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
+        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
+        .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
+        .package(url: "https://github.com/vapor/jwt-kit", from: "5.7.1"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
+    ],
+    targets: [
+        // 0
+        room("CofferCore", ["CPlatform"]),
+        // 1
+        room("HTTPEdge", ["CofferCore", log] + nio + x509 + crypto + [
+            library("NIOTLS", "swift-nio"), library("NIOSSL", "swift-nio-ssl"), library("NIOExtras", "swift-nio-extras"),
+        ]),
+        room("AccessControl", ["CofferCore", jwt] + crypto),
+        room("StorageEngine", ["CofferCore", library("NIOCore", "swift-nio")]),
+        room("Observability", ["CofferCore", log]),
+        room("ResourceProviders", ["CofferCore"]),
+        // 2
+        room("EncryptionAtRest", ["CofferCore", "StorageEngine", "CPlatform", library("NIOCore", "swift-nio")] + crypto),
+        room("EmbeddedEngine", ["CofferCore", "StorageEngine", "CSQLite", "CPlatform", log] + crypto + nio),
+        // 3
+        room("IdentityService", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", jwt, log] + crypto + nio),
+        room("ResourceManager", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", log] + nio),
+        room("KeyVault", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", "COpenSSL", log] + crypto + nio),
+        room("StorageAccount", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", log] + crypto + nio),
+        room("FunctionsHost", [
+            "CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", "CLibzip", "CPlatform", log,
+            library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl"), library("Subprocess", "swift-subprocess"),
+        ] + crypto + nio),
+        // 4
+        room("BlobService", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "StorageAccount", log] + crypto + nio),
+        // 5
+        .executableTarget(
+            name: "coffer",
+            dependencies: [
+                "CofferCore", "HTTPEdge", "AccessControl", "StorageEngine", "Observability", "ResourceProviders", "EncryptionAtRest",
+                "EmbeddedEngine", "IdentityService", "ResourceManager", "KeyVault", "StorageAccount", "FunctionsHost", "BlobService",
+                "CPlatform", log, library("ArgumentParser", "swift-argument-parser"), library("Configuration", "swift-configuration"),
+            ] + nio,
+            swiftSettings: settings),
+
+        // C: our own few lines, and the system libraries.
+        .target(name: "CPlatform"),
+        .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CLibzip", pkgConfig: "libzip", providers: [.apt(["libzip-dev"])]),
+
+        // What every engine must pass.
+        room("StorageEngineTesting", ["CofferCore", "StorageEngine", library("NIOCore", "swift-nio")]),
+
+        tests("CofferCoreTests", ["CofferCore"]),
+        tests("HTTPEdgeTests", ["HTTPEdge", "CofferCore", library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl")] + nio + x509),
+        tests("AccessControlTests", ["AccessControl", "CofferCore", jwt]),
+        tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"]),
+        tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio),
+        tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore"] + nio),
+        tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
+        tests("ResourceManagerTests", ["ResourceManager", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
+        tests("KeyVaultTests", ["KeyVault", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
+        tests("StorageAccountTests", ["StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
+        tests("FunctionsHostTests", ["FunctionsHost", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
+        tests("BlobServiceTests", ["BlobService", "StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
+        tests("TidyTests", []),
+        // The built server as a child process, with real clients.
+        tests("ServerTests", ["CofferCore"]),
+    ]
+)

@@ -1,0 +1,21 @@
+#define _GNU_SOURCE
+#include "CPlatform.h"
+#include <malloc.h>
+#include <string.h>
+#include <sys/mman.h>
+
+void coffer_tune_allocator(void) {
+    mallopt(M_MMAP_THRESHOLD, 64 * 1024 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
+}
+
+void coffer_wipe(void *memory, size_t count) { explicit_bzero(memory, count); }
+
+int coffer_constant_time_compare(const void *left, const void *right, size_t count) {
+    const volatile unsigned char *a = left, *b = right;
+    unsigned char difference = 0;
+    for (size_t i = 0; i < count; i++) difference |= a[i] ^ b[i];
+    return difference;
+}
+
+int coffer_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING); }

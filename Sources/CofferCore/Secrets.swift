@@ -1,0 +1,66 @@
+internal import CPlatform
+internal import Glibc
+
+/// Secret bytes in memory of their own: locked against swapping where the system allows it, wiped when the last reference goes, never
+/// printed and never encoded.
+public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+    // @unchecked: the memory is written only inside `init` and read-only until `deinit`.
+    private let memory: UnsafeMutableRawBufferPointer
+
+    public init(count: Int, filledBy fill: (UnsafeMutableRawBufferPointer) throws -> Void) rethrows {
+        self.count = count
+        memory = UnsafeMutableRawBufferPointer.allocate(byteCount: Swift.max(count, 1), alignment: 16)
+        mlock(memory.baseAddress!, memory.count)
+        // Once every property is set, a throw here runs `deinit`.
+        try fill(UnsafeMutableRawBufferPointer(start: memory.baseAddress!, count: count))
+    }
+
+    /// Copies `bytes`. The caller still owns, and should wipe, the original.
+    public convenience init(copying bytes: some Collection<UInt8>) {
+        self.init(count: bytes.count) { $0.copyBytes(from: bytes) }
+    }
+
+    public let count: Int
+
+    public func withUnsafeBytes<Result, Failure: Error>(
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        try body(UnsafeRawBufferPointer(start: memory.baseAddress!, count: count))
+    }
+
+    deinit {
+        coffer_wipe(memory.baseAddress!, memory.count)
+        munlock(memory.baseAddress!, memory.count)
+        memory.deallocate()
+    }
+
+    public var description: String { "<redacted>" }
+    public var debugDescription: String { "<redacted>" }
+    public var customMirror: Mirror { Mirror(self, children: []) }
+}
+
+/// A secret text (a password, a SAS, a setting's value) that prints as `<redacted>`. `reveal()` is the one way to its value.
+public struct RedactedString: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+    private let value: String
+    public init(_ value: String) { self.value = value }
+    public func reveal() -> String { value }
+
+    public static func == (left: RedactedString, right: RedactedString) -> Bool { constantTimeEquals(left.value.utf8, right.value.utf8) }
+    public var description: String { "<redacted>" }
+    public var debugDescription: String { "<redacted>" }
+    public var customMirror: Mirror { Mirror(self, children: []) }
+}
+
+/// Whether two byte strings are equal, in a time that depends on their lengths only.
+public func constantTimeEquals(_ left: some Collection<UInt8>, _ right: some Collection<UInt8>) -> Bool {
+    guard left.count == right.count else { return false }
+    var difference: UInt8 = 0
+    for (a, b) in zip(left, right) { difference |= a ^ b }
+    return difference == 0
+}
+
+/// Overwrites a byte array that held a secret.
+public func wipe(_ bytes: inout [UInt8]) {
+    bytes.withUnsafeMutableBytes { coffer_wipe($0.baseAddress, $0.count) }
+    bytes.removeAll()
+}

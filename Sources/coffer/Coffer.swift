@@ -1,0 +1,6 @@
+import ArgumentParser
+
+@main
+struct Coffer: AsyncParsableCommand {
+    func run() async throws {}
+}
