@@ -8,6 +8,8 @@ public enum Endpoint: Sendable, Hashable {
     case storage(account: String, service: StorageService)
     case site(String)
     case scm(String)
+    /// A loopback address instead of a name, on the plain port: the identity endpoint that workers call.
+    case local
 }
 
 public enum StorageService: String, Sendable, Hashable, Codable, CaseIterable { case blob, queue, table, file, dfs, web }
@@ -77,6 +79,7 @@ public enum NameFamily: Sendable, Hashable {
             case .storage(let account, let service): "\(account).\(service.rawValue).\(s.storage)"
             case .site(let name): "\(name).\(s.sites)"
             case .scm(let name): "\(name).scm.\(s.sites)"
+            case .local: "127.0.0.1"
             }
         return host + portSuffix
     }
