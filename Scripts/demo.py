@@ -5,88 +5,34 @@ Needs a server ('make run' or 'coffer serve') and nothing but Python's standard 
 of the same REST APIs that az and the SDKs use. Set COFFER to the binary's path if it is not in .build.
 """
 
-import base64
-import hashlib
-import hmac
-import http.client
 import io
 import json
 import os
-import re
 import secrets
-import ssl
 import subprocess
 import sys
 import time
 import urllib.parse
 import zipfile
-from datetime import datetime, timedelta, timezone
+
+from cofferclient import Client, Refused, binary, exports, service_sas, shared_key
 
 RUN = secrets.token_hex(3)
 GROUP, VAULT, ACCOUNT, APP = f"demo-{RUN}", f"demo-vault-{RUN}", f"demo{RUN}", f"demo-app-{RUN}"
 
 
-def environment():
-    binary = os.environ.get("COFFER")
-    if not binary:
-        found = [p for p in (".build/release/coffer", ".build/debug/coffer") if os.access(p, os.X_OK)]
-        if not found:
-            sys.exit("No coffer binary found. Run 'make run' first, or set COFFER to its path.")
-        binary = found[0]
-    done = subprocess.run([binary, "env"], capture_output=True, text=True)
+def connect():
+    coffer = binary()
+    if not coffer:
+        sys.exit("No coffer binary found. Run 'make run' first, or set COFFER to its path.")
+    done = subprocess.run([coffer, "env"], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr.strip() or "coffer env failed")
-    return dict(re.findall(r"^export (\w+)='(.*)'$", done.stdout, re.M))
+    return Client(exports(done.stdout))
 
 
-ENV = environment()
-TLS = ssl.create_default_context(cafile=ENV["CA_BUNDLE"])
-GATEWAY = urllib.parse.urlsplit(ENV["GATEWAY"])
-ARM = ENV["ARM_ENDPOINT"]
-SUBSCRIPTION = f"/subscriptions/{ENV['SUBSCRIPTION_ID']}"
-tokens = {}
-
-
-def call(method, url, body=None, headers=None):
-    """One HTTPS request through the gateway: (status, headers, body)."""
-    parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPSConnection(GATEWAY.hostname, GATEWAY.port, context=TLS, timeout=60)
-    connection.set_tunnel(parts.hostname, parts.port or 443)
-    target = parts.path + ("?" + parts.query if parts.query else "")
-    connection.request(method, target, body, headers or {})
-    answer = connection.getresponse()
-    data = answer.read()
-    connection.close()
-    return answer.status, answer.headers, data
-
-
-def token(audience):
-    if audience not in tokens:
-        form = urllib.parse.urlencode(
-            {
-                "grant_type": "client_credentials",
-                "client_id": ENV["CLIENT_ID"],
-                "client_secret": ENV["CLIENT_SECRET"],
-                "scope": audience + "/.default",
-            }
-        )
-        url = f"{ENV['AZURE_AUTHORITY_HOST']}/{ENV['TENANT_ID']}/oauth2/v2.0/token"
-        status, _, data = call("POST", url, form, {"Content-Type": "application/x-www-form-urlencoded"})
-        need(status == 200, f"no token: {data[:300]}")
-        tokens[audience] = json.loads(data)["access_token"]
-    return tokens[audience]
-
-
-def api(method, url, body=None, audience=None, ok=(200, 201, 202, 204)):
-    """A JSON call with a bearer token."""
-    headers = {"Authorization": "Bearer " + token(audience or ARM + "/"), "Content-Type": "application/json"}
-    status, _, data = call(method, url, json.dumps(body) if body is not None else None, headers)
-    need(status in ok, f"{method} {url.split('?')[0]} answered {status}: {data[:400]}")
-    return json.loads(data) if data.strip() else {}
-
-
-def arm(method, path, body=None, version="2024-11-01", **more):
-    return api(method, f"{ARM}{path}?api-version={version}", body, **more)
+client = connect()
+call, arm = client.call, client.arm
 
 
 def need(holds, why):
@@ -104,7 +50,7 @@ def seen(text):
 
 # --- the pieces ---------------------------------------------------------------------------------
 
-group = f"{SUBSCRIPTION}/resourceGroups/{GROUP}"
+group = f"{client.subscription}/resourceGroups/{GROUP}"
 vault = f"{group}/providers/Microsoft.KeyVault/vaults/{VAULT}"
 account = f"{group}/providers/Microsoft.Storage/storageAccounts/{ACCOUNT}"
 site = f"{group}/providers/Microsoft.Web/sites/{APP}"
@@ -116,25 +62,19 @@ def account_key():
 
 
 def sas(key, permissions="racwdl"):
-    """A service SAS for the container 'demo' (sv 2020-12-06)."""
-    expiry = (datetime.now(timezone.utc) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    fields = [permissions, "", expiry, f"/blob/{ACCOUNT}/demo", "", "", "https", "2020-12-06", "c"] + [""] * 7
-    signature = base64.b64encode(hmac.new(base64.b64decode(key), "\n".join(fields).encode(), hashlib.sha256).digest())
-    query = {"sv": "2020-12-06", "sr": "c", "sp": permissions, "se": expiry, "spr": "https", "sig": signature.decode()}
-    return urllib.parse.urlencode(query)
+    return service_sas(ACCOUNT, key, "demo", permissions)
 
 
 def policy(principal, keep=True):
     """Gives the principal what the chain needs of the vault, or takes it away."""
     permissions = {"keys": ["get", "wrapKey", "unwrapKey"], "secrets": ["get"]}
-    entry = {"tenantId": ENV["TENANT_ID"], "objectId": principal, "permissions": permissions}
+    entry = {"tenantId": client.tenant, "objectId": principal, "permissions": permissions}
     operation = "add" if keep else "remove"
     arm("PUT", f"{vault}/accessPolicies/{operation}", {"properties": {"accessPolicies": [entry]}}, version="2024-11-01")
 
 
 def vault_call(method, path, body=None):
-    audience = "https://" + urllib.parse.urlsplit(vault_uri).netloc.split(".", 1)[1]
-    return api(method, f"{vault_uri}{path}?api-version=7.4", body, audience=audience)
+    return client.vault(method, vault_uri, path, body)
 
 
 def read_blob(key):
@@ -191,9 +131,9 @@ def first_half():
     step("1. A resource group, a vault with purge protection, and a storage account with an identity.")
     arm("PUT", group, {"location": "eastus"})
     properties = {
-        "tenantId": ENV["TENANT_ID"], "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": True,
+        "tenantId": client.tenant, "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": True,
         "enableRbacAuthorization": False, "accessPolicies": [
-            {"tenantId": ENV["TENANT_ID"], "objectId": owner(), "permissions": {"keys": ["all"], "secrets": ["all"]}}
+            {"tenantId": client.tenant, "objectId": client.object_id(), "permissions": {"keys": ["all"], "secrets": ["all"]}}
         ],
     }
     vault_uri = arm("PUT", vault, {"location": "eastus", "properties": properties})["properties"]["vaultUri"]
@@ -210,7 +150,7 @@ def first_half():
     }
     arm("PATCH", account, {"properties": {"encryption": encryption}}, version="2025-01-01")
     key = account_key()
-    status, _, data = call("PUT", f"{blob_uri}demo?restype=container", headers=shared_key(key, "PUT", "/demo", {"restype": "container"}))
+    status, _, data = call("PUT", f"{blob_uri}demo?restype=container", headers=shared_key(ACCOUNT, key, "PUT", "/demo", {"restype": "container"}))
     need(status == 201, f"container: {status} {data[:300]}")
     status, _, data = call(
         "PUT", f"{blob_uri}demo/hello.txt?{sas(key)}", b"hello, sealed world", {"x-ms-blob-type": "BlockBlob"}
@@ -294,32 +234,17 @@ def second_half(key):
     seen("503")
 
 
-def owner():
-    """The object id of the signed-in administrator, from its own token."""
-    payload = token(ARM + "/").split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["oid"]
-
-
-def shared_key(key, method, path, query):
-    """SharedKey headers for a request without a body."""
-    date = datetime.now(timezone.utc).strftime("%a, %d %b %Y %H:%M:%S GMT")
-    headers = {"x-ms-date": date, "x-ms-version": "2021-12-02"}
-    canonical = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    resource = f"/{ACCOUNT}{path}" + "".join(f"\n{name}:{query[name]}" for name in sorted(query))
-    text = method + "\n" * 12 + canonical + resource
-    signature = base64.b64encode(hmac.new(base64.b64decode(key), text.encode(), hashlib.sha256).digest()).decode()
-    return {**headers, "Authorization": f"SharedKey {ACCOUNT}:{signature}", "Content-Length": "0"}
-
-
 def main():
     print("Coffer: vault key -> account key -> data key -> bytes; identity -> secret -> package -> running function.")
     try:
         second_half(first_half())
         print("\nThat is the chain. Every cut took effect before the next call; every join brought everything back.")
+    except Refused as refusal:
+        sys.exit(f"\n  stopped: {refusal}")
     finally:
         if "--keep" not in sys.argv:
-            status, _, _ = call("DELETE", f"{ARM}{group}?api-version=2024-11-01", headers={"Authorization": "Bearer " + token(ARM + "/")})
-            print(f"(cleaned up: {status})")
+            arm("DELETE", group)
+            print("(cleaned up)")
 
 
 if __name__ == "__main__":
