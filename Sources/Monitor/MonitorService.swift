@@ -31,8 +31,8 @@ public final class MonitorService: Sendable {
     /// `Microsoft.Insights`.
     public var insights: any ResourceProvider { DiagnosticSettingsProvider(service: self) }
 
-    /// Sends lines to every workspace that a diagnostic setting of `resource` names for `category`; nowhere when there is none.
-    /// Returns at once: lines wait in memory, bounded, and are sealed in batches.
+    /// Sends lines to every workspace that a diagnostic setting of `resource` names for `category`; nowhere when there
+    /// is none. Returns at once: lines wait in memory, bounded, and are sealed in batches.
     public func emit(_ lines: [LogLine], category: String, from resource: ResourceID) async {
         await ingestion.enqueue(lines, category: category, from: resource)
     }

@@ -42,7 +42,10 @@ struct ValueTests {
                 #expect(names.match(family.authority(of: endpoint).uppercased() + ":443")?.family == family)
             }
         }
-        for host in ["", "example.com", "evil.management.azure.com", "management.azure.com.evil", "a.b.vault.azure.net", ".vault.azure.net"] {
+        for host in [
+            "", "example.com", "evil.management.azure.com", "management.azure.com.evil", "a.b.vault.azure.net",
+            ".vault.azure.net",
+        ] {
             #expect(names.match(host) == nil, "\(host)")
         }
     }

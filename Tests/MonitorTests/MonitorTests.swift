@@ -24,19 +24,22 @@ struct MonitorTests {
     init() throws {
         let randomness = SystemRandomness()
         let store = try SealedStore(
-            metadata: engine, extents: engine, rootKey: RootKey(version: 1, key: randomness.secret(32)), clock: FixedClock(),
+            metadata: engine, extents: engine, rootKey: RootKey(version: 1, key: randomness.secret(32)),
+            clock: FixedClock(),
             randomness: randomness)
         let access = AccessController()
         access.publish(
             RoleBook(
                 definitions: [
                     RoleDefinition(
-                        id: "r", roleName: "Owner", description: "", isBuiltIn: true, permissions: RolePermissions(actions: ["*"]),
+                        id: "r", roleName: "Owner", description: "", isBuiltIn: true,
+                        permissions: RolePermissions(actions: ["*"]),
                         assignableScopes: [.root])
                 ],
                 assignments: [
                     RoleAssignment(
-                        name: "a", scope: .root, roleID: "r", principalID: Self.owner.objectID, principalType: "ServicePrincipal",
+                        name: "a", scope: .root, roleID: "r", principalID: Self.owner.objectID,
+                        principalType: "ServicePrincipal",
                         created: Timestamp(unixSeconds: 0), createdBy: "")
                 ]))
         service = MonitorService(
@@ -44,11 +47,13 @@ struct MonitorTests {
     }
 
     private func send(
-        _ provider: any ResourceProvider, _ method: ControlRequest.Method, _ path: String, _ body: JSONValue? = nil, as caller: Caller = owner
+        _ provider: any ResourceProvider, _ method: ControlRequest.Method, _ path: String, _ body: JSONValue? = nil,
+        as caller: Caller = owner
     ) async throws(ControlError) -> JSONValue? {
         let response = try await provider.respond(
             to: ControlRequest(
-                method: method, path: ResourceID(path), query: [:], apiVersion: "2025-02-01", body: body, names: .azurePublic),
+                method: method, path: ResourceID(path), query: [:], apiVersion: "2025-02-01", body: body,
+                names: .azurePublic),
             as: caller)
         if case .json(let value) = response.body { return value }
         return nil
@@ -60,7 +65,8 @@ struct MonitorTests {
             service.insights, .put, "\(Self.site)/providers/microsoft.insights/diagnosticSettings/diag",
             [
                 "properties": [
-                    "workspaceId": .string("\(Self.workspace)"), "logs": [["category": "FunctionAppLogs", "enabled": true]],
+                    "workspaceId": .string("\(Self.workspace)"),
+                    "logs": [["category": "FunctionAppLogs", "enabled": true]],
                 ]
             ])
     }
@@ -71,7 +77,8 @@ struct MonitorTests {
     }
 
     @Test func linesReachTheWorkspaceASettingNamesAndNoOther() async throws {
-        let line = LogLine(time: FixedClock().now(), level: "Information", message: "hello planted-log-text", functionName: "F")
+        let line = LogLine(
+            time: FixedClock().now(), level: "Information", message: "hello planted-log-text", functionName: "F")
         await service.emit([line], category: "FunctionAppLogs", from: Self.site)
         await service.flush()
         try await connect()
@@ -102,7 +109,9 @@ struct MonitorTests {
             (service.insights, .delete, "\(Self.site)/providers/microsoft.insights/diagnosticSettings/diag"),
         ]
         for (provider, method, path) in attempts {
-            await #expect(throws: ControlError.self) { try await send(provider, method, path, ["location": "eastus"], as: Self.stranger) }
+            await #expect(throws: ControlError.self) {
+                try await send(provider, method, path, ["location": "eastus"], as: Self.stranger)
+            }
             do {
                 _ = try await send(provider, method, path, ["location": "eastus"], as: Self.stranger)
             } catch {
@@ -112,7 +121,10 @@ struct MonitorTests {
         #expect(try await send(service.workspaces, .get, "\(Self.workspace)") != nil)
     }
 
-    @Test(arguments: ["", "|", "a b", "T | drop", "T | take -1", "T | take 99999999", "T | where x == 'y'", "T | where _ResourceId == 'x"])
+    @Test(arguments: [
+        "", "|", "a b", "T | drop", "T | take -1", "T | take 99999999", "T | where x == 'y'",
+        "T | where _ResourceId == 'x",
+    ])
     func queriesThatAreNotUnderstoodAreRefused(text: String) async throws {
         try await connect()
         do {
@@ -127,10 +139,15 @@ struct MonitorTests {
         try await connect()
         let path = "\(Self.site)/providers/microsoft.insights/diagnosticSettings/other"
         for properties: JSONValue in [
-            ["workspaceId": .string("\(Self.workspace)"), "logs": [["category": "AppServiceHTTPLogs", "enabled": true]]],
+            [
+                "workspaceId": .string("\(Self.workspace)"),
+                "logs": [["category": "AppServiceHTTPLogs", "enabled": true]],
+            ],
             ["storageAccountId": "/x", "logs": []], ["logs": []], ["workspaceId": "/subscriptions/s/none", "logs": []],
         ] {
-            await #expect(throws: ControlError.self) { try await send(service.insights, .put, path, ["properties": properties]) }
+            await #expect(throws: ControlError.self) {
+                try await send(service.insights, .put, path, ["properties": properties])
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 import Foundation
 import Testing
 
-/// The map in Package.swift is the law: SwiftPM lets a target import what its dependencies depend on, so this holds every `import` against it.
+/// The map in Package.swift is the law: SwiftPM lets a target import what its dependencies depend on, so this holds
+/// every `import` against it.
 struct ImportTests {
     @Test func everyImportIsADoorOnTheMap() throws {
         let map = try PackageMap()
@@ -9,20 +10,25 @@ struct ImportTests {
             let allowed = map.rooms[room]!.union(PackageMap.always).union(PackageMap.undeclared[room] ?? [])
             for file in try Tree.swiftFiles(below: "Sources/\(room)") {
                 for module in try Self.imports(of: file) where module != room {
-                    #expect(allowed.contains(module), "\(file) imports \(module), which Package.swift does not allow for \(room)")
+                    #expect(
+                        allowed.contains(module),
+                        "\(file) imports \(module), which Package.swift does not allow for \(room)")
                 }
             }
         }
     }
 
-    /// "Encrypted at rest" is a property of the import graph: nothing above EncryptionAtRest but the composition root sees an engine.
+    /// "Encrypted at rest" is a property of the import graph: nothing above EncryptionAtRest but the composition root
+    /// sees an engine.
     @Test func onlyEncryptionAtRestReachesTheEngines() throws {
         let mayImportStorageEngine: Set = [
             "StorageEngine", "StorageEngineTesting", "EncryptionAtRest", "EmbeddedEngine", "coffer",
         ]
         for room in try PackageMap().rooms.keys where !mayImportStorageEngine.contains(room) {
             for file in try Tree.swiftFiles(below: "Sources/\(room)") {
-                let engines = Set(try Self.imports(of: file)).intersection(["StorageEngine", "EmbeddedEngine", "CSQLite"])
+                let engines = Set(try Self.imports(of: file)).intersection([
+                    "StorageEngine", "EmbeddedEngine", "CSQLite",
+                ])
                 #expect(engines.isEmpty, "\(file) reaches past EncryptionAtRest: \(engines)")
             }
         }
@@ -31,7 +37,9 @@ struct ImportTests {
     private static func imports(of file: String) throws -> [String] {
         try Tree.lines(of: file).compactMap { line in
             var words = line.split(separator: " ").map(String.init)
-            while let first = words.first, first.hasPrefix("@") || ["public", "internal", "package", "private", "fileprivate"].contains(first) {
+            while let first = words.first,
+                first.hasPrefix("@") || ["public", "internal", "package", "private", "fileprivate"].contains(first)
+            {
                 words.removeFirst()
             }
             guard words.first == "import", words.count >= 2 else { return nil }
@@ -45,7 +53,10 @@ struct ImportTests {
 /// Package.swift, read as text: rooms and what each may import.
 struct PackageMap {
     /// The system, and the standard library's own modules.
-    static let always: Set = ["Foundation", "FoundationEssentials", "FoundationXML", "Glibc", "Dispatch", "Synchronization", "Darwin", "Testing"]
+    static let always: Set = [
+        "Foundation", "FoundationEssentials", "FoundationXML", "Glibc", "Dispatch", "Synchronization", "Darwin",
+        "Testing",
+    ]
     /// Modules of a listed package that no product names; docs/decisions says why each is used.
     static let undeclared: [String: Set<String>] = [
         "EncryptionAtRest": ["CCryptoBoringSSL"], "EmbeddedEngine": ["CCryptoBoringSSL"], "coffer": ["SystemPackage"],

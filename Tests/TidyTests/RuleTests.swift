@@ -5,11 +5,16 @@ import Testing
 struct RuleTests {
     /// Time and randomness are parameters; only the seams' own file reads the system.
     @Test func nobodyReadsTheClockOrTheDice() throws {
-        let banned = ["Date()", "Date.now", "UUID()", ".random(in:", ".randomElement()", "SystemRandomNumberGenerator()", "DispatchTime.now()"]
+        let banned = [
+            "Date()", "Date.now", "UUID()", ".random(in:", ".randomElement()", "SystemRandomNumberGenerator()",
+            "DispatchTime.now()",
+        ]
         for file in try Tree.swiftFiles(below: "Sources") where file != "Sources/CofferCore/Seams.swift" {
             for (number, line) in try Tree.lines(of: file).enumerated() where !line.isComment {
                 for call in banned {
-                    #expect(!line.contains(call), "\(file):\(number + 1) uses \(call): take a WallClock or Randomness as a parameter")
+                    #expect(
+                        !line.contains(call),
+                        "\(file):\(number + 1) uses \(call): take a WallClock or Randomness as a parameter")
                 }
             }
         }
@@ -20,7 +25,9 @@ struct RuleTests {
             let lines = try Tree.lines(of: file)
             #expect(lines.count <= 800, "\(file) has \(lines.count) lines; 800 is the limit: split it by operation")
             for (number, line) in lines.enumerated() where line.count > 120 {
-                #expect(Bool(line.contains("http")), "\(file):\(number + 1) is \(line.count) columns wide; 120 is the limit")
+                #expect(
+                    Bool(line.contains("http")), "\(file):\(number + 1) is \(line.count) columns wide; 120 is the limit"
+                )
             }
         }
     }
@@ -42,7 +49,9 @@ struct RuleTests {
             let lines = try Tree.lines(of: file)
             for (number, line) in lines.enumerated() where line.contains("@unchecked Sendable") && !line.isComment {
                 let near = lines[max(0, number - 3)...min(lines.count - 1, number + 3)].joined(separator: " ")
-                #expect(near.contains("@unchecked:") || near.contains("unchecked because"), "\(file):\(number + 1): say why it is safe")
+                #expect(
+                    near.contains("@unchecked:") || near.contains("unchecked because"),
+                    "\(file):\(number + 1): say why it is safe")
             }
         }
     }

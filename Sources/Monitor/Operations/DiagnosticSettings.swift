@@ -10,7 +10,8 @@ struct DiagnosticSettingsProvider: ResourceProvider {
         ResourceTypeDescription("diagnosticSettingsCategories", apiVersions: ["2021-05-01-preview"]),
     ]
     private static let action = "Microsoft.Insights/diagnosticSettings/"
-    /// The log categories that Coffer produces, by resource type. Others are refused rather than accepted and left empty.
+    /// The log categories that Coffer produces, by resource type. Others are refused rather than accepted and left
+    /// empty.
     private static let categories: [String: [String]] = ["microsoft.web/sites": ["FunctionAppLogs"]]
 
     func respond(to request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse {
@@ -30,12 +31,15 @@ struct DiagnosticSettingsProvider: ResourceProvider {
         case (.put, ["diagnosticsettings"], 1): return try await createOrUpdate(request, of: resource, as: caller)
         case (.delete, ["diagnosticsettings"], 1):
             try service.require(caller, Self.action + "delete", at: resource)
-            guard let setting = try await service.records.setting(resource, request.path.name) else { return .empty(204) }
+            guard let setting = try await service.records.setting(resource, request.path.name) else {
+                return .empty(204)
+            }
             try await service.records.delete(setting)
             return .empty(200)
         case (.get, ["diagnosticsettingscategories"], 0):
             try service.require(caller, Self.action + "read", at: resource)
-            return .json(200, ["value": .array(Self.known(for: resource).map { Self.wire(category: $0, of: resource) })])
+            return .json(
+                200, ["value": .array(Self.known(for: resource).map { Self.wire(category: $0, of: resource) })])
         default:
             throw .notImplemented("\(request.method.rawValue) \(request.path.resourceType ?? "")")
         }
@@ -43,7 +47,9 @@ struct DiagnosticSettingsProvider: ResourceProvider {
 
     /// Diagnostic settings go with the resource they extend; there is nothing tracked of its own.
     func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource] { [] }
-    func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) { throw .resourceNotFound(id) }
+    func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) {
+        throw .resourceNotFound(id)
+    }
 
     private func createOrUpdate(
         _ request: ControlRequest, of resource: ResourceID, as caller: Caller
@@ -68,7 +74,9 @@ struct DiagnosticSettingsProvider: ResourceProvider {
             throw .badRequest("At least one destination is required; set workspaceId to a log analytics workspace.")
         }
         guard let workspace = try await service.records.workspace(ResourceID(target)) else {
-            throw ControlError(status: 404, code: "ResourceNotFound", message: "The workspace '\(target)' was not found. Create it first.")
+            throw ControlError(
+                status: 404, code: "ResourceNotFound",
+                message: "The workspace '\(target)' was not found. Create it first.")
         }
         let setting = MonitorRecords.Setting(
             resource: resource, name: request.path.name, workspace: workspace.id, properties: properties)
@@ -90,7 +98,8 @@ struct DiagnosticSettingsProvider: ResourceProvider {
     }
     private static func wire(category: String, of resource: ResourceID) -> JSONValue {
         [
-            "id": .string("\(resource)/providers/microsoft.insights/diagnosticSettingsCategories/\(category)"), "name": .string(category),
+            "id": .string("\(resource)/providers/microsoft.insights/diagnosticSettingsCategories/\(category)"),
+            "name": .string(category),
             "type": "Microsoft.Insights/diagnosticSettingsCategories", "properties": ["categoryType": "Logs"],
         ]
     }

@@ -39,17 +39,22 @@ actor LogIngestion {
         }
     }
 
-    /// Lines that arrive while a batch is being sealed make up the next one: the slower the disk, the larger the batches.
+    /// Lines that arrive while a batch is being sealed make up the next one: the slower the disk, the larger the
+    /// batches.
     private func drain() async {
         while !waiting.isEmpty {
             let head = waiting[0]
-            let batch = waiting.prefix(Self.batchLineLimit).prefix { $0.resource == head.resource && $0.category == head.category }
+            let batch = waiting.prefix(Self.batchLineLimit).prefix {
+                $0.resource == head.resource && $0.category == head.category
+            }
             waiting.removeFirst(batch.count)
             await write(batch.map(\.line), category: head.category, from: head.resource)
         }
         writer = nil
         if dropped > 0 {
-            log.warning("log lines were dropped because they came faster than they could be sealed", metadata: ["lines": "\(dropped)"])
+            log.warning(
+                "log lines were dropped because they came faster than they could be sealed",
+                metadata: ["lines": "\(dropped)"])
             dropped = 0
         }
     }

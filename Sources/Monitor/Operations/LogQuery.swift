@@ -23,13 +23,18 @@ struct LogQuery {
         var resource: ResourceID?
         var limit = Self.rowLimit
         for part in parts {
-            if part.count == 4, part[0] == "where", part[1] == "_ResourceId", ["==", "=~"].contains(part[2]), let value = Self.literal(part[3]) {
+            if part.count == 4, part[0] == "where", part[1] == "_ResourceId", ["==", "=~"].contains(part[2]),
+                let value = Self.literal(part[3])
+            {
                 resource = ResourceID(value)
-            } else if part.count == 2, ["take", "limit"].contains(part[0]), let count = Int(part[1]), (0...Self.rowLimit).contains(count) {
+            } else if part.count == 2, ["take", "limit"].contains(part[0]), let count = Int(part[1]),
+                (0...Self.rowLimit).contains(count)
+            {
                 limit = count
             } else {
                 throw Self.refused(
-                    "'\(part.joined(separator: " "))' is not understood. Supported: where _ResourceId == '…' and take 0…\(Self.rowLimit).")
+                    "'\(part.joined(separator: " "))' is not understood. Supported: where _ResourceId == '…' and take 0…\(Self.rowLimit)."
+                )
             }
         }
         self.resource = resource
@@ -41,7 +46,9 @@ struct LogQuery {
     }
 
     private static func literal(_ text: String) -> String? {
-        guard text.count >= 2, let quote = text.first, quote == "'" || quote == "\"", text.last == quote else { return nil }
+        guard text.count >= 2, let quote = text.first, quote == "'" || quote == "\"", text.last == quote else {
+            return nil
+        }
         return String(text.dropFirst().dropLast())
     }
     private static func refused(_ message: String) -> ControlError { .badRequest(message, code: "BadArgumentError") }

@@ -6,7 +6,9 @@ import ResourceProviders
 struct WorkspaceProvider: ResourceProvider {
     let service: MonitorService
     let namespace = "Microsoft.OperationalInsights"
-    let resourceTypes = [ResourceTypeDescription("workspaces", apiVersions: ["2025-02-01", "2023-09-01", "2021-12-01-preview"])]
+    let resourceTypes = [
+        ResourceTypeDescription("workspaces", apiVersions: ["2025-02-01", "2023-09-01", "2021-12-01-preview"])
+    ]
     private static let action = "Microsoft.OperationalInsights/workspaces/"
 
     func respond(to request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse {
@@ -29,10 +31,13 @@ struct WorkspaceProvider: ResourceProvider {
 
     func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource] {
         try await service.records.workspaces(below: scope).map {
-            TrackedResource(id: $0.id, type: "Microsoft.OperationalInsights/workspaces", location: $0.location, tags: $0.tags)
+            TrackedResource(
+                id: $0.id, type: "Microsoft.OperationalInsights/workspaces", location: $0.location, tags: $0.tags)
         }
     }
-    func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) { _ = try await delete(id, as: caller) }
+    func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) {
+        _ = try await delete(id, as: caller)
+    }
 
     // MARK: Operations
 
@@ -49,7 +54,9 @@ struct WorkspaceProvider: ResourceProvider {
         return .json(200, ["value": .array(readable.map(Self.wire))])
     }
 
-    private func createOrUpdate(_ request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse {
+    private func createOrUpdate(_ request: ControlRequest, as caller: Caller) async throws(ControlError)
+        -> ControlResponse
+    {
         try service.require(caller, Self.action + "write", at: request.path)
         let body = request.body ?? [:]
         guard let location = body.member("location")?.stringValue, !location.isEmpty else {
@@ -61,8 +68,10 @@ struct WorkspaceProvider: ResourceProvider {
         let existing = try await service.records.workspace(request.path)
         let properties = body.member("properties") ?? [:]
         let workspace = MonitorRecords.Workspace(
-            id: existing?.id ?? request.path, location: location.lowercased().replacing(" ", with: ""), tags: tags(body),
-            customerID: existing?.customerID ?? service.randomness.uuidString(), created: existing?.created ?? service.clock.now(),
+            id: existing?.id ?? request.path, location: location.lowercased().replacing(" ", with: ""),
+            tags: tags(body),
+            customerID: existing?.customerID ?? service.randomness.uuidString(),
+            created: existing?.created ?? service.clock.now(),
             retentionDays: properties.member("retentionInDays")?.intValue ?? 30, properties: properties)
         try await service.records.save(workspace)
         return .json(existing == nil ? 201 : 200, Self.wire(workspace))
@@ -96,13 +105,15 @@ struct WorkspaceProvider: ResourceProvider {
         for batch in try await service.records.batches(of: workspace.customerID) where query.selects(batch) {
             for line in batch.lines {
                 rows.append([
-                    .string(line.time.iso8601WithTicks), .string(line.level), .string(line.message), .string(line.functionName),
+                    .string(line.time.iso8601WithTicks), .string(line.level), .string(line.message),
+                    .string(line.functionName),
                     .string(batch.resource.description),
                 ])
             }
         }
         let columns: [(String, String)] = [
-            ("TimeGenerated", "datetime"), ("Level", "string"), ("Message", "string"), ("FunctionName", "string"), ("_ResourceId", "string"),
+            ("TimeGenerated", "datetime"), ("Level", "string"), ("Message", "string"), ("FunctionName", "string"),
+            ("_ResourceId", "string"),
         ]
         let table: JSONValue = [
             "name": "PrimaryResult",

@@ -3,7 +3,8 @@ import EncryptionAtRest
 import Foundation
 import ResourceProviders
 
-/// How workspaces, settings and log batches lie in the store: one partition for the resources, one for each workspace's lines.
+/// How workspaces, settings and log batches lie in the store: one partition for the resources, one for each workspace's
+/// lines.
 struct MonitorRecords: Sendable {
     /// Most batches a workspace keeps; the oldest go first. A batch holds at most `LogIngestion.batchLineLimit` lines.
     static let batchLimit = 2_000
@@ -33,18 +34,26 @@ struct MonitorRecords: Sendable {
     }
 
     private var resources: SealedRecords { store.records(.resources, "monitor") }
-    private func batches(_ customerID: String) -> SealedRecords { store.records(.resources, "monitor/logs/\(customerID)") }
+    private func batches(_ customerID: String) -> SealedRecords {
+        store.records(.resources, "monitor/logs/\(customerID)")
+    }
 
     // MARK: Workspaces and settings
 
     private func key(_ id: ResourceID) -> String { "workspace" + id.canonical }
-    private func key(_ resource: ResourceID, _ name: String) -> String { "setting" + resource.canonical + "|" + name.lowercased() }
+    private func key(_ resource: ResourceID, _ name: String) -> String {
+        "setting" + resource.canonical + "|" + name.lowercased()
+    }
 
-    func workspace(_ id: ResourceID) async throws(ControlError) -> Workspace? { try await read(Workspace.self, key(id)) }
+    func workspace(_ id: ResourceID) async throws(ControlError) -> Workspace? {
+        try await read(Workspace.self, key(id))
+    }
     func workspaces(below scope: ResourceID) async throws(ControlError) -> [Workspace] {
         try await scan(Workspace.self, prefix: "workspace/").filter { scope.contains($0.id) }
     }
-    func save(_ workspace: Workspace) async throws(ControlError) { try await write(.put(key(workspace.id), encoded(workspace))) }
+    func save(_ workspace: Workspace) async throws(ControlError) {
+        try await write(.put(key(workspace.id), encoded(workspace)))
+    }
     func delete(_ workspace: Workspace) async throws(ControlError) {
         try await write(.delete(key(workspace.id)))
         try await storing { () async throws(SealedStoreError) in
@@ -63,12 +72,17 @@ struct MonitorRecords: Sendable {
     func settings(of resource: ResourceID) async throws(ControlError) -> [Setting] {
         try await scan(Setting.self, prefix: "setting" + resource.canonical + "|")
     }
-    func save(_ setting: Setting) async throws(ControlError) { try await write(.put(key(setting.resource, setting.name), encoded(setting))) }
-    func delete(_ setting: Setting) async throws(ControlError) { try await write(.delete(key(setting.resource, setting.name))) }
+    func save(_ setting: Setting) async throws(ControlError) {
+        try await write(.put(key(setting.resource, setting.name), encoded(setting)))
+    }
+    func delete(_ setting: Setting) async throws(ControlError) {
+        try await write(.delete(key(setting.resource, setting.name)))
+    }
 
     // MARK: Log lines
 
-    /// Appends one batch and drops what exceeds the limit, in one commit. `number` must grow with every batch of the workspace.
+    /// Appends one batch and drops what exceeds the limit, in one commit. `number` must grow with every batch of the
+    /// workspace.
     func append(_ batch: Batch, number: UInt64, to customerID: String) async throws(ControlError) {
         try await storing { () async throws(SealedStoreError) in
             let logs = batches(customerID)
@@ -83,7 +97,9 @@ struct MonitorRecords: Sendable {
     /// All batches, oldest first.
     func batches(of customerID: String) async throws(ControlError) -> [Batch] {
         try await storing { () async throws(SealedStoreError) in
-            try await batches(customerID).scan(prefix: "").compactMap { try? JSONDecoder().decode(Batch.self, from: Data($0.value)) }
+            try await batches(customerID).scan(prefix: "").compactMap {
+                try? JSONDecoder().decode(Batch.self, from: Data($0.value))
+            }
         }
     }
     func lastBatchNumber(of customerID: String) async throws(ControlError) -> UInt64 {
@@ -102,14 +118,20 @@ struct MonitorRecords: Sendable {
         // These records hold nothing JSONEncoder refuses.
         (try? JSONEncoder().encode(value)).map { [UInt8]($0) } ?? []
     }
-    private func read<Value: Decodable & Sendable>(_ type: Value.Type, _ key: String) async throws(ControlError) -> Value? {
+    private func read<Value: Decodable & Sendable>(_ type: Value.Type, _ key: String) async throws(ControlError)
+        -> Value?
+    {
         try await storing { () async throws(SealedStoreError) in
             try await resources.get(key).flatMap { try? JSONDecoder().decode(type, from: Data($0.value)) }
         }
     }
-    private func scan<Value: Decodable & Sendable>(_ type: Value.Type, prefix: String) async throws(ControlError) -> [Value] {
+    private func scan<Value: Decodable & Sendable>(_ type: Value.Type, prefix: String) async throws(ControlError)
+        -> [Value]
+    {
         try await storing { () async throws(SealedStoreError) in
-            try await resources.scan(prefix: prefix).compactMap { try? JSONDecoder().decode(type, from: Data($0.value)) }
+            try await resources.scan(prefix: prefix).compactMap {
+                try? JSONDecoder().decode(type, from: Data($0.value))
+            }
         }
     }
     private func write(_ write: RecordWrite) async throws(ControlError) {
@@ -121,7 +143,8 @@ struct MonitorRecords: Sendable {
         do {
             return try await body()
         } catch {
-            throw ControlError(status: 503, code: "ServerTimeout", message: "The store is not available: \(error.message)")
+            throw ControlError(
+                status: 503, code: "ServerTimeout", message: "The store is not available: \(error.message)")
         }
     }
 }

@@ -41,7 +41,9 @@ struct Env: AsyncParsableCommand {
             ("CLIENT_ID", administrator.clientID), ("AZURE_CLIENT_ID", administrator.clientID),
         ]
         if !noSecret {
-            exports += [("CLIENT_SECRET", administrator.clientSecret), ("AZURE_CLIENT_SECRET", administrator.clientSecret)]
+            exports += [
+                ("CLIENT_SECRET", administrator.clientSecret), ("AZURE_CLIENT_SECRET", administrator.clientSecret),
+            ]
         }
         for (name, value) in exports { print("export \(name)=\(Self.quoted(value))") }
         print("unset NO_PROXY no_proxy")

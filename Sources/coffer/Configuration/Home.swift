@@ -3,7 +3,8 @@ import CofferCore
 import EncryptionAtRest
 import Foundation
 
-/// The files of an installation that lie outside the sealed store, and how they are written: whole, private, and durable.
+/// The files of an installation that lie outside the sealed store, and how they are written: whole, private, and
+/// durable.
 struct Home {
     let configuration: ServerConfiguration
 
@@ -14,8 +15,8 @@ struct Home {
 
     // MARK: Root key
 
-    /// Reads the root key, or makes it when neither it nor any data exists yet. Data without its key is an error that says so: a fresh key would only hide
-    /// the loss.
+    /// Reads the root key, or makes it when neither it nor any data exists yet. Data without its key is an error that
+    /// says so: a fresh key would only hide the loss.
     func rootKey(randomness: any Randomness) throws -> RootKey {
         if let bytes = FileManager.default.contents(atPath: configuration.rootKeyFile) {
             return try parse(bytes)
@@ -73,7 +74,9 @@ struct Home {
                     + "or name the file with --credentials-file.")
         }
         guard let administrator = try? JSONDecoder().decode(Administrator.self, from: bytes) else {
-            throw CommandFailure("\(configuration.credentialsFile) is damaged. Run 'coffer serve --reset-administrator' to make new credentials.")
+            throw CommandFailure(
+                "\(configuration.credentialsFile) is damaged. Run 'coffer serve --reset-administrator' to make new credentials."
+            )
         }
         return administrator
     }
@@ -111,15 +114,19 @@ struct CommandFailure: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
-/// Small files that only the owner may read, replaced as a whole: written beside, flushed, renamed, and the folder flushed.
+/// Small files that only the owner may read, replaced as a whole: written beside, flushed, renamed, and the folder
+/// flushed.
 enum PrivateFile {
     static func write(_ bytes: [UInt8], to path: String) throws {
         let folder = (path as NSString).deletingLastPathComponent
-        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        try FileManager.default.createDirectory(
+            atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         let temporary = path + ".new"
         unlink(temporary)
         let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw CommandFailure("\(temporary) cannot be written: \(String(cString: strerror(errno))).") }
+        guard file >= 0 else {
+            throw CommandFailure("\(temporary) cannot be written: \(String(cString: strerror(errno))).")
+        }
         let written = bytes.withUnsafeBytes { Foundation.write(file, $0.baseAddress, $0.count) }
         let isDurable = written == bytes.count && fsync(file) == 0
         close(file)

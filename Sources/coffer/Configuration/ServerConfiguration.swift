@@ -4,7 +4,8 @@ import Foundation
 import Logging
 import SystemPackage
 
-/// What is in force, checked. Made by `load` from flags, environment, file and defaults, the first that knows a setting wins.
+/// What is in force, checked. Made by `load` from flags, environment, file and defaults, the first that knows a setting
+/// wins.
 struct ServerConfiguration {
     let dataFolder: String
     let rootKeyFile: String
@@ -39,7 +40,8 @@ struct ServerConfiguration {
             do {
                 providers.append(("file", try await FileProvider<JSONSnapshot>(filePath: FilePath(path))))
             } catch {
-                throw ValidationError("The settings file \(path) cannot be read as JSON: \(error). Correct it or leave it out.")
+                throw ValidationError(
+                    "The settings file \(path) cannot be read as JSON: \(error). Correct it or leave it out.")
             }
         }
         let defaults = Setting.allCases.map { ($0, $0.defaultValue(home: home)) }
@@ -66,8 +68,12 @@ struct ServerConfiguration {
     /// A number in the file is as good as its text.
     private static func text(of setting: Setting, in provider: any ConfigProvider) throws -> String? {
         let key = AbsoluteConfigKey([setting.rawValue])
-        if let found = try? provider.value(forKey: key, type: .string).value, case .string(let text) = found.content { return text }
-        if let found = try? provider.value(forKey: key, type: .int).value, case .int(let number) = found.content { return String(number) }
+        if let found = try? provider.value(forKey: key, type: .string).value, case .string(let text) = found.content {
+            return text
+        }
+        if let found = try? provider.value(forKey: key, type: .int).value, case .int(let number) = found.content {
+            return String(number)
+        }
         return nil
     }
 
@@ -83,7 +89,8 @@ struct ServerConfiguration {
             let value = try text(setting)
             guard let number = Int(value), range.contains(number) else {
                 throw ValidationError(
-                    "\(setting.rawValue) is '\(value)'; it must be a whole number from \(range.lowerBound) to \(range.upperBound).")
+                    "\(setting.rawValue) is '\(value)'; it must be a whole number from \(range.lowerBound) to \(range.upperBound)."
+                )
             }
             return number
         }
@@ -92,7 +99,8 @@ struct ServerConfiguration {
         rootKeyFile = Self.absolute(try text(.rootKeyFile))
         credentialsFile = Self.absolute(try text(.credentialsFile))
         domain = try text(.domain).lowercased()
-        guard domain.split(separator: ".").count >= 2, domain.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || ".-".contains($0)) })
+        guard domain.split(separator: ".").count >= 2,
+            domain.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || ".-".contains($0)) })
         else {
             throw ValidationError(
                 "domain is '\(domain)'; it needs two labels or more, such as coffer.localhost, because TLS clients refuse a "

@@ -1,6 +1,7 @@
 import Foundation
 
-/// Everything that can be set, in one table: the flag `--data-folder` is `COFFER_DATA_FOLDER` in the environment and `dataFolder` in the file.
+/// Everything that can be set, in one table: the flag `--data-folder` is `COFFER_DATA_FOLDER` in the environment and
+/// `dataFolder` in the file.
 enum Setting: String, CaseIterable {
     case dataFolder, rootKeyFile, credentialsFile, domain, address, httpsPort, httpPort, gatewayPort, advertisedPort
     case logLevel, shutdownSeconds
@@ -15,7 +16,8 @@ enum Setting: String, CaseIterable {
         case .httpsPort: "Port of all services over TLS (0 picks a free one)."
         case .httpPort: "Port of what may be served over plain http (0 picks a free one)."
         case .gatewayPort: "Port of the CONNECT gateway for HTTPS_PROXY (0 picks a free one)."
-        case .advertisedPort: "Port to write into URLs, for clients that reach the TLS port without the gateway (0: none)."
+        case .advertisedPort:
+            "Port to write into URLs, for clients that reach the TLS port without the gateway (0: none)."
         case .logLevel: "trace, debug, info, notice, warning, error or critical."
         case .shutdownSeconds: "Longest wait for running requests at shutdown, in seconds."
         }

@@ -29,7 +29,8 @@ struct SettingOptions: ParsableArguments {
 
     var given: [Setting: String] {
         let pairs: [(Setting, String?)] = [
-            (.dataFolder, dataFolder), (.rootKeyFile, rootKeyFile), (.credentialsFile, credentialsFile), (.domain, domain),
+            (.dataFolder, dataFolder), (.rootKeyFile, rootKeyFile), (.credentialsFile, credentialsFile),
+            (.domain, domain),
             (.address, address), (.httpsPort, httpsPort), (.httpPort, httpPort), (.gatewayPort, gatewayPort),
             (.advertisedPort, advertisedPort), (.logLevel, logLevel), (.shutdownSeconds, shutdownSeconds),
         ]
