@@ -388,7 +388,11 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         if let exchange {
             // In the middle of a body, or in a pipelined request behind the running one, which may still be answered.
             exchange.keepsAlive = false
-            exchange.intake.fail(EdgeError.malformedBody)
+            if case HTTPParserError.invalidEOFState = error {
+                exchange.intake.fail(EdgeError.clientWentAway)
+            } else {
+                exchange.intake.fail(EdgeError.malformedBody)
+            }
         } else if discard != nil {
             close()
         } else {
