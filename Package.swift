@@ -92,12 +92,13 @@ let package = Package(
 
         tests("CofferCoreTests", ["CofferCore"]),
         tests("HTTPEdgeTests", ["HTTPEdge", "CofferCore", library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl")] + nio + x509),
-        tests("AccessControlTests", ["AccessControl", "CofferCore", jwt]),
+        tests("AccessControlTests", ["AccessControl", "CofferCore", jwt] + crypto),
         tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"]),
         tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio),
         tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore"] + nio),
-        tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
-        tests("ResourceManagerTests", ["ResourceManager", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
+        tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
+        // Real tokens come from the real token service.
+        tests("ResourceManagerTests", ["ResourceManager", "IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
         tests("KeyVaultTests", ["KeyVault", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
         tests("StorageAccountTests", ["StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
         tests("MonitorTests", ["Monitor", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log]),
