@@ -95,7 +95,7 @@ let package = Package(
         tests("AccessControlTests", ["AccessControl", "CofferCore", jwt] + crypto),
         tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"]),
         tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio),
-        tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore"] + nio),
+        tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio),
         tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
         // Real tokens come from the real token service.
         tests("ResourceManagerTests", ["ResourceManager", "IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
