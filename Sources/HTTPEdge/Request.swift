@@ -128,6 +128,8 @@ public enum EdgeError: Error, Sendable, Equatable {
     case bodyTooLarge(limitBytes: Int)
     case clientWentAway
     case timedOut
+    /// The body's chunks are not well-formed.
+    case malformedBody
 }
 
 /// Decodes `%xx` (RFC 3986 §2.1); nil when an escape is malformed or the result is not UTF-8.

@@ -1,4 +1,3 @@
-public import CofferCore
 public import NIOCore
 public import NIOHTTP1
 
