@@ -1,4 +1,4 @@
-public import Foundation
+internal import Foundation
 
 extension Collection<UInt8> {
     /// Lower-case hexadecimal.

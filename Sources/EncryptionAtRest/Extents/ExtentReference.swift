@@ -30,6 +30,11 @@ public struct ExtentReference: Sendable, Codable, Hashable {
         self.wrappedKey = wrappedKey
         inlineCiphertext = []
     }
+    /// Names an extent only to release it (`AccountVolume.commit`): a row that must be deleted without a customer's key keeps no more of its
+    /// extents than their locations. `location` must not be empty.
+    public init(releasing location: [UInt8]) {
+        self.init(location: location, extentID: [], plaintextBytes: 0, log2ChunkBytes: 0, wrappedKey: [])
+    }
     init(inline ciphertext: [UInt8], extentID: [UInt8], plaintextBytes: Int) {
         location = []
         self.extentID = extentID
