@@ -94,7 +94,7 @@ let package = Package(
         tests("HTTPEdgeTests", ["HTTPEdge", "CofferCore", library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl")] + nio + x509),
         tests("AccessControlTests", ["AccessControl", "CofferCore", jwt] + crypto),
         tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"]),
-        tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio),
+        tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio, resources: [.copy("Vectors")]),
         tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio),
         tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
         // Real tokens come from the real token service.
