@@ -99,8 +99,8 @@ let package = Package(
         tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
         // Real tokens come from the real token service.
         tests("ResourceManagerTests", ["ResourceManager", "IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
-        tests("KeyVaultTests", ["KeyVault", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
-        tests("StorageAccountTests", ["StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
+        tests("KeyVaultTests", ["KeyVault", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio + crypto),
+        tests("StorageAccountTests", ["StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio + crypto),
         tests("MonitorTests", ["Monitor", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log]),
         tests("FunctionsHostTests", ["FunctionsHost", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
         tests("BlobServiceTests", ["BlobService", "StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
