@@ -112,6 +112,8 @@ final class StoreCore: Sendable {
     let clock: any WallClock
     let randomness: any Randomness
     let unlinked: UnlinkedExtents
+    /// Whether a sweep since the start has looked into every partition.
+    let sweptAll = Atomic(false)
 
     init(
         metadata: any MetadataStore, extents: any ExtentStore, rootKey: RootKey, clock: any WallClock, randomness: any Randomness
@@ -150,7 +152,7 @@ final class StoreCore: Sendable {
     func partitions(prefix: [UInt8]) async throws(SealedStoreError) -> [Partition] {
         var found: [Partition] = []
         // A partition named exactly like the prefix would sort at it, not after it: start one below.
-        var after: Partition? = Partition(Array(prefix.dropLast()))
+        var after: Partition? = prefix.isEmpty ? nil : Partition(Array(prefix.dropLast()))
         let page = 1_000
         while true {
             let names: [Partition]

@@ -17,10 +17,37 @@ struct Refusal: Error, Equatable {
     }
 
     func response(requestID: String) -> Response {
-        let body = JSONValue.object(["error": .object(["code": .string(code), "message": .string(message)])])
+        let body = #"{"error":{"code":""# + code + #"","message":""# + Self.escaped(message) + #""}}"#
         var headers: HTTPHeaders = ["x-ms-request-id": requestID, "x-ms-error-code": code]
         if let retryAfterSeconds { headers.add(name: "Retry-After", value: String(retryAfterSeconds)) }
-        return .json(status, body.serialized(), headers: headers)
+        return .json(status, Array(body.utf8), headers: headers)
+    }
+
+    /// JSON string contents (RFC 8259 §7). By hand: whoever floods the edge with nonsense should not get an encoder's work for each.
+    static func escaped(_ text: String) -> String {
+        var escaped = ""
+        for scalar in text.unicodeScalars {
+            switch scalar.value {
+            case 0x22: escaped += #"\""#
+            case 0x5c: escaped += #"\\"#
+            case 0..<0x20: escaped += "\\u00" + (scalar.value < 16 ? "0" : "") + String(scalar.value, radix: 16)
+            default: escaped.unicodeScalars.append(scalar)
+            }
+        }
+        return escaped
+    }
+
+    /// Answers on a channel that has no HTTP pipeline, and closes it.
+    func writeAndClose(_ channel: any Channel, _ loopState: LoopState) {
+        let response = response(requestID: loopState.nextRequestID())
+        guard case .bytes(let body) = response.body else { return channel.close(promise: nil) }
+        var buffer = channel.allocator.buffer(capacity: 1_024)
+        let head = ResponseHead(
+            status: response.status, headers: response.headers, framing: .length(body.readableBytes), connection: .close,
+            date: loopState.currentDate())
+        guard head.write(into: &buffer) else { return channel.close(promise: nil) }
+        buffer.writeImmutableBuffer(body)
+        channel.writeAndFlush(buffer).whenComplete { _ in channel.close(promise: nil) }
     }
 
     static let missingHost = Refusal(.badRequest, "MissingHostHeader", "The request has no Host header, or more than one. Send exactly one.")
@@ -39,6 +66,7 @@ struct Refusal: Error, Equatable {
         .notImplemented, "UnsupportedTransferEncoding", "The only transfer coding this server knows is chunked.")
     static let connectElsewhere = Refusal(
         .methodNotAllowed, "ConnectNotAllowed", "CONNECT is served on the gateway port only, as the first request of a connection.")
+    static let plainOnTLSPort = Refusal(.badRequest, "HttpsRequired", "This port speaks https only.")
     static let invalidResponse = Refusal(.internalServerError, "InternalError", "The service's answer could not be sent.")
 
     static func bodyTooLarge(limitBytes: Int) -> Refusal {

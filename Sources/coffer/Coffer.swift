@@ -14,7 +14,7 @@ struct Coffer: AsyncParsableCommand {
             Exit codes: 0 success, 1 the command failed, 2 verification found damage, 64 wrong usage.
             """,
         version: Version.current,
-        subcommands: [Serve.self, Env.self, Status.self, Config.self, Logs.self]
+        subcommands: [Serve.self, Env.self, Status.self, Config.self, Verify.self, Logs.self]
     )
 }
 

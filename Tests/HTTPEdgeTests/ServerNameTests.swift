@@ -36,6 +36,24 @@ import Testing
         }
     }
 
+    @Test func httpOnTheTLSPortIsToldSo() async throws {
+        try await withServer { server, _ in
+            let client = try await RawClient.connect(port: server.tlsPort!)
+            try await client.send("GET / HTTP/1.1\r\nHost: \(mine)\r\n\r\n")
+            let answer = try await client.receivedUntilClosed()
+            #expect(answer.hasPrefix("HTTP/1.1 400") && answer.contains("https"))
+        }
+    }
+
+    @Test func bothLoopbackAddressesHaveTheSamePorts() async throws {
+        try await withServer(configure: { $0.addresses = ["127.0.0.1", "::1", "203.0.113.7"] }) { server, _ in
+            let channel = try? await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connect(host: "::1", port: server.tlsPort!).get()
+            // A machine without IPv6 leaves ::1 out, and 203.0.113.7 (RFC 5737) nobody has.
+            try await channel?.close()
+            try await RawClient.connect(port: server.tlsPort!).close()
+        }
+    }
+
     @Test func anEndpointCanAskForTLS13() async throws {
         let strict: @Sendable (Endpoint) -> Transport.TLSVersion = { $0 == .vault("v1") ? .v1_3 : .v1_2 }
         try await withServer(configure: { $0.minimumTLSVersion = strict }) { server, authority in

@@ -3,6 +3,7 @@ import Foundation
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOHTTP1
+import NIOPosix
 import Testing
 
 @testable import HTTPEdge
@@ -17,9 +18,8 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         return (statm.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) * 4 / 1_024
     }
 
-    @Test(arguments: [false, true])
-    func a256MiBBodyPassesThroughFlatMemory(isTLS: Bool) async throws {
-        let total = 256 << 20
+    @Test(arguments: [(256 << 20, false), (96 << 20, true)])
+    func aLargeBodyPassesThroughFlatMemory(total: Int, isTLS: Bool) async throws {
         let service = ClosureService { request in
             var count = 0
             do { for try await part in request.body { count += part.readableBytes } } catch { return .text("\(error)") }
@@ -150,7 +150,7 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         }
         let statuses = NIOLockedValueBox([Int]())
         let configure = { (configuration: inout EdgeConfiguration) in
-            configuration.placement = placement
+            configuration.placement = { _ in placement }
             configuration.onRequestFinished = { finished in statuses.withLockedValue { $0.append(finished.status) } }
         }
         try await withServer(service, configure: configure) { server, _ in
@@ -304,6 +304,49 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             await began.wait()
             #expect(await !server.shutdown(gracefully: .milliseconds(50)))
             await cancelled.wait()
+        }
+    }
+
+    @Test func aLargeAnswerPassesThroughFlatMemory() async throws {
+        let total = 256 << 20
+        let service = ClosureService { _ in
+            Response(
+                status: .ok,
+                body: .stream(length: total) { writer in
+                    for _ in 0..<(total >> 16) { try await writer.write(ByteBuffer(repeating: 1, count: 1 << 16)) }
+                })
+        }
+        try await withServer(service) { server, _ in
+            let before = Self.residentMiB()
+            let answer = try await run(
+                "curl",
+                [
+                    "-sS", "--noproxy", "*", "-o", "/dev/null", "-w", "%{size_download} %{http_code}", "-H", "Host: acct.blob.core.coffer.localhost",
+                    "http://127.0.0.1:\(server.plainPort!)/",
+                ])
+            #expect(answer.output == "\(total) 200")
+            #expect(Self.residentMiB() - before < 64)
+        }
+    }
+
+    @Test func servicesRunWhereTheyArePlaced() async throws {
+        let service = ClosureService { _ in
+            let here = MultiThreadedEventLoopGroup.currentEventLoop != nil
+            let away = await awayFromEventLoop { MultiThreadedEventLoopGroup.currentEventLoop != nil }
+            let back = MultiThreadedEventLoopGroup.currentEventLoop != nil
+            let child = await withTaskGroup(of: Bool.self) { group in
+                group.addTask { MultiThreadedEventLoopGroup.currentEventLoop != nil }
+                return await group.next()!
+            }
+            return .text("here \(here) away \(away) back \(back) child \(child).")
+        }
+        try await withServer(service) { server, authority in
+            let blob = try await RawClient.connect(port: server.plainPort!)
+            try await blob.send("GET / HTTP/1.1\r\n\(blobHost)\r\n")
+            try await blob.received(until: "here true away false back true child true.")
+            let vault = try await RawClient.connect(port: server.tlsPort!, tls: ("v.vault.azure.net", authority))
+            try await vault.send("GET / HTTP/1.1\r\nHost: v.vault.azure.net\r\n\r\n")
+            try await vault.received(until: "here false away false back false child false.")
         }
     }
 

@@ -1,4 +1,5 @@
 import CofferCore
+import Foundation
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOHTTP1
@@ -48,6 +49,23 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             let bodies = answers.split(separator: "[").dropFirst().map { $0.prefix { $0 != "]" } }
             #expect(bodies.map(String.init) == (1...20).map { "/\($0) abc\($0 % 10)z" })
             #expect(running.withLockedValue { $0.most } == 1)
+        }
+    }
+
+    @Test func aFloodOfPipelinedRefusalsIsAnsweredToTheLast() async throws {
+        let gate = Gate()
+        let service = ClosureService { _ in
+            await gate.wait()
+            return .text("first")
+        }
+        try await withServer(service) { server, _ in
+            let client = try await RawClient.connect(port: server.plainPort!)
+            let refused = "GET http://x/ HTTP/1.1\r\n\r\n"
+            try await client.send("GET / HTTP/1.1\r\n\(blobHost)\r\n" + String(repeating: refused, count: 600) + "GARBAGE\r\n\r\n")
+            await gate.open()
+            let answers = try await client.receivedUntilClosed()
+            #expect(answers.hasPrefix("HTTP/1.1 200 OK\r\n") && answers.components(separatedBy: "\"UnknownHost\"").count == 601)
+            #expect(answers.contains("HTTP/1.1 400"))
         }
     }
 

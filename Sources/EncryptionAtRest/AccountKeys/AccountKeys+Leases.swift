@@ -148,7 +148,12 @@ extension AccountKeys {
                 entries[account] = entry
             }
         }
-        background.run { [self] in await followRotations(of: vaultName) }
+        // Announcements come in bursts: one look that starts after the last of them serves all.
+        let isFirst = announced.withLock { names in
+            names.insert(vaultName)
+            return names.count == 1
+        }
+        if isFirst { background.run { [self] in await followRotations() } }
     }
 
     /// The account's wrapping changed: what was asked before does not count, and the key in memory answers to the new governor.
@@ -166,10 +171,17 @@ extension AccountKeys {
         }
     }
 
-    private func followRotations(of vaultName: String?) async {
+    /// What fails here (the vault refuses, the engine is busy) is tried again by the next announcement, by `status`, and by the timer that calls
+    /// `followRotation`.
+    private func followRotations() async {
+        let names = announced.withLock { names in
+            defer { names = [] }
+            return names
+        }
         guard let accounts = try? await slots.accounts() else { return }
         for account in accounts {
-            guard let record = try? await slots.load(account).active?.record, Governor(record).hears(vaultName),
+            guard let record = try? await slots.load(account).active?.record,
+                names.contains(where: { Governor(record).hears($0) }),
                 case .customer(let reference, _, _) = record.wrapping, reference.keyVersion == nil
             else { continue }
             _ = try? await followRotation(account)

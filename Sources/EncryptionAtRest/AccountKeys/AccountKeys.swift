@@ -21,6 +21,8 @@ public final class AccountKeys: Sendable {
     let custodian = Mutex<(any CustomerKeyCustodian)?>(nil)
     let entries = Mutex<[AccountID: Entry]>([:])
     let background = BackgroundWork()
+    /// Vaults that announced a change since rotations were last followed.
+    let announced = Mutex<Set<String?>>([])
     /// How often a change of wrapping starts over when another one came between.
     private static let attemptsLimit = 8
 
@@ -180,12 +182,11 @@ public final class AccountKeys: Sendable {
             guard let wrapping = try await wrap(secret, active) else { return active.record.status }
             guard let prepared = try await slots.prepare(account, after: contents, wrapping: wrapping) else { continue }
             _ = try await unwrap(prepared.record, account: account)
-            // From the commit on, the new wrapping's vault governs the key in memory too; before it, an announcement of that vault must
-            // not be missed. So the key is suspended around the commit and asked for again under the new record.
-            guard try await slots.activate(account, prepared, retiring: active) else {
-                continue
-            }
-            governorChanged(account)
+            // Once the commit is done, the key in memory is suspended and asked for again under the new record: an announcement of the new
+            // vault that came in between is thereby not missed.
+            // Also when its outcome is unknown.
+            defer { governorChanged(account) }
+            guard try await slots.activate(account, prepared, retiring: active) else { continue }
             return prepared.record.status
         }
         throw SealedStoreError(.unavailable, "The account's key is being changed by others; try again.")

@@ -30,6 +30,13 @@ struct ExtentFormat: Equatable, Sendable {
         Self.headerBytes + plaintextBytes + chunkCount(plaintextBytes: plaintextBytes) * AEAD.tagBytes
     }
 
+    static func sealedBytes(of reference: ExtentReference) -> Int {
+        let format = ExtentFormat(
+            account: AccountID(bytes: [UInt8](repeating: 0, count: 16)), domainID: [], extentID: reference.extentID,
+            log2ChunkBytes: reference.log2ChunkBytes)
+        return format.sealedBytes(plaintextBytes: reference.plaintextBytes)
+    }
+
     var header: [UInt8] {
         var bytes = Self.magic + [Self.version, Self.algorithm, log2ChunkBytes, 0]
         bytes += extentID + account.bytes + domainID
