@@ -1,6 +1,7 @@
 #ifndef COFFER_CPLATFORM_H
 #define COFFER_CPLATFORM_H
 #include <stddef.h>
+#include <sys/types.h>
 
 /// Keeps freed buffers of up to 64 MiB inside the process, so that large chunks do not fault in fresh pages each time.
 void coffer_tune_allocator(void);
@@ -13,4 +14,9 @@ int coffer_constant_time_compare(const void *left, const void *right, size_t cou
 
 /// memfd_create(2) with MFD_CLOEXEC | MFD_ALLOW_SEALING: a file that lives in memory alone. Returns -1 and sets errno.
 int coffer_memory_file(const char *name);
+
+/// Starts a process in its own group with default signals: standard input from /dev/null, standard output and error into new pipes whose
+/// reading ends are returned (close-on-exec), `descriptors` as 3, 4, …, and nothing else of the caller's open files. Returns 0 or an errno.
+int coffer_spawn(char *const arguments[], char *const environment[], const int *descriptors, size_t count, pid_t *process, int *output,
+                 int *errors);
 #endif
