@@ -68,6 +68,7 @@ let package = Package(
             "CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", "CLibzip", "CPlatform", log,
             library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl"), library("Subprocess", "swift-subprocess"),
         ] + crypto + nio),
+        room("Monitor", ["CofferCore", "AccessControl", "EncryptionAtRest", "ResourceProviders", log]),
         // 4
         room("BlobService", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "StorageAccount", log] + crypto + nio),
         // 5
@@ -75,8 +76,8 @@ let package = Package(
             name: "coffer",
             dependencies: [
                 "CofferCore", "HTTPEdge", "AccessControl", "StorageEngine", "Observability", "ResourceProviders", "EncryptionAtRest",
-                "EmbeddedEngine", "IdentityService", "ResourceManager", "KeyVault", "StorageAccount", "FunctionsHost", "BlobService",
-                "CPlatform", log, library("ArgumentParser", "swift-argument-parser"), library("Configuration", "swift-configuration"),
+                "EmbeddedEngine", "IdentityService", "ResourceManager", "KeyVault", "StorageAccount", "FunctionsHost", "BlobService", "Monitor",
+                "CPlatform", log, library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl"), library("ArgumentParser", "swift-argument-parser"), library("Configuration", "swift-configuration"),
             ] + nio,
             swiftSettings: settings),
 
@@ -91,14 +92,16 @@ let package = Package(
 
         tests("CofferCoreTests", ["CofferCore"]),
         tests("HTTPEdgeTests", ["HTTPEdge", "CofferCore", library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl")] + nio + x509),
-        tests("AccessControlTests", ["AccessControl", "CofferCore", jwt]),
+        tests("AccessControlTests", ["AccessControl", "CofferCore", jwt] + crypto),
         tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"]),
         tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio),
         tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore"] + nio),
-        tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
-        tests("ResourceManagerTests", ["ResourceManager", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
+        tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
+        // Real tokens come from the real token service.
+        tests("ResourceManagerTests", ["ResourceManager", "IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
         tests("KeyVaultTests", ["KeyVault", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
         tests("StorageAccountTests", ["StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
+        tests("MonitorTests", ["Monitor", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log]),
         tests("FunctionsHostTests", ["FunctionsHost", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
         tests("BlobServiceTests", ["BlobService", "StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
         tests("TidyTests", []),

@@ -2,7 +2,6 @@ import Glibc
 import Logging
 import NIOCore
 import NIOHTTP1
-import NIOSSL
 
 extension Connection {
     /// Bodies up to this size leave in one buffer with their head: one system call, one TLS record. Larger ones are not copied. Bytes.
@@ -211,8 +210,7 @@ extension Connection {
             // `close` with no time to linger sends a reset. Both calls are on the loop: the option is set when the close comes.
             socket.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in }
         }
-        let tls = try? context.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self)
-        (tls ?? context).close(promise: nil)
+        closeBelowTLS()
     }
 }
 

@@ -31,6 +31,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
     private var discard: Discard?
     private var readWasHeldBack = false
     private var sawPartInThisRead = false
+    private var sawBytesInThisRead = false
+    private var isStartingPending = false
     private var isReceivingHead = false
     private var isClosing = false
     private var lastWrite: EventLoopFuture<Void>?
@@ -49,14 +51,15 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         self.loopState = loopState
         self.shared = shared
         self.isOverLimit = isOverLimit
-        let peer = channel.remoteAddress?.ipAddress ?? ""
+        let address = channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) }
+        let peer = address?.description ?? ""
         if case .tls(_, _, let version) = entrance {
             transport = Transport(scheme: .https, tlsVersion: version, peerAddress: peer)
         } else {
             transport = Transport(scheme: .http, tlsVersion: nil, peerAddress: peer)
         }
         admission = Admission(
-            entrance: entrance, names: shared.configuration.names, peerIsLoopback: IPAddress(peer)?.isLoopback ?? false)
+            entrance: entrance, names: shared.configuration.names, peerIsLoopback: address?.isLoopback ?? false)
     }
 
     func onLoop(_ body: @escaping @Sendable () -> Void) {
@@ -105,10 +108,21 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
     func close() {
         isClosing = true
         guard let context else { return }
-        guard let tls = try? context.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self) else {
-            return context.close(promise: nil)
-        }
+        // A peer that takes nothing does not take the closure either.
+        guard context.channel.isWritable, let tls = tlsContext(context) else { return closeBelowTLS() }
+        set(.write, shared.configuration.limits.writeTimeout)
         context.close(mode: .output).assumeIsolated().whenComplete { _ in tls.close(promise: nil) }
+    }
+
+    /// Ends the connection at once, whatever is still unwritten.
+    func closeBelowTLS() {
+        isClosing = true
+        guard let context else { return }
+        (tlsContext(context) ?? context).close(promise: nil)
+    }
+
+    private func tlsContext(_ context: ChannelHandlerContext) -> ChannelHandlerContext? {
+        transport.scheme == .https ? try? context.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self) : nil
     }
 
     // MARK: - Reading
@@ -119,14 +133,18 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
-        if !sawPartInThisRead, exchange == nil, discard == nil, !isReceivingHead, !isClosing {
+        if sawBytesInThisRead, !sawPartInThisRead, exchange == nil, discard == nil, !isReceivingHead, !isClosing {
             // Bytes came, but no whole head: the clock against slow senders starts.
             isReceivingHead = true
             set(.head, shared.configuration.limits.headerTimeout)
         }
         sawPartInThisRead = false
+        sawBytesInThisRead = false
         loopState.executor.drain()
     }
+
+    /// Told by the decoder, which sees bytes before they make up a request.
+    func bytesArrived() { sawBytesInThisRead = true }
 
     /// The channel asks on its own after every read; it gets through only when something is wanted.
     func read(context: ChannelHandlerContext) {
@@ -218,7 +236,7 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
 
     private func serve(_ request: Request, by service: any WireService, _ exchange: Exchange) {
         let serial = exchange.serial
-        switch shared.configuration.placement {
+        switch shared.configuration.placement(request.endpoint) {
         case .eventLoop:
             exchange.task = Task(executorPreference: loopState.executor) { [self] in
                 await answer(serial, with: service.respond(to: request))
@@ -340,8 +358,11 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
 
     /// Starts the next pipelined request, once the client has taken the responses before it.
     private func startPending(_ context: ChannelHandlerContext) {
-        guard context.channel.isWritable else { return }
-        while exchange == nil, discard == nil, !isClosing, let part = pending.popFirst() {
+        // A request that is answered on the spot comes back here: the loop below goes on with the next one, however many there are, not the stack.
+        guard !isStartingPending else { return }
+        isStartingPending = true
+        defer { isStartingPending = false }
+        while exchange == nil, discard == nil, !isClosing, context.channel.isWritable, let part = pending.popFirst() {
             if case .head(let head) = part { begin(head) }
             while let exchange, !exchange.intake.isComplete, let next = pending.popFirst() {
                 switch next {
@@ -388,7 +409,11 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         if let exchange {
             // In the middle of a body, or in a pipelined request behind the running one, which may still be answered.
             exchange.keepsAlive = false
-            exchange.intake.fail(EdgeError.malformedBody)
+            if case HTTPParserError.invalidEOFState = error {
+                exchange.intake.fail(EdgeError.clientWentAway)
+            } else {
+                exchange.intake.fail(EdgeError.malformedBody)
+            }
         } else if discard != nil {
             close()
         } else {
@@ -446,7 +471,7 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         case .write:
             exchange?.writeWaiter?.resume(throwing: EdgeError.timedOut)
             exchange?.writeWaiter = nil
-            close()
+            closeBelowTLS()
         }
     }
 }
@@ -473,4 +498,30 @@ struct IncomingFraming {
         }
         if length == 0 { expectsContinue = false }
     }
+}
+
+/// NIO's request decoder, which also tells its connection that bytes have come: a head that arrives slowly shows in nothing else.
+final class RequestDecoder: ByteToMessageDecoder {
+    typealias InboundOut = HTTPServerRequestPart
+    private let decoder: HTTPRequestDecoder
+    private let connection: Connection
+
+    init(limits: EdgeLimits, connection: Connection) {
+        var configuration = NIOHTTPDecoderLimitConfiguration()
+        configuration.maxHeaderFieldSize = limits.headerFieldBytes
+        configuration.maxHeaderListSize = limits.headerBytes
+        configuration.maxHeaderFieldCount = limits.headerFields
+        decoder = HTTPRequestDecoder(limitConfiguration: configuration)
+        self.connection = connection
+    }
+
+    func decode(context: ChannelHandlerContext, buffer: inout ByteBuffer) throws -> DecodingState {
+        connection.bytesArrived()
+        return try decoder.decode(context: context, buffer: &buffer)
+    }
+    func decodeLast(context: ChannelHandlerContext, buffer: inout ByteBuffer, seenEOF: Bool) throws -> DecodingState {
+        try decoder.decodeLast(context: context, buffer: &buffer, seenEOF: seenEOF)
+    }
+    func decoderAdded(context: ChannelHandlerContext) { decoder.decoderAdded(context: context) }
+    func decoderRemoved(context: ChannelHandlerContext) { decoder.decoderRemoved(context: context) }
 }

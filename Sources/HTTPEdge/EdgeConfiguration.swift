@@ -64,7 +64,8 @@ public struct FinishedRequest: Sendable {
 public struct EdgeConfiguration: Sendable {
     /// Where the edge runs a service's code.
     public enum HandlerPlacement: Sendable {
-        /// On the event loop of the connection: no thread switch per request. Services must not block for longer than about a millisecond.
+        /// On the event loop of the connection: no thread switch per request. A service must not block for longer than about a millisecond; work
+        /// that takes longer goes through `awayFromEventLoop`.
         case eventLoop
         /// On Swift's shared thread pool: two thread switches per request, and a slow service does not hold up other connections.
         case threadPool
@@ -78,7 +79,11 @@ public struct EdgeConfiguration: Sendable {
     public var gatewayPort: Int? = 0
     public var names: HostNames
     public var limits = EdgeLimits()
-    public var placement: HandlerPlacement = .eventLoop
+    /// Where each endpoint's service runs. Storage, the hot path, stays on the event loop; services that make keys, unpack archives or wait for
+    /// workers do not.
+    public var placement: @Sendable (Endpoint) -> HandlerPlacement = { endpoint in
+        if case .storage = endpoint { .eventLoop } else { .threadPool }
+    }
     /// The oldest TLS version an endpoint accepts, asked at every handshake.
     public var minimumTLSVersion: @Sendable (Endpoint) -> Transport.TLSVersion = { _ in .v1_2 }
     /// The largest request body an endpoint takes, in bytes: a larger `Content-Length` is answered 413, a larger chunked body ends in

@@ -39,7 +39,7 @@ public final class EdgeServer: Sendable {
             var ports = EdgePorts()
             for (door, port) in [(Door.tls, configuration.tlsPort), (.plain, configuration.plainPort), (.gateway, configuration.gatewayPort)] {
                 guard let port else { continue }
-                let opened = try await open(door, port: port, shared: shared, group: group)
+                let opened = try await open(door, port: port, attempts: 8, shared: shared, group: group)
                 listeners += opened.channels
                 ports[door] = opened.port
             }
@@ -57,22 +57,17 @@ public final class EdgeServer: Sendable {
     public func shutdown(gracefully within: TimeAmount) async -> Bool {
         for listener in listeners { try? await listener.close() }
         for state in shared.loopStates.values { state.executor.loop.execute { state.drain() } }
-        let deadline = shared.anyLoop.scheduleTask(in: within) { [shared] in shared.giveUpWaiting() }
-        let isEmpty = await shared.waitUntilEmpty()
-        deadline.cancel()
-        guard !isEmpty else { return true }
+        if await shared.waitUntilEmpty(atMost: within) { return true }
         for state in shared.loopStates.values { state.executor.loop.execute { state.closeAll() } }
-        let lastWord = shared.anyLoop.scheduleTask(in: .seconds(6)) { [shared] in shared.giveUpWaiting() }
-        _ = await shared.waitUntilEmpty()
-        lastWord.cancel()
+        _ = await shared.waitUntilEmpty(atMost: .seconds(6))
         return false
     }
 
     private static func open(
-        _ door: Door, port: Int, shared: EdgeShared, group: any EventLoopGroup
+        _ door: Door, port wanted: Int, attempts: Int, shared: EdgeShared, group: any EventLoopGroup
     ) async throws -> (channels: [any Channel], port: Int) {
         var channels: [any Channel] = []
-        var port = port
+        var port = wanted
         var lastError: (any Error)?
         for address in shared.configuration.addresses {
             do {
@@ -82,13 +77,15 @@ public final class EdgeServer: Sendable {
                 if port == 0 { port = channel.localAddress?.port ?? 0 }
             } catch {
                 lastError = error
-                shared.configuration.logger.warning(
-                    "cannot listen", metadata: ["address": .string(address), "port": .stringConvertible(port), "error": "\(error)"])
-                let isMissingAddress = (error as? IOError).map { [EADDRNOTAVAIL, EAFNOSUPPORT].contains($0.errnoCode) } ?? false
-                guard isMissingAddress else {
-                    for channel in channels { try? await channel.close() }
-                    throw error
+                let code = (error as? IOError)?.errnoCode
+                if code == EADDRNOTAVAIL || code == EAFNOSUPPORT {
+                    shared.configuration.logger.warning("this machine lacks an address", metadata: ["address": .string(address)])
+                    continue
                 }
+                for channel in channels { try? await channel.close() }
+                // The port that is free on one address need not be so on the next.
+                guard code == EADDRINUSE, wanted == 0, attempts > 1 else { throw error }
+                return try await open(door, port: 0, attempts: attempts - 1, shared: shared, group: group)
             }
         }
         guard !channels.isEmpty else { throw lastError ?? ChannelError.unknownLocalAddress }
@@ -207,19 +204,17 @@ final class EdgeShared: Sendable {
         waiter?.resume(returning: true)
     }
 
-    /// True when no connection is left, false when `giveUpWaiting` came first.
-    func waitUntilEmpty() async -> Bool {
+    /// True as soon as no connection is left, false when that took too long.
+    func waitUntilEmpty(atMost time: TimeAmount) async -> Bool {
         await withCheckedContinuation { continuation in
             let isEmpty = population.withLock {
                 if $0.open > 0 { $0.waiter = continuation }
                 return $0.open == 0
             }
-            if isEmpty { continuation.resume(returning: true) }
+            guard !isEmpty else { return continuation.resume(returning: true) }
+            anyLoop.scheduleTask(in: time) { [self] in
+                population.withLock { $0.waiter.take() }?.resume(returning: false)
+            }
         }
-    }
-
-    func giveUpWaiting() {
-        let waiter = population.withLock { $0.waiter.take() }
-        waiter?.resume(returning: false)
     }
 }

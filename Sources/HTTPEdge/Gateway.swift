@@ -1,6 +1,5 @@
 import CofferCore
 import NIOCore
-import NIOHTTP1
 
 /// The first request of a connection to the gateway port, read by hand: a CONNECT for one of this server's own names turns the same channel into the
 /// pipeline it asked for, so that no byte takes a detour through a second socket; anything else becomes a plain http connection.
@@ -49,39 +48,28 @@ final class GatewayHandler: ChannelInboundHandler, RemovableChannelHandler {
         var answer = context.channel.allocator.buffer(capacity: 64)
         answer.writeStaticString("HTTP/1.1 200 Connection established\r\n\r\n")
         context.writeAndFlush(wrapOutboundOut(answer), promise: nil)
-        do {
+        handOver(context) {
             if isTLS {
                 try pipelines.addTLS(to: context.channel, loopState, isOverLimit: false)
-                removeTimer(context)
             } else {
                 try pipelines.addRequests(to: context.channel, loopState, entrance: .plain, isOverLimit: false)
-                removeTimer(context)
             }
-            handOver(context)
-        } catch {
-            context.close(promise: nil)
         }
     }
 
     private func becomeHTTP(_ context: ChannelHandlerContext) {
         isDone = true
-        do {
+        handOver(context) {
             try pipelines.addRequests(to: context.channel, loopState, entrance: .gateway, isOverLimit: isOverLimit)
-            removeTimer(context)
-            handOver(context)
-        } catch {
-            context.close(promise: nil)
         }
     }
 
-    private func removeTimer(_ context: ChannelHandlerContext) {
+    /// Gives the bytes not yet used to the handlers that `addHandlers` adds, and leaves.
+    private func handOver(_ context: ChannelHandlerContext, addHandlers: () throws -> Void) {
+        do { try addHandlers() } catch { return context.close(promise: nil) }
         let operations = context.pipeline.syncOperations
         // The first one is the gateway's own; TLS has added another.
         if let timer = try? operations.context(handlerType: HandshakeTimer.self) { operations.removeHandler(context: timer, promise: nil) }
-    }
-
-    /// Gives the bytes behind the CONNECT to the handlers just added, and leaves.
-    private func handOver(_ context: ChannelHandlerContext) {
         if let rest = received, rest.readableBytes > 0 {
             received = nil
             context.fireChannelRead(wrapInboundOut(rest))
@@ -92,16 +80,7 @@ final class GatewayHandler: ChannelInboundHandler, RemovableChannelHandler {
 
     private func refuse(_ refusal: Refusal, _ context: ChannelHandlerContext) {
         isDone = true
-        let response = refusal.response(requestID: loopState.nextRequestID())
-        guard case .bytes(let body) = response.body else { return context.close(promise: nil) }
-        var buffer = context.channel.allocator.buffer(capacity: 1_024)
-        let head = ResponseHead(
-            status: response.status, headers: response.headers, framing: .length(body.readableBytes), connection: .close,
-            date: loopState.currentDate())
-        guard head.write(into: &buffer) else { return context.close(promise: nil) }
-        buffer.writeImmutableBuffer(body)
-        let channel = context.channel
-        context.writeAndFlush(wrapOutboundOut(buffer)).whenComplete { _ in channel.close(promise: nil) }
+        refusal.writeAndClose(context.channel, loopState)
     }
 }
 

@@ -49,7 +49,9 @@ final class LoopState: @unchecked Sendable {
     }
 
     func closeAll() {
-        for channel in Array(connections.values) { channel.close(promise: nil) }
+        for (id, channel) in connections {
+            if let handler = requestHandlers[id] { handler.closeBelowTLS() } else { channel.close(promise: nil) }
+        }
     }
 }
 

@@ -23,6 +23,19 @@ struct Refusal: Error, Equatable {
         return .json(status, body.serialized(), headers: headers)
     }
 
+    /// Answers on a channel that has no HTTP pipeline, and closes it.
+    func writeAndClose(_ channel: any Channel, _ loopState: LoopState) {
+        let response = response(requestID: loopState.nextRequestID())
+        guard case .bytes(let body) = response.body else { return channel.close(promise: nil) }
+        var buffer = channel.allocator.buffer(capacity: 1_024)
+        let head = ResponseHead(
+            status: response.status, headers: response.headers, framing: .length(body.readableBytes), connection: .close,
+            date: loopState.currentDate())
+        guard head.write(into: &buffer) else { return channel.close(promise: nil) }
+        buffer.writeImmutableBuffer(body)
+        channel.writeAndFlush(buffer).whenComplete { _ in channel.close(promise: nil) }
+    }
+
     static let missingHost = Refusal(.badRequest, "MissingHostHeader", "The request has no Host header, or more than one. Send exactly one.")
     static let malformed = Refusal(.badRequest, "MalformedRequest", "The request is not well-formed HTTP/1.1.")
     static let malformedTarget = Refusal(
@@ -39,6 +52,7 @@ struct Refusal: Error, Equatable {
         .notImplemented, "UnsupportedTransferEncoding", "The only transfer coding this server knows is chunked.")
     static let connectElsewhere = Refusal(
         .methodNotAllowed, "ConnectNotAllowed", "CONNECT is served on the gateway port only, as the first request of a connection.")
+    static let plainOnTLSPort = Refusal(.badRequest, "HttpsRequired", "This port speaks https only.")
     static let invalidResponse = Refusal(.internalServerError, "InternalError", "The service's answer could not be sent.")
 
     static func bodyTooLarge(limitBytes: Int) -> Refusal {

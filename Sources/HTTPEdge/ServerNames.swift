@@ -1,7 +1,6 @@
 import CofferCore
 import Logging
 import NIOCore
-import NIOHTTP1
 import NIOSSL
 import NIOTLS
 import Synchronization
@@ -25,7 +24,7 @@ final class ServerNames: Sendable {
     private let authority: CertificateAuthority
     private let configuration: EdgeConfiguration
     private let contexts = Mutex<[Key: Kept]>([:])
-    private static let maximumContexts = 1_024
+    private static let maximumContexts = 256
 
     init(authority: CertificateAuthority, configuration: EdgeConfiguration) {
         self.authority = authority
@@ -47,7 +46,8 @@ final class ServerNames: Sendable {
         tls.applicationProtocols = ["http/1.1"]
         let context = try NIOSSLContext(configuration: tls)
         contexts.withLock {
-            if $0.count >= Self.maximumContexts { $0.removeAll(keepingCapacity: true) }
+            // Any one goes: made anew it costs a millisecond.
+            if $0.count >= Self.maximumContexts, $0[key] == nil, let other = $0.keys.first { $0[other] = nil }
             $0[key] = Kept(context: context, renewAt: leaf.renewAt)
         }
         return Identity(context: context, endpoint: match.endpoint, names: match.family)
@@ -62,26 +62,24 @@ struct Pipelines: Sendable {
     func addTLS(to channel: any Channel, _ loopState: LoopState, isOverLimit: Bool) throws {
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(HandshakeTimer(timeout: shared.configuration.limits.handshakeTimeout))
-        try operations.addHandler(
-            ByteToMessageHandler(
-                SNIHandler { result in
-                    do {
-                        guard case .hostname(let name) = result, let identity = try shared.serverNames.identity(forServerName: name) else {
-                            refuseServerName(channel)
-                            return channel.eventLoop.makeSucceededVoidFuture()
-                        }
-                        let tls = NIOSSLServerHandler(context: identity.context)
-                        let start = RequestsAfterHandshake(
-                            pipelines: self, loopState: loopState, identity: identity, tls: tls, isOverLimit: isOverLimit)
-                        try operations.addHandler(tls)
-                        try operations.addHandler(start)
-                        return channel.eventLoop.makeSucceededVoidFuture()
-                    } catch {
-                        shared.configuration.logger.error("no certificate for a host name", metadata: ["error": "\(error)"])
-                        channel.close(promise: nil)
-                        return channel.eventLoop.makeFailedFuture(error)
-                    }
-                }))
+        let names = SNIHandler { result in
+            do {
+                guard case .hostname(let name) = result, let identity = try shared.serverNames.identity(forServerName: name) else {
+                    refuseServerName(channel)
+                    return channel.eventLoop.makeSucceededVoidFuture()
+                }
+                let tls = NIOSSLServerHandler(context: identity.context)
+                try operations.addHandler(tls)
+                try operations.addHandler(
+                    RequestsAfterHandshake(pipelines: self, loopState: loopState, identity: identity, tls: tls, isOverLimit: isOverLimit))
+                return channel.eventLoop.makeSucceededVoidFuture()
+            } catch {
+                shared.configuration.logger.error("no certificate for a host name", metadata: ["error": "\(error)"])
+                channel.close(promise: nil)
+                return channel.eventLoop.makeFailedFuture(error)
+            }
+        }
+        try operations.addHandler(ByteToMessageHandler(ClientHelloDecoder(names: names, loopState: loopState)))
     }
 
     /// A fatal `unrecognized_name` alert (RFC 6066 §3) in a record of its own, then the end.
@@ -92,15 +90,40 @@ struct Pipelines: Sendable {
     }
 
     func addRequests(to channel: any Channel, _ loopState: LoopState, entrance: Entrance, isOverLimit: Bool) throws {
-        let limits = shared.configuration.limits
-        var decoderLimits = NIOHTTPDecoderLimitConfiguration()
-        decoderLimits.maxHeaderFieldSize = limits.headerFieldBytes
-        decoderLimits.maxHeaderListSize = limits.headerBytes
-        decoderLimits.maxHeaderFieldCount = limits.headerFields
+        let connection = Connection(channel: channel, loopState: loopState, shared: shared, entrance: entrance, isOverLimit: isOverLimit)
+        let decoder = RequestDecoder(limits: shared.configuration.limits, connection: connection)
         let operations = channel.pipeline.syncOperations
-        try operations.addHandler(ByteToMessageHandler(HTTPRequestDecoder(limitConfiguration: decoderLimits)))
-        try operations.addHandler(
-            Connection(channel: channel, loopState: loopState, shared: shared, entrance: entrance, isOverLimit: isOverLimit))
+        try operations.addHandler(ByteToMessageHandler(decoder))
+        try operations.addHandler(connection)
+    }
+}
+
+/// NIO's reader of the ClientHello, with an answer for those who speak http to the https port.
+private final class ClientHelloDecoder: ByteToMessageDecoder {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
+    private let names: SNIHandler
+    private let loopState: LoopState
+    private var isRefused = false
+
+    init(names: SNIHandler, loopState: LoopState) {
+        self.names = names
+        self.loopState = loopState
+    }
+
+    func decode(context: ChannelHandlerContext, buffer: inout ByteBuffer) throws -> DecodingState {
+        guard !isRefused else { return .needMoreData }
+        // TLS records of a ClientHello begin with 22; methods with a capital letter.
+        guard let first = buffer.readableBytesView.first, (0x41...0x5a).contains(first) else {
+            return names.decode(context: context, buffer: &buffer)
+        }
+        isRefused = true
+        Refusal.plainOnTLSPort.writeAndClose(context.channel, loopState)
+        return .needMoreData
+    }
+
+    func decodeLast(context: ChannelHandlerContext, buffer: inout ByteBuffer, seenEOF: Bool) throws -> DecodingState {
+        isRefused ? .needMoreData : try names.decodeLast(context: context, buffer: &buffer, seenEOF: seenEOF)
     }
 }
 

@@ -104,6 +104,8 @@ final class RawClient: Sendable {
 
     func send(_ text: String) async throws { try await channel.writeAndFlush(ByteBuffer(string: text)) }
     func send(_ bytes: ByteBuffer) async throws { try await channel.writeAndFlush(bytes) }
+    /// Starts sending and does not wait.
+    func begin(_ bytes: ByteBuffer) -> EventLoopFuture<Void> { channel.writeAndFlush(bytes) }
     func close() async throws { try await channel.close() }
 
     /// Everything received, as soon as it holds `text`; throws `Closed` when the connection ends before.
