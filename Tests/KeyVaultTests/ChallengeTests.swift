@@ -1,4 +1,5 @@
 import CofferCore
+import NIOHTTP1
 import Testing
 
 @testable import KeyVault

@@ -1,6 +1,7 @@
 import CofferCore
 import Crypto
 import Foundation
+import NIOHTTP1
 import Testing
 import _CryptoExtras
 
@@ -22,7 +23,7 @@ import _CryptoExtras
         let bundle = try await created(vaults, ["kty": "RSA", "attributes": ["enabled": true], "tags": ["a": "b"]])
         let key = try #require(bundle["key"])
         let kid = try #require(key["kid"]?.stringValue)
-        #expect(kid.wholeMatch(of: /https:\/\/v1\.vault\.coffer\.localhost\/keys\/cmk\/[0-9a-f]{32}/) != nil)
+        #expect(kid.wholeMatch(of: /https:\/\/vault1\.vault\.coffer\.localhost\/keys\/cmk\/[0-9a-f]{32}/) != nil)
         #expect(key["kty"] == "RSA")
         #expect(key["key_ops"] == ["encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey"])
         #expect(key["e"] == "AQAB")
@@ -67,7 +68,7 @@ import _CryptoExtras
         let missing = await vaults.owned(.GET, "/keys/cmk/00000000000000000000000000000000")
         #expect(missing.status == 404 && missing.code == "KeyNotFound")
         let keys = (await vaults.owned(.GET, "/keys")).body["value"]?.arrayValue ?? []
-        #expect(keys.map { $0["kid"]?.stringValue } == ["https://v1.vault.coffer.localhost/keys/cmk"])
+        #expect(keys.map { $0["kid"]?.stringValue } == ["https://vault1.vault.coffer.localhost/keys/cmk"])
     }
 
     @Test(arguments: ["RSA-OAEP-256", "RSA-OAEP", "RSA1_5"], [2048, 3072])
@@ -239,7 +240,7 @@ import _CryptoExtras
         #expect(set.status == 200, "\(set.message ?? "")")
         #expect(set.body["lifetimeActions"]?.arrayValue?.first?["action"]?["type"] == "Rotate")
         #expect(set.body["attributes"]?["expiryTime"] == "P1Y")
-        #expect(set.body["id"] == "https://v1.vault.coffer.localhost/keys/cmk/rotationpolicy")
+        #expect(set.body["id"] == "https://vault1.vault.coffer.localhost/keys/cmk/rotationpolicy")
         await vaults.service.performDueWork()
         #expect(version((await vaults.owned(.GET, "/keys/cmk")).body) == first)
         vaults.clock.advance(days: 91)
@@ -270,7 +271,7 @@ import _CryptoExtras
             #expect(items.count <= 3)
             seen += items.compactMap { $0["kid"]?.stringValue?.split(separator: "/").last.map(String.init) }
             guard let link = page.body["nextLink"]?.stringValue else { break }
-            #expect(link.hasPrefix("https://v1.vault.coffer.localhost/keys?"))
+            #expect(link.hasPrefix("https://vault1.vault.coffer.localhost/keys?"))
             query = String(link.split(separator: "?")[1])
         }
         #expect(seen == names)

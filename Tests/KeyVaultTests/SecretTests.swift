@@ -1,5 +1,7 @@
 import CofferCore
 import EncryptionAtRest
+import NIOHTTP1
+import StorageEngine
 import Testing
 
 @testable import KeyVault
@@ -58,7 +60,7 @@ import Testing
     func backupRestoresAllVersions(area: String) async throws {
         let vaults = try await TestVaults()
         try await vaults.makeVault()
-        try await vaults.makeVault("v2")
+        try await vaults.makeVault("vault2")
         let make: (HTTPVerb, String, JSONValue) =
             area == "keys" ? (.post, "/keys/o/create", ["kty": "EC"]) : (.put, "/secrets/o", ["value": "top secret"])
         for _ in 0..<2 { _ = await vaults.owned(make.0.method, make.1, make.2) }
@@ -67,25 +69,25 @@ import Testing
         #expect(![UInt8](base64URL: value)!.contains(Array("top secret".utf8)))
         let body: JSONValue = ["value": .string(value)]
         #expect(await vaults.owned(.POST, "/\(area)/restore", body).status == 409)
-        let restored = await vaults.owned(.POST, "/\(area)/restore", body, vault: "v2")
+        let restored = await vaults.owned(.POST, "/\(area)/restore", body, vault: "vault2")
         #expect(restored.status == 200)
-        let versions = await vaults.owned(.GET, "/\(area)/o/versions", vault: "v2")
+        let versions = await vaults.owned(.GET, "/\(area)/o/versions", vault: "vault2")
         #expect(versions.body["value"]?.arrayValue?.count == 2)
         let other = area == "keys" ? "secrets" : "keys"
-        #expect(await vaults.owned(.POST, "/\(other)/restore", body, vault: "v2").status == 400)
+        #expect(await vaults.owned(.POST, "/\(other)/restore", body, vault: "vault2").status == 400)
         var damaged = [UInt8](base64URL: value)!
         damaged[damaged.count / 2] ^= 1
-        #expect(await vaults.owned(.POST, "/\(area)/restore", ["value": .string(damaged.base64URL)], vault: "v2").status == 400)
+        #expect(await vaults.owned(.POST, "/\(area)/restore", ["value": .string(damaged.base64URL)], vault: "vault2").status == 400)
     }
 
     @Test func otherRoomsUseTheSameOperationsAndChecks() async throws {
         let vaults = try await TestVaults()
         let app = TestVaults.caller(5, kind: .managedIdentity)
         try await vaults.makeVault(policies: [TestVaults.policy(app, secrets: ["Get"])])
-        let vault = VaultAddress(name: "V1")
+        let vault = VaultAddress(name: "Vault1")
         let id = try await vaults.service.setSecret(as: vaults.owner, "s", RedactedString("value"), in: vault)
         let parsed = try #require(vaults.service.secretIdentifier(id.replacing("coffer.localhost", with: "azure.net")))
-        #expect(parsed.vaultName == "v1" && parsed.name == "s" && parsed.version?.count == 32)
+        #expect(parsed.vaultName == "vault1" && parsed.name == "s" && parsed.version?.count == 32)
         let read = try await vaults.service.getSecret(as: app, "s", version: parsed.version, in: vault)
         #expect(read.value.reveal() == "value" && read.identifier == id)
         #expect("\(read)".contains("value: <redacted>"))
@@ -94,7 +96,7 @@ import Testing
         #expect(try await vaults.service.listSecrets(as: vaults.owner, in: vault).map(\.name) == ["s"])
         try await vaults.service.deleteSecret(as: vaults.owner, "s", in: vault)
         await #expect(throws: VaultError.self) { try await vaults.service.getSecret(as: app, "s", in: vault) }
-        for text in ["http://v1.vault.azure.net/secrets/s", "https://example.com/secrets/s", "https://v1.vault.azure.net/keys/s", "", "https://"] {
+        for text in ["http://v1.vault.azure.net/secrets/s", "https://example.com/secrets/s", "https://vault1.vault.azure.net/keys/s", "", "https://"] {
             #expect(vaults.service.secretIdentifier(text) == nil)
         }
     }
@@ -111,8 +113,6 @@ import Testing
         }
     }
 }
-
-import NIOHTTP1
 
 enum HTTPVerb {
     case post, put

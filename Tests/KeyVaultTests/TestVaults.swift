@@ -132,7 +132,7 @@ final class TestVaults: Sendable {
     /// Makes a vault whose owner may do everything by policy.
     @discardableResult
     func makeVault(
-        _ name: String = "v1", policies: [JSONValue] = [], rbac: Bool = false, purgeProtection: Bool = false,
+        _ name: String = "vault1", policies: [JSONValue] = [], rbac: Bool = false, purgeProtection: Bool = false,
         more: [String: JSONValue] = [:]
     ) async throws -> JSONValue {
         let all = Self.policy(owner, keys: ["all"], secrets: ["all"])
@@ -153,7 +153,7 @@ final class TestVaults: Sendable {
 
     /// Sends one request; `as` nil sends no token.
     func send(
-        _ method: HTTPMethod, _ path: String, _ body: JSONValue? = nil, as caller: Caller?, vault: String = "v1",
+        _ method: HTTPMethod, _ path: String, _ body: JSONValue? = nil, as caller: Caller?, vault: String = "vault1",
         names: NameFamily = TestVaults.names.own, peer: String = "127.0.0.1", query: String = "api-version=7.6-preview.2",
         token: String? = nil, raw: [UInt8]? = nil
     ) async -> Answer {
@@ -172,7 +172,7 @@ final class TestVaults: Sendable {
     }
 
     /// As the owner.
-    func owned(_ method: HTTPMethod, _ path: String, _ body: JSONValue? = nil, vault: String = "v1") async -> Answer {
+    func owned(_ method: HTTPMethod, _ path: String, _ body: JSONValue? = nil, vault: String = "vault1") async -> Answer {
         await send(method, path, body, as: owner, vault: vault)
     }
 }

@@ -1,5 +1,6 @@
 import COpenSSL
 import CofferCore
+import Glibc
 
 /// An RSA or EC key pair in OpenSSL's memory, which is cleansed when the last reference goes. Not printable, not encodable but by `pkcs8`.
 ///
@@ -73,9 +74,11 @@ final class AsymmetricKey: @unchecked Sendable {
     }
 
     private func number(_ parameter: String, paddedTo width: Int? = nil) throws(CryptographyError) -> [UInt8] {
-        var value: OpaquePointer?
-        guard EVP_PKEY_get_bn_param(handle, parameter, &value) == 1, let value else { throw .refused("reading the public key") }
+        // The type of a BIGNUM pointer is never named in this file: BoringSSL, under swift-crypto, completes a struct that OpenSSL keeps opaque,
+        // and which of the two Swift sees depends on the order it loads modules in.
+        var value = BN_new()
         defer { BN_free(value) }
+        guard EVP_PKEY_get_bn_param(handle, parameter, &value) == 1 else { throw .refused("reading the public key") }
         let count = width ?? Int(BN_num_bits(value) + 7) / 8
         var bytes = [UInt8](repeating: 0, count: count)
         guard BN_bn2binpad(value, &bytes, Int32(count)) == Int32(count) else { throw .refused("reading the public key") }
@@ -245,41 +248,43 @@ extension AsymmetricKey {
     static func make(_ components: Components) throws(CryptographyError) -> AsymmetricKey {
         guard let builder = OSSL_PARAM_BLD_new() else { throw .refused("memory") }
         defer { OSSL_PARAM_BLD_free(builder) }
-        var numbers: [OpaquePointer] = []
-        defer { for number in numbers { BN_clear_free(number) } }
+        // The builder keeps pointers, and the parameters made from it keep their names: nothing handed over goes before the key is made.
+        var releases: [() -> Void] = []
+        defer { for release in releases { release() } }
+        func kept(_ text: String) -> UnsafePointer<CChar>? {
+            let copy = strdup(text)
+            releases.append { free(copy) }
+            return UnsafePointer(copy)
+        }
         func push(_ member: String, as parameter: String) -> Bool {
             guard let bytes = components.members[member], let number = BN_bin2bn(bytes, Int32(bytes.count), nil) else { return false }
-            numbers.append(number)
-            return OSSL_PARAM_BLD_push_BN(builder, parameter, number) == 1
+            releases.append { BN_clear_free(number) }
+            return OSSL_PARAM_BLD_push_BN(builder, kept(parameter), number) == 1
         }
-        var isComplete: Bool
-        var point: [UInt8] = []
         switch components.type {
         case .rsa:
             // The numbered names are pasted together in core_names.h, which Swift does not import.
-            isComplete = [
-                ("n", OSSL_PKEY_PARAM_RSA_N), ("e", OSSL_PKEY_PARAM_RSA_E), ("d", OSSL_PKEY_PARAM_RSA_D),
-                ("p", "rsa-factor1"), ("q", "rsa-factor2"), ("dp", "rsa-exponent1"),
-                ("dq", "rsa-exponent2"), ("qi", "rsa-coefficient1"),
+            let isComplete = [
+                ("n", OSSL_PKEY_PARAM_RSA_N), ("e", OSSL_PKEY_PARAM_RSA_E), ("d", OSSL_PKEY_PARAM_RSA_D), ("p", "rsa-factor1"),
+                ("q", "rsa-factor2"), ("dp", "rsa-exponent1"), ("dq", "rsa-exponent2"), ("qi", "rsa-coefficient1"),
             ].allSatisfy { push($0.0, as: $0.1) }
+            guard isComplete else { throw .invalidInput }
+            return try finish(builder, "RSA", components.type)
         case .ec(let curve):
             let width = curve.fieldBytes
             guard let x = components.members["x"], let y = components.members["y"], x.count <= width, y.count <= width else {
                 throw .invalidInput
             }
-            point = [4] + [UInt8](repeating: 0, count: width - x.count) + x + [UInt8](repeating: 0, count: width - y.count) + y
-            isComplete = OSSL_PARAM_BLD_push_utf8_string(builder, OSSL_PKEY_PARAM_GROUP_NAME, curve.groupName, 0) == 1
-            isComplete = isComplete && push("d", as: OSSL_PKEY_PARAM_PRIV_KEY)
-            // The builder copies the point only in `to_param`, so it must outlive that call.
+            let point = [4] + [UInt8](repeating: 0, count: width - x.count) + x + [UInt8](repeating: 0, count: width - y.count) + y
             let made = point.withUnsafeBytes { bytes -> Result<AsymmetricKey, CryptographyError> in
-                guard isComplete, OSSL_PARAM_BLD_push_octet_string(builder, OSSL_PKEY_PARAM_PUB_KEY, bytes.baseAddress, bytes.count) == 1
+                guard OSSL_PARAM_BLD_push_utf8_string(builder, kept(OSSL_PKEY_PARAM_GROUP_NAME), kept(curve.groupName), 0) == 1,
+                    OSSL_PARAM_BLD_push_octet_string(builder, kept(OSSL_PKEY_PARAM_PUB_KEY), bytes.baseAddress, bytes.count) == 1,
+                    push("d", as: OSSL_PKEY_PARAM_PRIV_KEY)
                 else { return .failure(.invalidInput) }
                 return Result { () throws(CryptographyError) in try finish(builder, "EC", components.type) }
             }
             return try made.get()
         }
-        guard isComplete else { throw .invalidInput }
-        return try finish(builder, "RSA", components.type)
     }
 
     private static func finish(
