@@ -94,7 +94,7 @@ let package = Package(
         tests("AccessControlTests", ["AccessControl", "CofferCore", jwt]),
         tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"]),
         tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio),
-        tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio),
+        tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio + crypto),
         tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
         tests("ResourceManagerTests", ["ResourceManager", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
         tests("KeyVaultTests", ["KeyVault", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
