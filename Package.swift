@@ -94,8 +94,8 @@ let package = Package(
         tests("HTTPEdgeTests", ["HTTPEdge", "CofferCore", library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl")] + nio + x509),
         tests("AccessControlTests", ["AccessControl", "CofferCore", jwt] + crypto),
         tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"]),
-        tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio),
-        tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore"] + nio),
+        tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio, resources: [.copy("Vectors")]),
+        tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio),
         tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
         // Real tokens come from the real token service.
         tests("ResourceManagerTests", ["ResourceManager", "IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio),
@@ -103,7 +103,7 @@ let package = Package(
         tests("StorageAccountTests", ["StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio + crypto),
         tests("MonitorTests", ["Monitor", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log]),
         tests("FunctionsHostTests", ["FunctionsHost", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
-        tests("BlobServiceTests", ["BlobService", "StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
+        tests("BlobServiceTests", ["BlobService", "StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio + crypto),
         tests("TidyTests", []),
         // The built server as a child process, with real clients.
         tests("ServerTests", ["CofferCore"]),

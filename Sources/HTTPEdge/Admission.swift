@@ -23,7 +23,7 @@ struct Admission {
     let names: HostNames
     let peerIsLoopback: Bool
     private var lastAuthority: String?
-    private var lastMatch: (endpoint: Endpoint, names: NameFamily)?
+    private var lastResult: Result<(endpoint: Endpoint, names: NameFamily), Refusal> = .failure(.missingHost)
 
     init(entrance: Entrance, names: HostNames, peerIsLoopback: Bool) {
         self.entrance = entrance
@@ -61,7 +61,14 @@ struct Admission {
     }
 
     private mutating func endpoint(for authority: String) -> Result<(endpoint: Endpoint, names: NameFamily), Refusal> {
-        if authority == lastAuthority, let lastMatch { return .success(lastMatch) }
+        if authority != lastAuthority {
+            lastResult = lookUp(authority)
+            lastAuthority = authority
+        }
+        return lastResult
+    }
+
+    private func lookUp(_ authority: String) -> Result<(endpoint: Endpoint, names: NameFamily), Refusal> {
         guard let host = Authority(authority)?.host else { return .failure(.malformed) }
         let match: (endpoint: Endpoint, names: NameFamily)
         if let known = names.match(host) {
@@ -80,8 +87,6 @@ struct Admission {
         case .plain, .gateway:
             guard match.endpoint.isServedOverHTTP else { return .failure(.httpsRequired(match.names.authority(of: match.endpoint))) }
         }
-        lastAuthority = authority
-        lastMatch = match
         return .success(match)
     }
 }

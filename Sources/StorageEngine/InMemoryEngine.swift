@@ -30,9 +30,7 @@ public final class InMemoryEngine: MetadataStore, ExtentStore {
     public func commit(
         _ partition: Partition, checks: [RowCheck], writes: [RowWrite]
     ) async throws(StorageEngineError) -> CommitResult {
-        guard writes.count <= properties.writesPerCommitLimit else {
-            throw StorageEngineError(.limitExceeded, "A commit holds at most \(properties.writesPerCommitLimit) writes; split it.")
-        }
+        try properties.check(partition, writes)
         return state.withLock { state in
             var rows = state.partitions[partition] ?? [:]
             let holds = checks.allSatisfy { check in
@@ -67,21 +65,31 @@ public final class InMemoryEngine: MetadataStore, ExtentStore {
 
     private final class Writer: ExtentWriter {
         private let engine: InMemoryEngine
-        private let buffer = Mutex(ByteBuffer())
+        // nil once the writer has ended.
+        private let buffer = Mutex<ByteBuffer?>(ByteBuffer())
         init(engine: InMemoryEngine) { self.engine = engine }
 
         func append(_ bytes: ByteBuffer) async throws(StorageEngineError) {
-            buffer.withLock { _ = $0.writeImmutableBuffer(bytes) }
+            let isOpen = buffer.withLock { $0?.writeImmutableBuffer(bytes) != nil }
+            if !isOpen { throw Self.ended }
         }
         func finish() async throws(StorageEngineError) -> ExtentLocation {
-            let bytes = buffer.withLock { $0 }
+            guard let bytes = take() else { throw Self.ended }
             return engine.state.withLock { state in
                 state.lastExtent += 1
                 state.extents[state.lastExtent] = bytes
                 return InMemoryEngine.location(state.lastExtent)
             }
         }
-        func abort() async {}
+        func abort() async { _ = take() }
+
+        private func take() -> ByteBuffer? {
+            buffer.withLock { buffer in
+                defer { buffer = nil }
+                return buffer
+            }
+        }
+        private static let ended = StorageEngineError(.unavailable, "The extent's writer has ended: it finished or was aborted.")
     }
 
     private static func location(_ number: UInt64) -> ExtentLocation {

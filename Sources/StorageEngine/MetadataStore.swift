@@ -87,6 +87,30 @@ public struct MetadataStoreProperties: Sendable {
         self.writesPerCommitLimit = writesPerCommitLimit
         self.isDurable = isDurable
     }
+
+    /// Largest partition name, in bytes.
+    public static let partitionBytesLimit = 512
+    /// Largest row key, in bytes.
+    public static let keyBytesLimit = 4096
+
+    /// Throws `.limitExceeded` for a commit that no engine of these properties takes.
+    public func check(_ partition: Partition, _ writes: [RowWrite]) throws(StorageEngineError) {
+        guard partition.bytes.count <= Self.partitionBytesLimit else {
+            throw StorageEngineError(.limitExceeded, "The name of a partition holds at most \(Self.partitionBytesLimit) bytes.")
+        }
+        guard writes.count <= writesPerCommitLimit else {
+            throw StorageEngineError(.limitExceeded, "A commit holds at most \(writesPerCommitLimit) writes; split it.")
+        }
+        for write in writes {
+            guard case .put(let key, let value) = write else { continue }
+            guard key.bytes.count <= Self.keyBytesLimit else {
+                throw StorageEngineError(.limitExceeded, "A row key holds at most \(Self.keyBytesLimit) bytes.")
+            }
+            guard value.count <= valueBytesLimit else {
+                throw StorageEngineError(.limitExceeded, "A value holds at most \(valueBytesLimit) bytes.")
+            }
+        }
+    }
 }
 
 public struct StorageEngineError: Error, Sendable, CustomStringConvertible {

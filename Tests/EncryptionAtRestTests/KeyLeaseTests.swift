@@ -155,7 +155,11 @@ import Testing
         let pieces = Mutex(0)
         let error = await #expect(throws: KeyUnavailable.self) {
             try await store.volume.readExtent(reference, range: 0..<5 << 20, under: key) { _ in
-                if pieces.withLock({ $0 += 1; return $0 }) == 2 { vault.refuse(identity) }
+                let count = pieces.withLock { count in
+                    count += 1
+                    return count
+                }
+                if count == 2 { vault.refuse(identity) }
             }
         }
         #expect(error?.isDenial == true)

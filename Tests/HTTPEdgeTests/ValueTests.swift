@@ -126,6 +126,18 @@ extension RequestTarget {
     }
 }
 
+@Suite struct RefusalTests {
+    @Test func theBodyIsJSONWhateverTheText() throws {
+        let text = "a \"quote\", a \\, a\nline, \u{1}\u{1f} and ä"
+        guard case .bytes(let body) = Refusal(.badRequest, "Code", text).response(requestID: "id").body else {
+            Issue.record("no body")
+            return
+        }
+        let value = try JSONValue(parsing: body.readableBytesView)
+        #expect(value == ["error": ["code": "Code", "message": .string(text)]])
+    }
+}
+
 @Suite struct RequestIdentifierTests {
     @Test func areDistinctVersion4UUIDs() {
         var identifiers = RequestIdentifiers(randomness: SystemRandomness())

@@ -52,7 +52,7 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         }
     }
 
-    @Test func thousandsOfPipelinedRefusalsAreOneLoop() async throws {
+    @Test func aFloodOfPipelinedRefusalsIsAnsweredToTheLast() async throws {
         let gate = Gate()
         let service = ClosureService { _ in
             await gate.wait()
@@ -60,11 +60,11 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         }
         try await withServer(service) { server, _ in
             let client = try await RawClient.connect(port: server.plainPort!)
-            let refused = "GET / HTTP/1.1\r\nHost: x.example\r\n\r\n"
-            try await client.send("GET / HTTP/1.1\r\n\(blobHost)\r\n" + String(repeating: refused, count: 2_500) + "GARBAGE\r\n\r\n")
+            let refused = "GET http://x/ HTTP/1.1\r\n\r\n"
+            try await client.send("GET / HTTP/1.1\r\n\(blobHost)\r\n" + String(repeating: refused, count: 600) + "GARBAGE\r\n\r\n")
             await gate.open()
             let answers = try await client.receivedUntilClosed()
-            #expect(answers.hasPrefix("HTTP/1.1 200 OK\r\n") && answers.components(separatedBy: "\"UnknownHost\"").count == 2_501)
+            #expect(answers.hasPrefix("HTTP/1.1 200 OK\r\n") && answers.components(separatedBy: "\"UnknownHost\"").count == 601)
             #expect(answers.contains("HTTP/1.1 400"))
         }
     }

@@ -1,0 +1,255 @@
+import CofferCore
+import Foundation
+import NIOCore
+import StorageEngine
+import Synchronization
+import Testing
+
+@testable import EmbeddedEngine
+
+@Suite struct DurabilityTests {
+    @Test func rowsAndExtentsSurviveReopening() async throws {
+        let directory = TestDirectory()
+        var engine = try directory.open()
+        try await put(engine, "k", [1, 2, 3])
+        let small = try await extent(engine, 7, 5000)
+        let large = try await extent(engine, 8, 2_000_000)
+        let gone = try await extent(engine, 9, 6000)
+        try await engine.delete(gone)
+        engine.close()
+
+        engine = try directory.open()
+        #expect(try await value(engine, "k") == [1, 2, 3])
+        #expect(try await engine.read(small, range: 0..<5000) == .init(repeating: 7, count: 5000))
+        #expect(try await engine.read(large, range: 1_999_990..<2_000_000) == .init(repeating: 8, count: 10))
+        let listed = try await engine.list(after: nil, limit: 10)
+        #expect(listed.map(\.location) == [small, large])
+        #expect(listed.allSatisfy { !$0.isRecent })
+        // The segment of the last run takes more, and the new extent is told from the old.
+        let another = try await extent(engine, 10, 100)
+        #expect(try await engine.list(after: small, limit: 1).map(\.location) == [another])
+        #expect(try await engine.list(after: small, limit: 1).map(\.isRecent) == [true])
+        engine.close()
+    }
+
+    @Test func versionsGrowAcrossRestarts() async throws {
+        let directory = TestDirectory()
+        var last: UInt64 = 0
+        for _ in 0..<3 {
+            let engine = try directory.open()
+            guard case .committed(let version) = try await engine.commit(
+                Partition("p"), checks: [], writes: [.put(RowKey("k"), []), .delete(RowKey("k"))])
+            else {
+                Issue.record("refused")
+                return
+            }
+            #expect(version.number > last)
+            last = version.number
+            engine.close()
+        }
+    }
+
+    @Test func aClosedEngineRefuses() async throws {
+        let directory = TestDirectory()
+        let engine = try directory.open()
+        engine.close()
+        engine.close()
+        #expect(await failure { try await put(engine, "k", []) }?.code == .unavailable)
+        #expect(await failure { _ = try await value(engine, "k") }?.code == .unavailable)
+        #expect(await failure { _ = try await extent(engine, 1, 10) }?.code == .unavailable)
+        #expect(FileManager.default.fileExists(atPath: directory.path + "/metadata/rows.db"))
+        #expect(!FileManager.default.fileExists(atPath: directory.path + "/metadata/rows.db-wal"), "the log is copied out")
+    }
+
+    /// At every change of the disk an image of it is taken, as kill -9 there would leave it. Each opens, holds what was acknowledged before, and
+    /// nothing half.
+    @Test(.timeLimit(.minutes(2))) func crashAtEveryStep() async throws {
+        let directory = TestDirectory()
+        let camera = Camera(directory)
+        let engine = try directory.open(options: .init(gate: camera.gate, segmentBytes: 64 << 10))
+        var random = SystemRandomNumberGenerator()
+        camera.start()
+        for round in 0..<6 {
+            let size = round == 3 ? 1_100_000 : 20_000 + Int(random.next() % 1000)
+            let location = try await extent(engine, UInt8(round), size)
+            camera.acknowledge { $0.extents[round] = (location, size) }
+            let writes = (0..<4).map { RowWrite.put(RowKey("row \($0)"), [UInt8](repeating: UInt8(round), count: 2500)) }
+            _ = try await engine.commit(Partition("p"), checks: [], writes: writes)
+            camera.acknowledge { $0.round = round }
+        }
+        let images = camera.stop()
+        engine.close()
+        #expect(images.count > 50)
+        for (image, promised) in images { try await inspect(image, promised) }
+    }
+
+    private func inspect(_ image: TestDirectory, _ promised: Camera.Promise) async throws {
+        let engine = try image.open(options: .init(segmentBytes: 64 << 10))
+        let rows = try await engine.scan(Partition("p"), from: RowKey([]), upTo: nil, limit: 100)
+        #expect(rows.isEmpty || rows.count == 4)
+        #expect(Set(rows.map(\.value)).count <= 1, "half a commit")
+        #expect(Int(rows.first?.value.first ?? 0) >= promised.round ?? 0, "an acknowledged commit is lost")
+        #expect(promised.round == nil || rows.count == 4)
+        for (round, (location, size)) in promised.extents {
+            #expect(try await engine.read(location, range: 0..<size) == .init(repeating: UInt8(round), count: size))
+        }
+        for listing in try await engine.list(after: nil, limit: 100) {
+            let bytes = try await engine.read(listing.location, range: 0..<listing.byteCount)
+            let first = bytes.getInteger(at: bytes.readerIndex, as: UInt8.self)!
+            #expect(bytes == .init(repeating: first, count: listing.byteCount), "half an extent is listed")
+            #expect(listing.byteCount >= 20_000)
+        }
+        let listed = Set(try await engine.list(after: nil, limit: 100).map(\.location))
+        for (location, _) in promised.extents.values { #expect(listed.contains(location)) }
+        // And it goes on.
+        try await put(engine, "after", [1])
+        _ = try await extent(engine, 200, 100)
+        engine.close()
+        let again = try image.open()
+        #expect(try await value(again, "after") == [1])
+        again.close()
+    }
+
+    @Test(arguments: [1, 24, 25, 100, 8215]) func aTornLogEndsBeforeTheTear(cut: Int) async throws {
+        let directory = TestDirectory()
+        let engine = try directory.open()
+        try await put(engine, "first", [1])
+        let intact = directory.bytes("metadata/rows.db-wal").count
+        try await put(engine, "second", [2])
+        let image = directory.image()
+        engine.close()
+
+        let log = image.bytes("metadata/rows.db-wal")
+        #expect(log.count > intact)
+        image.write(Array(log.dropLast(cut)), to: "metadata/rows.db-wal")
+        let reopened = try image.open()
+        #expect(try await value(reopened, "first") == [1])
+        #expect(try await value(reopened, "second") == nil)
+        reopened.close()
+    }
+
+    @Test(arguments: [-1, -20, -41, -8000, -8193, -8200, -8210, -8216]) func aGarbledLogEndsBeforeTheDamage(at position: Int) async throws {
+        let directory = TestDirectory()
+        let engine = try directory.open()
+        try await put(engine, "first", [1])
+        try await put(engine, "second", [2])
+        let image = directory.image()
+        engine.close()
+
+        var log = image.bytes("metadata/rows.db-wal")
+        log[log.count + position] ^= 0x10
+        image.write(log, to: "metadata/rows.db-wal")
+        let reopened = try image.open()
+        #expect(try await value(reopened, "first") == [1])
+        #expect(try await value(reopened, "second") == nil)
+        reopened.close()
+    }
+
+    /// A crash while page 1 is copied out of the log leaves it torn; the log still has it.
+    @Test func aTornFirstPageComesFromTheLog() async throws {
+        let directory = TestDirectory()
+        let engine = try directory.open()
+        // A new table of contents: page 1 is in the log only when a commit changed it.
+        for round in 0..<200 { try await put(engine, "row \(round)", [UInt8](repeating: 1, count: 6000)) }
+        let image = directory.image()
+        engine.close()
+        var database = image.bytes("metadata/rows.db")
+        for index in 4096..<8192 { database[index] = 0 }
+        image.write(database, to: "metadata/rows.db")
+        let reopened = try image.open()
+        #expect(try await value(reopened, "row 150") != nil)
+        reopened.close()
+    }
+
+    @Test func aFullDiskRefusesAndLosesNothing() async throws {
+        let directory = TestDirectory()
+        let isFull = Mutex(false)
+        let engine = try directory.open(
+            options: .init(gate: { operation in operation == .write && isFull.withLock { $0 } ? ENOSPC : 0 }))
+        try await put(engine, "k", [1])
+        let before = try await extent(engine, 1, 1000)
+        isFull.withLock { $0 = true }
+        #expect(await failure { try await put(engine, "k", [2]) }?.code == .full)
+        #expect(await failure { _ = try await extent(engine, 2, 1000) }?.code == .full)
+        #expect(await failure { _ = try await extent(engine, 2, 2_000_000) }?.code == .full)
+        #expect(try await value(engine, "k") == [1])
+        isFull.withLock { $0 = false }
+        try await put(engine, "k", [3])
+        let after = try await extent(engine, 3, 1000)
+        #expect(try await engine.list(after: nil, limit: 10).map(\.location) == [before, after])
+        engine.close()
+        let reopened = try directory.open()
+        #expect(try await value(reopened, "k") == [3])
+        #expect(try await reopened.read(after, range: 0..<1000) == .init(repeating: 3, count: 1000))
+        reopened.close()
+    }
+
+    /// After a failed fsync nothing can be promised until the log has been read from the medium again.
+    @Test func aFailedSyncStopsCommits() async throws {
+        let directory = TestDirectory()
+        let fails = Mutex(false)
+        let engine = try directory.open(
+            options: .init(gate: { operation in operation == .sync && fails.withLock { $0 } ? EIO : 0 }))
+        try await put(engine, "k", [1])
+        fails.withLock { $0 = true }
+        #expect(await failure { try await put(engine, "k", [2]) }?.code == .outcomeUnknown)
+        #expect(await failure { _ = try await extent(engine, 2, 1000) }?.code == .unavailable)
+        fails.withLock { $0 = false }
+        #expect(await failure { try await put(engine, "k", [3]) }?.code == .unavailable)
+        #expect(try await value(engine, "k") == [1])
+        engine.close()
+        let reopened = try directory.open()
+        let after = try await value(reopened, "k")
+        #expect(after == [1] || after == [2])
+        try await put(reopened, "k", [4])
+        reopened.close()
+    }
+
+    @Test func emptySegmentsAreRemoved() async throws {
+        let directory = TestDirectory()
+        let engine = try directory.open(options: .init(segmentBytes: 64 << 10))
+        var written: [ExtentLocation] = []
+        for round in 0..<12 { written.append(try await extent(engine, UInt8(round), 30_000)) }
+        func segments() throws -> Int { try FileManager.default.contentsOfDirectory(atPath: directory.path + "/extents/segments").count }
+        let before = try segments()
+        #expect(before >= 4)
+        for location in written.dropLast() { try await engine.delete(location) }
+        #expect(try segments() == 1)
+        #expect(try await engine.list(after: nil, limit: 10).map(\.location) == [written.last!])
+        engine.close()
+    }
+}
+
+/// Takes an image of the directory before every change of the disk.
+private final class Camera: Sendable {
+    struct Promise: Sendable {
+        var round: Int?
+        var extents: [Int: (ExtentLocation, Int)] = [:]
+    }
+    private struct State {
+        var isOn = false
+        var promise = Promise()
+        var images: [(TestDirectory, Promise)] = []
+    }
+    private let directory: TestDirectory
+    private let state = Mutex(State())
+    init(_ directory: TestDirectory) { self.directory = directory }
+
+    var gate: @Sendable (DiskOperation) -> Int32 {
+        { _ in
+            self.state.withLock { state in
+                // The lock holds all other changes of the disk back while the picture is taken.
+                if state.isOn { state.images.append((self.directory.image(), state.promise)) }
+            }
+            return 0
+        }
+    }
+    func start() { state.withLock { $0.isOn = true } }
+    func acknowledge(_ change: (inout Promise) -> Void) { state.withLock { change(&$0.promise) } }
+    func stop() -> [(TestDirectory, Promise)] {
+        state.withLock { state in
+            state.isOn = false
+            return state.images
+        }
+    }
+}
