@@ -103,7 +103,7 @@ let package = Package(
         tests("StorageAccountTests", ["StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio + crypto),
         tests("MonitorTests", ["Monitor", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log]),
         tests("FunctionsHostTests", ["FunctionsHost", log, "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
-        tests("BlobServiceTests", ["BlobService", "StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
+        tests("BlobServiceTests", ["BlobService", "StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore", log] + nio + crypto),
         tests("TidyTests", []),
         // The built server as a child process, with real clients.
         tests("ServerTests", ["CofferCore"]),

@@ -3,7 +3,8 @@ internal import NIOCore
 public import StorageEngine
 internal import Synchronization
 
-/// The only store services see. It seals what leaves for an engine and opens what comes back; engines hold ciphertext only.
+/// The only store services see. It seals what leaves for an engine and opens what comes back; engines hold ciphertext
+/// only.
 public final class SealedStore: Sendable {
     let core: StoreCore
     /// The keys of storage accounts.
@@ -14,7 +15,8 @@ public final class SealedStore: Sendable {
     private static let recordSealsLimit = 4_096
 
     public init(
-        metadata: any MetadataStore, extents: any ExtentStore, rootKey: RootKey, clock: any WallClock, randomness: any Randomness
+        metadata: any MetadataStore, extents: any ExtentStore, rootKey: RootKey, clock: any WallClock,
+        randomness: any Randomness
     ) throws(SealedStoreError) {
         guard rootKey.key.count == 32 else {
             throw SealedStoreError(.corrupt, "The root key has \(rootKey.key.count) bytes; it must have 32.")
@@ -44,7 +46,9 @@ public final class SealedStore: Sendable {
     /// The names of a domain's partitions that hold at least one record.
     public func partitions(of domain: RecordDomain) async throws(SealedStoreError) -> [String] {
         let prefix = EnginePartition.records(domain, "").bytes
-        return try await core.partitions(prefix: prefix).map { String(decoding: $0.bytes.dropFirst(prefix.count), as: UTF8.self) }
+        return try await core.partitions(prefix: prefix).map {
+            String(decoding: $0.bytes.dropFirst(prefix.count), as: UTF8.self)
+        }
     }
 
     /// What an account's data plane reads and writes through.
@@ -97,7 +101,9 @@ public struct SealedStoreError: Error, Sendable, CustomStringConvertible {
 enum EnginePartition {
     static let accountKeys = Partition("k")
     static let volumePrefix = Array("v/".utf8)
-    static func records(_ domain: RecordDomain, _ name: String) -> Partition { Partition("r/\(domain.rawValue)/\(name)") }
+    static func records(_ domain: RecordDomain, _ name: String) -> Partition {
+        Partition("r/\(domain.rawValue)/\(name)")
+    }
     static func volume(_ account: AccountID, _ partition: VolumePartition) -> Partition {
         Partition(volumePrefix(account) + Array(partition.name.utf8))
     }
@@ -116,7 +122,8 @@ final class StoreCore: Sendable {
     let sweptAll = Atomic(false)
 
     init(
-        metadata: any MetadataStore, extents: any ExtentStore, rootKey: RootKey, clock: any WallClock, randomness: any Randomness
+        metadata: any MetadataStore, extents: any ExtentStore, rootKey: RootKey, clock: any WallClock,
+        randomness: any Randomness
     ) {
         self.metadata = metadata
         self.extents = extents
@@ -139,10 +146,16 @@ final class StoreCore: Sendable {
         do { return try await metadata.get(partition, keys) } catch { throw SealedStoreError(error) }
     }
     func scan(_ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int) async throws(SealedStoreError) -> [Row] {
-        do { return try await metadata.scan(partition, from: from, upTo: upTo, limit: limit) } catch { throw SealedStoreError(error) }
+        do { return try await metadata.scan(partition, from: from, upTo: upTo, limit: limit) } catch {
+            throw SealedStoreError(error)
+        }
     }
-    func commit(_ partition: Partition, checks: [RowCheck], writes: [RowWrite]) async throws(SealedStoreError) -> CommitResult {
-        do { return try await metadata.commit(partition, checks: checks, writes: writes) } catch { throw SealedStoreError(error) }
+    func commit(_ partition: Partition, checks: [RowCheck], writes: [RowWrite]) async throws(SealedStoreError)
+        -> CommitResult
+    {
+        do { return try await metadata.commit(partition, checks: checks, writes: writes) } catch {
+            throw SealedStoreError(error)
+        }
     }
     func deleteExtent(_ location: ExtentLocation) async throws(SealedStoreError) {
         do { try await extents.delete(location) } catch { throw SealedStoreError(error) }
@@ -156,7 +169,9 @@ final class StoreCore: Sendable {
         let page = 1_000
         while true {
             let names: [Partition]
-            do { names = try await metadata.partitions(after: after, limit: page) } catch { throw SealedStoreError(error) }
+            do { names = try await metadata.partitions(after: after, limit: page) } catch {
+                throw SealedStoreError(error)
+            }
             for name in names {
                 if name.bytes.starts(with: prefix) {
                     found.append(name)

@@ -34,7 +34,8 @@ import Testing
         #expect(try await keys.status(store.account).source == .platform)
         vault.refuse(identity)
         let alone = try Store(engine: store.engine, seed: 6)
-        #expect(try alone.volume.open(sealed, at: [9], in: partition, under: await alone.volume.accountKey()) == [1, 2, 3])
+        #expect(
+            try alone.volume.open(sealed, at: [9], in: partition, under: await alone.volume.accountKey()) == [1, 2, 3])
     }
 
     @Test func aChangeOfWrappingWritesTwoRowsWhateverTheData() async throws {
@@ -70,8 +71,8 @@ import Testing
         #expect(after == before)
     }
 
-    /// Each commit of a change fails once before and once after it took effect: the account opens afterwards, under the old or the new wrapping, and
-    /// the change can be made again.
+    /// Each commit of a change fails once before and once after it took effect: the account opens afterwards, under the
+    /// old or the new wrapping, and the change can be made again.
     @Test(arguments: [0, 1], [FaultyEngine.Fault.before, .after])
     func aCrashAtAnyStepLeavesTheAccountOpen(commit: Int, fault: FaultyEngine.Fault) async throws {
         for toCustomer in [true, false] {
@@ -186,14 +187,19 @@ import Testing
         ]
         for wrapping in wrappings {
             let record = AccountKeyRecord(
-                state: .prepared, generation: 7, commitment: randomness.bytes(32), wrappedAt: Timestamp(microseconds: -3),
+                state: .prepared, generation: 7, commitment: randomness.bytes(32),
+                wrappedAt: Timestamp(microseconds: -3),
                 wrapping: wrapping)
             #expect(AccountKeyRecord(record.encoded) == record)
             #expect(AccountKeyRecord(record.encoded + [0]) == nil)
-            for count in 0..<record.encoded.count { #expect(AccountKeyRecord(Array(record.encoded.prefix(count))) == nil) }
+            for count in 0..<record.encoded.count {
+                #expect(AccountKeyRecord(Array(record.encoded.prefix(count))) == nil)
+            }
             for _ in 0..<2_000 {
                 var bytes = record.encoded
-                for _ in 0..<randomness.number(1..<4) { bytes[randomness.number(0..<bytes.count)] = UInt8(randomness.number(0..<256)) }
+                for _ in 0..<randomness.number(1..<4) {
+                    bytes[randomness.number(0..<bytes.count)] = UInt8(randomness.number(0..<256))
+                }
                 if let decoded = AccountKeyRecord(bytes) { #expect(decoded.encoded == bytes) }
             }
         }

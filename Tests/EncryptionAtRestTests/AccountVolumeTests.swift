@@ -15,7 +15,10 @@ import Testing
         let sealed = try volume.seal(Array("inner".utf8), at: [2], in: partition, under: key)
         let committed = try await volume.commit(
             partition, checks: [.absent([2])],
-            writes: [.put([2], visible: [9, 9], sealed: sealed), .put([1], visible: [], sealed: []), .put([2, 0], visible: [1], sealed: [])])
+            writes: [
+                .put([2], visible: [9, 9], sealed: sealed), .put([1], visible: [], sealed: []),
+                .put([2, 0], visible: [1], sealed: []),
+            ])
         guard case .committed(let version) = committed else { throw Failure.unexpected }
         let rows = try await volume.get(partition, [[2], [7], [1]])
         #expect(rows.map { $0?.visible } == [[9, 9], nil, []])
@@ -25,7 +28,8 @@ import Testing
         #expect(try await volume.scan(partition, from: [], upTo: nil, limit: 2).map(\.key) == [[1], [2]])
         #expect(try await volume.scan(.account, from: [], upTo: nil, limit: 2).isEmpty)
         #expect(try await volume.commit(partition, checks: [.absent([2])], writes: []) == .conflict)
-        #expect(try await volume.commit(partition, checks: [.unchanged([2], version)], writes: [.delete([2])]) != .conflict)
+        #expect(
+            try await volume.commit(partition, checks: [.unchanged([2], version)], writes: [.delete([2])]) != .conflict)
         #expect(try await volume.commit(partition, checks: [.present([2])], writes: []) == .conflict)
     }
 
@@ -35,12 +39,15 @@ import Testing
         let volume = store.volume
         let key = try await volume.accountKey()
         let extents = try await [
-            store.write(store.randomness.bytes(20_000), under: key), store.write(store.randomness.bytes(20_000), under: key),
+            store.write(store.randomness.bytes(20_000), under: key),
+            store.write(store.randomness.bytes(20_000), under: key),
         ]
-        _ = try await volume.commit(partition, checks: [], writes: [.put([0xff], visible: [], sealed: [])], linking: extents)
+        _ = try await volume.commit(
+            partition, checks: [], writes: [.put([0xff], visible: [], sealed: [])], linking: extents)
         _ = try await volume.commit(partition, checks: [], writes: [], releasing: [extents[0]])
         #expect(try await volume.scan(partition, from: [], upTo: nil, limit: 10).map(\.key) == [[0xff]])
-        let kinds = try await store.engine.scan(volume.engine(partition), from: RowKey([]), upTo: nil, limit: 10).map(\.key.bytes.first)
+        let kinds = try await store.engine.scan(volume.engine(partition), from: RowKey([]), upTo: nil, limit: 10).map(
+            \.key.bytes.first)
         #expect(kinds == [0x64, 0x67, 0x6c])
     }
 
@@ -65,7 +72,9 @@ import Testing
             #expect(found == .corrupt || (16..<19 * 8).contains(bit) && found == .keyMismatch, "bit \(bit)")
         }
         for count in 0..<sealed.count {
-            #expect(await code { try volume.open(Array(sealed.prefix(count)), at: [5], in: partition, under: key) } == .corrupt)
+            #expect(
+                await code { try volume.open(Array(sealed.prefix(count)), at: [5], in: partition, under: key) }
+                    == .corrupt)
         }
     }
 
@@ -94,7 +103,9 @@ import Testing
         let other = volume.customerProvidedKey(store.randomness.secret(32))
         let account = try await volume.accountKey()
         #expect(account.customerProvidedKeySHA256 == nil)
-        #expect(key.customerProvidedKeySHA256?.count == 44 && key.customerProvidedKeySHA256 == same.customerProvidedKeySHA256)
+        #expect(
+            key.customerProvidedKeySHA256?.count == 44
+                && key.customerProvidedKeySHA256 == same.customerProvidedKeySHA256)
         #expect(key.customerProvidedKeySHA256 != other.customerProvidedKeySHA256)
         for count in [100, 100_000] {
             let plaintext = store.randomness.bytes(count)
@@ -117,7 +128,8 @@ import Testing
         let large = try await store.write(body, under: key)
         let small = try await store.write(Array(body.prefix(5_000)), under: key)
         let manifest = try volume.seal(small.encoded + mark, at: [1], in: partition, under: key)
-        _ = try await volume.commit(partition, checks: [], writes: [.put([1], visible: mark, sealed: manifest)], linking: [large])
+        _ = try await volume.commit(
+            partition, checks: [], writes: [.put([1], visible: mark, sealed: manifest)], linking: [large])
         _ = try await store.sealed.records(.storage, "accounts").commit([.put("k", mark)])
         let secret = key.secret.withUnsafeBytes { Array($0) }
         var bytesSeen = 0
@@ -132,7 +144,9 @@ import Testing
     private func everything(in engine: InMemoryEngine) async throws -> [[UInt8]] {
         var all: [[UInt8]] = []
         for partition in try await engine.partitions(after: nil, limit: 1_000) {
-            all += try await engine.scan(partition, from: RowKey([]), upTo: nil, limit: 10_000).flatMap { [$0.key.bytes, $0.value] }
+            all += try await engine.scan(partition, from: RowKey([]), upTo: nil, limit: 10_000).flatMap {
+                [$0.key.bytes, $0.value]
+            }
         }
         for listing in try await engine.list(after: nil, limit: 1_000) {
             all.append(Array(try await engine.read(listing.location, range: 0..<listing.byteCount).readableBytesView))
@@ -150,7 +164,9 @@ import Testing
             #expect(decoded?.visible == visible && decoded?.sealed == sealed)
             for count in 0..<5 + visible.count { #expect(RowContents(Array(encoded.prefix(count))) == nil) }
             let noise = randomness.bytes(randomness.number(0..<60))
-            if let decoded = RowContents(noise) { #expect(RowContents.encode(visible: decoded.visible, sealed: decoded.sealed) == noise) }
+            if let decoded = RowContents(noise) {
+                #expect(RowContents.encode(visible: decoded.visible, sealed: decoded.sealed) == noise)
+            }
         }
     }
 }

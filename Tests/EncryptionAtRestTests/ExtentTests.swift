@@ -77,7 +77,8 @@ import Testing
     @Test func aFlippedBitAnywhereFails() async throws {
         let (store, key, reference, bytes) = try await sealed()
         // Every bit of the header and of the last chunk's end, and one in each stretch of 97 bytes between.
-        let bits = Array(0..<64 * 8) + Array(stride(from: 64 * 8, to: bytes.count * 8, by: 97 * 8 + 1))
+        let bits =
+            Array(0..<64 * 8) + Array(stride(from: 64 * 8, to: bytes.count * 8, by: 97 * 8 + 1))
             + Array((bytes.count - 20) * 8..<bytes.count * 8)
         for bit in bits {
             var damaged = bytes
@@ -111,7 +112,8 @@ import Testing
         }
         #expect(chunks([0, 1, 2, 3]) == bytes)
         let second = try await store.write(store.randomness.bytes(length), under: key)
-        let otherBytes = Array(try await store.engine.read(ExtentLocation(second.location), range: 0..<bytes.count).readableBytesView)
+        let otherBytes = Array(
+            try await store.engine.read(ExtentLocation(second.location), range: 0..<bytes.count).readableBytesView)
         let mixed = Array(bytes[..<64]) + Array(otherBytes[64..<64 + chunk]) + Array(bytes[(64 + chunk)...])
         let forgeries: [(String, [UInt8], Int?)] = [
             ("chunks reordered", chunks([1, 0, 2, 3]), nil),
@@ -154,7 +156,9 @@ import Testing
         let other = store.sealed.volume(account: AccountID(bytes: Array(16..<32)))
         try await store.sealed.accountKeys.create(other.account)
         let otherKey = try await other.accountKey()
-        #expect(await code { try await other.readExtent(reference, range: 0..<10, under: otherKey) { _ in } } == .keyMismatch)
+        #expect(
+            await code { try await other.readExtent(reference, range: 0..<10, under: otherKey) { _ in } }
+                == .keyMismatch)
     }
 
     @Test func aDeletedExtentIsAnErrorNotEmptiness() async throws {
@@ -190,7 +194,9 @@ import Testing
             for count in 0..<encoded.count { #expect(ExtentReference(encoded: encoded.prefix(count)) == nil) }
             for _ in 0..<2_000 {
                 var bytes = encoded
-                for _ in 0..<randomness.number(1..<4) { bytes[randomness.number(0..<bytes.count)] = UInt8(randomness.number(0..<256)) }
+                for _ in 0..<randomness.number(1..<4) {
+                    bytes[randomness.number(0..<bytes.count)] = UInt8(randomness.number(0..<256))
+                }
                 if let decoded = ExtentReference(encoded: bytes) { #expect(decoded.encoded == bytes) }
             }
         }

@@ -26,7 +26,9 @@ final class FakeVault: CustomerKeyCustodian {
     func reference(_ key: String, version: String? = nil) -> CustomerKeyReference {
         CustomerKeyReference(vaultURI: "https://\(name).vault.azure.net/", keyName: key, keyVersion: version)
     }
-    func identifier(_ key: String, _ version: String) -> String { "https://\(name).vault.azure.net/keys/\(key)/\(version)" }
+    func identifier(_ key: String, _ version: String) -> String {
+        "https://\(name).vault.azure.net/keys/\(key)/\(version)"
+    }
 
     // MARK: Changes; those that announce do so before they return
 
@@ -78,7 +80,9 @@ final class FakeVault: CustomerKeyCustodian {
 
     // MARK: CustomerKeyCustodian
 
-    private func version(_ key: String, _ version: String?, as caller: Caller) throws(KeyUnavailable) -> (String, XAES256GCM) {
+    private func version(_ key: String, _ version: String?, as caller: Caller) throws(KeyUnavailable) -> (
+        String, XAES256GCM
+    ) {
         try state.withLock { state throws(KeyUnavailable) in
             switch state.trouble {
             case .none: break

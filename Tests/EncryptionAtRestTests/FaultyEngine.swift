@@ -1,7 +1,8 @@
 import StorageEngine
 import Synchronization
 
-/// The in-memory engine, with commits that fail on demand: before they happen, or after (outcome unknown), as a crash or a lost disk would.
+/// The in-memory engine, with commits that fail on demand: before they happen, or after (outcome unknown), as a crash
+/// or a lost disk would.
 final class FaultyEngine: MetadataStore {
     enum Fault { case before, after }
     private let engine: InMemoryEngine

@@ -27,7 +27,9 @@ final class SeededRandomness: Randomness {
         }
     }
     func number(_ range: Range<Int>) -> Int { range.lowerBound + Int(next() % UInt64(range.count)) }
-    func fill(_ buffer: UnsafeMutableRawBufferPointer) { for i in buffer.indices { buffer[i] = UInt8(truncatingIfNeeded: next()) } }
+    func fill(_ buffer: UnsafeMutableRawBufferPointer) {
+        for i in buffer.indices { buffer[i] = UInt8(truncatingIfNeeded: next()) }
+    }
 }
 
 func rootKey(_ byte: UInt8 = 7, version: UInt32 = 1) -> RootKey {
@@ -44,14 +46,16 @@ struct Store {
     var volume: AccountVolume { sealed.volume(account: account) }
 
     init(
-        engine: InMemoryEngine = InMemoryEngine(), metadata: (any MetadataStore)? = nil, extents: (any ExtentStore)? = nil,
+        engine: InMemoryEngine = InMemoryEngine(), metadata: (any MetadataStore)? = nil,
+        extents: (any ExtentStore)? = nil,
         clock: FixedClock = FixedClock(), root: RootKey = rootKey(), seed: UInt64 = 1
     ) throws {
         self.engine = engine
         self.clock = clock
         randomness = SeededRandomness(seed)
         sealed = try SealedStore(
-            metadata: metadata ?? engine, extents: extents ?? engine, rootKey: root, clock: clock, randomness: randomness)
+            metadata: metadata ?? engine, extents: extents ?? engine, rootKey: root, clock: clock,
+            randomness: randomness)
     }
 
     static func withAccount() async throws -> Store {
@@ -60,7 +64,9 @@ struct Store {
         return store
     }
 
-    func write(_ plaintext: [UInt8], under key: DataKey, expected: Int?? = nil, piece: Int = 10_000) async throws -> ExtentReference {
+    func write(_ plaintext: [UInt8], under key: DataKey, expected: Int?? = nil, piece: Int = 10_000) async throws
+        -> ExtentReference
+    {
         let sealer = try await volume.createExtent(under: key, expectedBytes: expected ?? plaintext.count)
         for start in stride(from: 0, to: plaintext.count, by: piece) {
             try await sealer.append(ByteBuffer(bytes: plaintext[start..<min(start + piece, plaintext.count)]))

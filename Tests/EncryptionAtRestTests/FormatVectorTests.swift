@@ -42,13 +42,16 @@ private struct Vector {
 @Suite struct FormatVectorTests {
     private let vectors: Vector
     init() throws {
-        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Vectors/format-v1.json")
+        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
+            "Vectors/format-v1.json")
         vectors = Vector(value: try JSONSerialization.jsonObject(with: Data(contentsOf: file)))
     }
 
     private var root: RootKey { RootKey(version: 1, key: SecretBytes(copying: vectors["derivation"]["rootKey"].bytes)) }
 
-    private func store(_ root: RootKey? = nil, random: [UInt8] = []) throws -> (SealedStore, InMemoryEngine, VectorRandomness) {
+    private func store(_ root: RootKey? = nil, random: [UInt8] = []) throws -> (
+        SealedStore, InMemoryEngine, VectorRandomness
+    ) {
         let engine = InMemoryEngine()
         let randomness = VectorRandomness(random)
         let store = try SealedStore(
@@ -60,7 +63,8 @@ private struct Vector {
     private func check(_ vector: Vector, _ body: () async throws -> Void) async {
         let expected = vector["expect"].text
         let reasons = [
-            "not authentic": "does not open", "root key version": "root key version", "unknown format": "not in a format",
+            "not authentic": "does not open", "root key version": "root key version",
+            "unknown format": "not in a format",
             "no active slot": "no encryption key", "wrong key": "unwraps to another key",
         ]
         do {
@@ -69,7 +73,9 @@ private struct Vector {
         } catch let error as SealedStoreError {
             let parts = expected.components(separatedBy: ": ")
             #expect("\(error.code)" == parts[0], "\(vector["name"].text)")
-            if parts.count == 2 { #expect(error.message.contains(reasons[parts[1]]!), "\(vector["name"].text): \(error.message)") }
+            if parts.count == 2 {
+                #expect(error.message.contains(reasons[parts[1]]!), "\(vector["name"].text): \(error.message)")
+            }
         } catch { Issue.record(error, "\(vector["name"].text)") }
     }
 
@@ -94,7 +100,9 @@ private struct Vector {
             // Ciphers do not give their keys back: they must seal what the derived key seals.
             for (cipher, name) in [(key.rows, "rows"), (key.inline, "inline")] {
                 let other = vector[name].bytes.withUnsafeBytes { XAES256GCM(key: $0) }
-                #expect(other.open(cipher.seal([1], additional: [], randomness: SeededRandomness(1)), additional: []) == [1])
+                #expect(
+                    other.open(cipher.seal([1], additional: [], randomness: SeededRandomness(1)), additional: []) == [1]
+                )
             }
         }
     }
@@ -110,7 +118,9 @@ private struct Vector {
             let row = RowKey(vector["key"].text)
             if vector["expect"].text == "opens" {
                 _ = try await records.commit([.put(vector["key"].text, vector["value"].bytes)])
-                #expect(try await engine.get(partition, [row])[0]?.value == vector["sealed"].bytes, "\(vector["name"].text)")
+                #expect(
+                    try await engine.get(partition, [row])[0]?.value == vector["sealed"].bytes, "\(vector["name"].text)"
+                )
                 #expect(randomness.isUsedUp)
             }
             _ = try await engine.commit(partition, checks: [], writes: [.put(row, vector["sealed"].bytes)])
@@ -158,7 +168,9 @@ private struct Vector {
             if vector["expect"].text == "opens" {
                 _ = try await volume.commit(
                     partition, checks: [],
-                    writes: [.put(vector["key"].bytes, visible: vector["visible"].bytes, sealed: vector["sealedPart"].bytes)])
+                    writes: [
+                        .put(vector["key"].bytes, visible: vector["visible"].bytes, sealed: vector["sealedPart"].bytes)
+                    ])
                 #expect(try await engine.get(name, [row])[0]?.value == vector["sealed"].bytes)
             }
             _ = try await engine.commit(name, checks: [], writes: [.put(row, vector["sealed"].bytes)])
@@ -190,15 +202,18 @@ private struct Vector {
     @Test func wrappedExtentKeys() async throws {
         for vector in vectors["extents"]["wrappedKeys"].list {
             await check(vector) {
-                let aead = try WrappedExtentKey.open(vector["wrapped"].bytes, of: vector["extentID"].bytes, under: vector.dataKey)
+                let aead = try WrappedExtentKey.open(
+                    vector["wrapped"].bytes, of: vector["extentID"].bytes, under: vector.dataKey)
                 // The cipher does not give its key back: it must open what the key sealed.
                 let box = try AES.GCM.seal(
-                    [7] as [UInt8], using: SymmetricKey(data: vector["dek"].bytes), nonce: AES.GCM.Nonce(data: [UInt8](repeating: 0, count: 12)))
+                    [7] as [UInt8], using: SymmetricKey(data: vector["dek"].bytes),
+                    nonce: AES.GCM.Nonce(data: [UInt8](repeating: 0, count: 12)))
                 var output: UInt8 = 0
                 let isOpen = Array(box.ciphertext).withUnsafeBytes { input in
                     Array(box.tag).withUnsafeBytes { tag in
                         [UInt8](repeating: 0, count: 12).withUnsafeBytes { nonce in
-                            aead.open(input, tag: tag, to: &output, nonce: nonce, additional: .init(start: nil, count: 0))
+                            aead.open(
+                                input, tag: tag, to: &output, nonce: nonce, additional: .init(start: nil, count: 0))
                         }
                     }
                 }
@@ -207,7 +222,9 @@ private struct Vector {
         }
     }
 
-    private func pattern(_ count: Int) -> [UInt8] { (0..<count).map { UInt8(truncatingIfNeeded: $0 * 31 + ($0 >> 8) * 7 + 5) } }
+    private func pattern(_ count: Int) -> [UInt8] {
+        (0..<count).map { UInt8(truncatingIfNeeded: $0 * 31 + ($0 >> 8) * 7 + 5) }
+    }
     private func sha256(_ bytes: [UInt8]) -> String { Array(SHA256.hash(data: bytes)).hex }
 
     @Test func extents() async throws {
@@ -222,7 +239,9 @@ private struct Vector {
             var sealed: [UInt8] = []
             while let batch = chunks.absorb(&input) { sealed += batch.readableBytesView }
             sealed += chunks.finish().readableBytesView
-            #expect(sealed.count == vector["sealedBytes"].number && sha256(sealed) == vector["sealedSHA256"].text, "\(name)")
+            #expect(
+                sealed.count == vector["sealedBytes"].number && sha256(sealed) == vector["sealedSHA256"].text, "\(name)"
+            )
             #expect(Array(sealed.prefix(64)) == vector["header"].bytes && randomness.isUsedUp)
             if vector.has("sealed") { #expect(sealed == vector["sealed"].bytes) }
 
@@ -270,12 +289,14 @@ private struct Vector {
         for vector in vectors["extents"]["inline"].list {
             let (store, _, randomness) = try store(random: vector["random"].bytes)
             let volume = store.volume(account: vector.account)
-            let plaintext = vector.has("plaintext") ? vector["plaintext"].bytes : pattern(vector["plaintextBytes"].number)
+            let plaintext =
+                vector.has("plaintext") ? vector["plaintext"].bytes : pattern(vector["plaintextBytes"].number)
             let reference = try volume.sealInline(ByteBuffer(bytes: plaintext), under: vector.dataKey)
             #expect(sha256(reference.encoded) == vector["referenceSHA256"].text && randomness.isUsedUp)
             if vector.has("reference") { #expect(reference.encoded == vector["reference"].bytes) }
             let opened = try volume.openInline(
-                try #require(ExtentReference(encoded: reference.encoded)), range: 0..<plaintext.count, under: vector.dataKey)
+                try #require(ExtentReference(encoded: reference.encoded)), range: 0..<plaintext.count,
+                under: vector.dataKey)
             #expect(opened.map { Array($0.readableBytesView) } == plaintext)
         }
     }

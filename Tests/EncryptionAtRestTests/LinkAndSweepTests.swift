@@ -27,7 +27,9 @@ struct RestartedExtents: ExtentStore {
     let partition = VolumePartition.container("c")
     let body = [UInt8](repeating: 5, count: 20_000)
 
-    private func held(_ store: Store) async throws -> Int { try await store.engine.list(after: nil, limit: 1_000).count }
+    private func held(_ store: Store) async throws -> Int {
+        try await store.engine.list(after: nil, limit: 1_000).count
+    }
     private func put(_ key: UInt8) -> [VolumeWrite] { [.put([key], visible: [], sealed: [])] }
 
     @Test func theLastHolderMakesGarbageAndTheSweepDeletesItLater() async throws {
@@ -36,7 +38,8 @@ struct RestartedExtents: ExtentStore {
         let reference = try await store.write(body, under: key)
         _ = try await store.volume.commit(partition, checks: [], writes: put(1), linking: [reference])
         // A snapshot and a copy share it.
-        _ = try await store.volume.commit(partition, checks: [.present([1])], writes: put(2), linking: [reference, reference])
+        _ = try await store.volume.commit(
+            partition, checks: [.present([1])], writes: put(2), linking: [reference, reference])
         for _ in 0..<2 {
             _ = try await store.volume.commit(partition, checks: [], writes: [.delete([1])], releasing: [reference])
             #expect(try await store.sealed.sweep(keptSeconds: 0) == SweepReport())
@@ -49,7 +52,8 @@ struct RestartedExtents: ExtentStore {
         store.clock.advance(seconds: 1)
         #expect(try await store.sealed.sweep().deletedExtents == 1)
         #expect(try await held(store) == 0)
-        #expect(try await store.engine.scan(store.volume.engine(partition), from: RowKey([]), upTo: nil, limit: 9).isEmpty)
+        #expect(
+            try await store.engine.scan(store.volume.engine(partition), from: RowKey([]), upTo: nil, limit: 9).isEmpty)
         #expect(try await store.sealed.sweep() == SweepReport())
     }
 
@@ -60,17 +64,21 @@ struct RestartedExtents: ExtentStore {
         _ = try await store.volume.commit(partition, checks: [], writes: put(1), linking: [old])
         let new = try await store.write(body, under: key)
         #expect(
-            try await store.volume.commit(partition, checks: [.absent([1])], writes: put(1), linking: [new], releasing: [old])
+            try await store.volume.commit(
+                partition, checks: [.absent([1])], writes: put(1), linking: [new], releasing: [old])
                 == .conflict)
         #expect(try await store.sealed.verify().garbageExtents == 0)
         // The same extent goes into the next attempt.
         #expect(
-            try await store.volume.commit(partition, checks: [.present([1])], writes: put(1), linking: [new], releasing: [old])
+            try await store.volume.commit(
+                partition, checks: [.present([1])], writes: put(1), linking: [new], releasing: [old])
                 != .conflict)
         #expect(try await store.sealed.verify().garbageExtents == 1)
         // Released twice: nothing happens, and nothing is brought to life again.
         _ = try await store.volume.commit(partition, checks: [], writes: [], releasing: [old])
-        #expect(await code { try await store.volume.commit(partition, checks: [], writes: [], linking: [old]) } == .unavailable)
+        #expect(
+            await code { try await store.volume.commit(partition, checks: [], writes: [], linking: [old]) }
+                == .unavailable)
     }
 
     @Test func anExtentOfAnotherContainerIsRefused() async throws {
@@ -78,7 +86,9 @@ struct RestartedExtents: ExtentStore {
         let reference = try await store.write(body, under: try await store.volume.accountKey())
         _ = try await store.volume.commit(partition, checks: [], writes: put(1), linking: [reference])
         let other = VolumePartition.container("d")
-        #expect(await code { try await store.volume.commit(other, checks: [], writes: put(1), linking: [reference]) } == .unavailable)
+        #expect(
+            await code { try await store.volume.commit(other, checks: [], writes: put(1), linking: [reference]) }
+                == .unavailable)
         #expect(try await store.volume.scan(other, from: [], upTo: nil, limit: 1).isEmpty)
     }
 
@@ -101,7 +111,8 @@ struct RestartedExtents: ExtentStore {
                 group.addTask {
                     for turn in 0..<5 as Range<UInt8> {
                         let write = VolumeWrite.put([number, turn], visible: [], sealed: [])
-                        let outcome = try await store.volume.commit(partition, checks: [], writes: [write], linking: [reference])
+                        let outcome = try await store.volume.commit(
+                            partition, checks: [], writes: [write], linking: [reference])
                         #expect(outcome != .conflict)
                     }
                 }
@@ -134,7 +145,8 @@ struct RestartedExtents: ExtentStore {
         _ = try await restarted.write(body, under: try await restarted.volume.accountKey())
         let size = ExtentFormat.sealedBytes(of: kept[0])
         let report = try await restarted.sealed.verify()
-        #expect(report.orphanExtents == 2 && report.orphanBytes == 2 * size && report.garbageExtents == 1 && report.isSound)
+        #expect(
+            report.orphanExtents == 2 && report.orphanBytes == 2 * size && report.garbageExtents == 1 && report.isSound)
         #expect(report.extentsOpened == 1 && report.extentsUnchecked == 1)
         let swept = try await restarted.sealed.collectOrphans()
         #expect(swept.deletedExtents == 2 && swept.deletedBytes == 2 * size)
@@ -152,7 +164,9 @@ struct RestartedExtents: ExtentStore {
         let reference = try await store.write(body, under: key)
         await store.volume.discard(reference)
         #expect(try await held(store) == 0)
-        #expect(await code { try await store.volume.commit(partition, checks: [], writes: [], linking: [reference]) } == .unavailable)
+        #expect(
+            await code { try await store.volume.commit(partition, checks: [], writes: [], linking: [reference]) }
+                == .unavailable)
         // A linked one stays.
         let linked = try await store.write(body, under: key)
         _ = try await store.volume.commit(partition, checks: [], writes: put(1), linking: [linked])
@@ -173,7 +187,9 @@ struct RestartedExtents: ExtentStore {
         let key = try await shaky.volume.accountKey()
         let reference = try await shaky.write(body, under: key)
         faulty.fail(at: 0, .after)
-        #expect(await code { try await shaky.volume.commit(partition, checks: [], writes: put(1), linking: [reference]) } == .outcomeUnknown)
+        #expect(
+            await code { try await shaky.volume.commit(partition, checks: [], writes: put(1), linking: [reference]) }
+                == .outcomeUnknown)
         faulty.heal()
         store.clock.advance(seconds: 100_000)
         await shaky.volume.discard(reference)
@@ -194,7 +210,9 @@ struct RestartedExtents: ExtentStore {
             for number in 0..<3 as Range<UInt8> {
                 let reference = try await store.write(body, under: key)
                 _ = try await store.volume.commit(partition, checks: [], writes: put(number), linking: [reference])
-                if number == 0 { _ = try await store.volume.commit(partition, checks: [], writes: [], releasing: [reference]) }
+                if number == 0 {
+                    _ = try await store.volume.commit(partition, checks: [], writes: [], releasing: [reference])
+                }
             }
         }
         try await store.volume.destroy(.container("a"))

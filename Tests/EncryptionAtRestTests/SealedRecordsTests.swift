@@ -7,7 +7,9 @@ import Testing
 @Suite struct SealedRecordsTests {
     @Test func whatIsWrittenIsReadInOrder() async throws {
         let records = try Store().sealed.records(.vault, "vault-1")
-        let committed = try await records.commit([.put("b", [2]), .put("a/2", [1, 2]), .put("a/1", [1, 1]), .put("a/10", [])])
+        let committed = try await records.commit([
+            .put("b", [2]), .put("a/2", [1, 2]), .put("a/1", [1, 1]), .put("a/10", []),
+        ])
         guard case .committed(let version) = committed else { throw Failure.unexpected }
         #expect(try await records.get("b")?.value == [2])
         #expect(try await records.get("none") == nil)
@@ -44,7 +46,9 @@ import Testing
         let other = try Store(engine: store.engine, root: rootKey(8))
         #expect(await code { try await other.sealed.records(.vault, "v").get("k") } == .corrupt)
         let newer = try Store(engine: store.engine, root: rootKey(version: 2))
-        let error = await #expect(throws: SealedStoreError.self) { try await newer.sealed.records(.vault, "v").get("k") }
+        let error = await #expect(throws: SealedStoreError.self) {
+            try await newer.sealed.records(.vault, "v").get("k")
+        }
         #expect(error?.message.contains("root key version 1") == true)
     }
 
@@ -61,7 +65,8 @@ import Testing
             #expect(await code { try await records.get("k") } == .corrupt, "bit \(bit)")
         }
         for count in 0..<value.count {
-            _ = try await store.engine.commit(partition, checks: [], writes: [.put(RowKey("k"), Array(value.prefix(count)))])
+            _ = try await store.engine.commit(
+                partition, checks: [], writes: [.put(RowKey("k"), Array(value.prefix(count)))])
             #expect(await code { try await records.get("k") } == .corrupt, "first \(count) bytes")
         }
     }

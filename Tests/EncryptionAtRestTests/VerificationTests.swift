@@ -18,7 +18,10 @@ import Testing
         let sealedOwn = try store.volume.seal([1], at: [2], in: partition, under: customer)
         _ = try await store.volume.commit(
             partition, checks: [],
-            writes: [.put([1], visible: [], sealed: sealed), .put([2], visible: [], sealed: sealedOwn), .put([3], visible: [1], sealed: [])],
+            writes: [
+                .put([1], visible: [], sealed: sealed), .put([2], visible: [], sealed: sealedOwn),
+                .put([3], visible: [1], sealed: []),
+            ],
             linking: [reference, own])
         _ = try await store.sealed.records(.identity, "x").commit([.put("a", [1]), .put("b", [2])])
         return (store, vault, reference)
@@ -48,7 +51,9 @@ import Testing
     @Test func damageIsFoundAndNamed() async throws {
         let (store, _, reference) = try await filled()
         try await store.engine.delete(ExtentLocation(reference.location))
-        for (name, key) in [(Partition("r/identity/x"), RowKey("b")), (store.volume.engine(partition), RowKind.data.key([1]))] {
+        for (name, key) in [
+            (Partition("r/identity/x"), RowKey("b")), (store.volume.engine(partition), RowKind.data.key([1])),
+        ] {
             var value = try await store.engine.get(name, [key])[0]!.value
             value[value.count - 1] ^= 1
             _ = try await store.engine.commit(name, checks: [], writes: [.put(key, value)])
@@ -71,12 +76,14 @@ import Testing
         try await sealer.append(ByteBuffer(bytes: store.randomness.bytes(50_000)))
         let reference = try await sealer.finish()
         let location = ExtentLocation(reference.location)
-        var bytes = Array(try await store.engine.read(location, range: 0..<ExtentFormat.sealedBytes(of: reference)).readableBytesView)
+        var bytes = Array(
+            try await store.engine.read(location, range: 0..<ExtentFormat.sealedBytes(of: reference)).readableBytesView)
         bytes[70] ^= 1
         let writer = try await store.engine.create(expectedBytes: nil)
         try await writer.append(ByteBuffer(bytes: bytes))
         let damaged = ExtentReference(
-            location: try await writer.finish().bytes, extentID: reference.extentID, plaintextBytes: reference.plaintextBytes,
+            location: try await writer.finish().bytes, extentID: reference.extentID,
+            plaintextBytes: reference.plaintextBytes,
             log2ChunkBytes: reference.log2ChunkBytes, wrappedKey: reference.wrappedKey)
         store.sealed.core.unlinked.add(ExtentLocation(damaged.location), at: store.clock.now())
         _ = try await store.volume.commit(partition, checks: [], writes: [], linking: [damaged])

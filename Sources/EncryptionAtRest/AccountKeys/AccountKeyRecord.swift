@@ -53,7 +53,8 @@ struct AccountKeyRecord: Equatable, Sendable {
     /// nil for anything that `encoded` would not write.
     init?(_ bytes: [UInt8]) {
         var reader = FieldReader(bytes)
-        guard reader.integer(UInt8.self) == Self.version, let state = reader.integer(UInt8.self).flatMap(State.init(rawValue:)),
+        guard reader.integer(UInt8.self) == Self.version,
+            let state = reader.integer(UInt8.self).flatMap(State.init(rawValue:)),
             let generation = reader.integer(UInt64.self), let commitment = reader.take(32),
             let wrappedAt = reader.integer(Int64.self), let source = reader.integer(UInt8.self)
         else { return nil }
@@ -69,7 +70,8 @@ struct AccountKeyRecord: Equatable, Sendable {
         }
         guard reader.isAtEnd else { return nil }
         self.init(
-            state: state, generation: generation, commitment: Array(commitment), wrappedAt: Timestamp(microseconds: wrappedAt),
+            state: state, generation: generation, commitment: Array(commitment),
+            wrappedAt: Timestamp(microseconds: wrappedAt),
             wrapping: wrapping)
         // `Caller` lowers the case of its identifiers: what it would not write, it does not read.
         guard encoded == bytes else { return nil }
@@ -77,8 +79,10 @@ struct AccountKeyRecord: Equatable, Sendable {
 
     private static func readCustomer(_ reader: inout FieldReader) -> Wrapping? {
         guard let vaultURI = reader.text(), let keyName = reader.text(), let keyVersion = reader.optionalText(),
-            let kind = reader.text().flatMap(Caller.Kind.init(rawValue:)), let objectID = reader.text(), let tenantID = reader.text(),
-            let applicationID = reader.optionalText(), let keyIdentifier = reader.text(), let ciphertext = reader.field()
+            let kind = reader.text().flatMap(Caller.Kind.init(rawValue:)), let objectID = reader.text(),
+            let tenantID = reader.text(),
+            let applicationID = reader.optionalText(), let keyIdentifier = reader.text(),
+            let ciphertext = reader.field()
         else { return nil }
         return .customer(
             CustomerKeyReference(vaultURI: vaultURI, keyName: keyName, keyVersion: keyVersion),
@@ -91,7 +95,8 @@ struct AccountKeyRecord: Equatable, Sendable {
         case .platform: AccountKeyStatus(source: .platform)
         case .customer(let reference, _, let wrapped):
             AccountKeyStatus(
-                source: .customer(reference, currentVersionedKeyIdentifier: wrapped.keyIdentifier, lastRotation: wrappedAt))
+                source: .customer(
+                    reference, currentVersionedKeyIdentifier: wrapped.keyIdentifier, lastRotation: wrappedAt))
         }
     }
 }

@@ -1,10 +1,12 @@
 internal import CofferCore
 internal import StorageEngine
 
-/// The two slots of an account's key record, A and B, and how one takes over from the other without a moment in which neither opens.
+/// The two slots of an account's key record, A and B, and how one takes over from the other without a moment in which
+/// neither opens.
 ///
-/// A change writes the free slot as *prepared*, reads it back and unwraps it, and only then makes it *active* and deletes the other, both in one
-/// commit. A crash before that commit leaves the old slot in force and a prepared one that the next change overwrites.
+/// A change writes the free slot as *prepared*, reads it back and unwraps it, and only then makes it *active* and
+/// deletes the other, both in one commit. A crash before that commit leaves the old slot in force and a prepared one
+/// that the next change overwrites.
 struct AccountKeySlots: Sendable {
     enum Name: UInt8, CaseIterable {
         case a = 0x41, b = 0x42
@@ -51,9 +53,13 @@ struct AccountKeySlots: Sendable {
         var slots: [Slot] = []
         for (name, row) in zip(Name.allCases, rows) {
             guard let row else { continue }
-            do { slots.append(Slot(name: name, record: try open(row), version: row.version)) } catch { contents.damaged = error }
+            do { slots.append(Slot(name: name, record: try open(row), version: row.version)) } catch {
+                contents.damaged = error
+            }
         }
-        contents.active = slots.filter { $0.record.state == .active }.max { $0.record.generation < $1.record.generation }
+        contents.active = slots.filter { $0.record.state == .active }.max {
+            $0.record.generation < $1.record.generation
+        }
         if let active = contents.active {
             contents.spareVersion = rows[active.name == .a ? 1 : 0]?.version
         } else if let damaged = contents.damaged {
@@ -90,12 +96,16 @@ struct AccountKeySlots: Sendable {
             writes: [.put(key, seal.seal(record.encoded, bound: bound(key)))])
         guard case .committed(let version) = result else { return nil }
         // What counts is what the engine gives back, not what it was given.
-        guard let row = try await core.get(EnginePartition.accountKeys, [key])[0], row.version == version else { return nil }
+        guard let row = try await core.get(EnginePartition.accountKeys, [key])[0], row.version == version else {
+            return nil
+        }
         return Slot(name: name, record: try open(row), version: version)
     }
 
-    /// Puts the prepared slot in force and retires the other. Returns false when somebody else changed the slots meanwhile.
-    func activate(_ account: AccountID, _ prepared: Slot, retiring active: Slot) async throws(SealedStoreError) -> Bool {
+    /// Puts the prepared slot in force and retires the other. Returns false when somebody else changed the slots
+    /// meanwhile.
+    func activate(_ account: AccountID, _ prepared: Slot, retiring active: Slot) async throws(SealedStoreError) -> Bool
+    {
         var record = prepared.record
         record.state = .active
         let key = Self.key(account, prepared.name)

@@ -58,7 +58,9 @@ extension AccountKeys {
     private func nextStep(_ account: AccountID) -> Step {
         entries.withLock { entries in
             let entry = entries[account] ?? Entry()
-            if let denial = entry.denial, core.clock.now() < denial.until, entry.loading == nil { return .refuse(denial.why) }
+            if let denial = entry.denial, core.clock.now() < denial.until, entry.loading == nil {
+                return .refuse(denial.why)
+            }
             if let key = entry.key, let lease = key.lease {
                 switch lease.standing {
                 case .current: return .use(key)
@@ -120,7 +122,9 @@ extension AccountKeys {
                 return .success(key)
             case .failure(let error as KeyUnavailable) where !error.isDenial:
                 // Nobody said no: a key that was confirmed lately goes on, unless an announcement came since.
-                if let key = entry.key, key.lease?.standing == .due || key.lease?.standing == .overdue { return .success(key) }
+                if let key = entry.key, key.lease?.standing == .due || key.lease?.standing == .overdue {
+                    return .success(key)
+                }
                 return .failure(error)
             case .failure(let error as KeyUnavailable):
                 entry.key?.lease?.kill(error)
@@ -156,7 +160,8 @@ extension AccountKeys {
         if isFirst { background.run { [self] in await followRotations() } }
     }
 
-    /// The account's wrapping changed: what was asked before does not count, and the key in memory answers to the new governor.
+    /// The account's wrapping changed: what was asked before does not count, and the key in memory answers to the new
+    /// governor.
     func governorChanged(_ account: AccountID) {
         entries.withLock { entries in
             var entry = entries[account] ?? Entry()
@@ -171,8 +176,8 @@ extension AccountKeys {
         }
     }
 
-    /// What fails here (the vault refuses, the engine is busy) is tried again by the next announcement, by `status`, and by the timer that calls
-    /// `followRotation`.
+    /// What fails here (the vault refuses, the engine is busy) is tried again by the next announcement, by `status`,
+    /// and by the timer that calls `followRotation`.
     private func followRotations() async {
         let names = announced.withLock { names in
             defer { names = [] }

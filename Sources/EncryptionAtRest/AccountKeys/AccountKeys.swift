@@ -1,7 +1,8 @@
 public import CofferCore
 internal import Synchronization
 
-/// Names a storage account for good: 16 random bytes made at its creation. A later account of the same name has another.
+/// Names a storage account for good: 16 random bytes made at its creation. A later account of the same name has
+/// another.
 public struct AccountID: Sendable, Hashable, Codable {
     public let bytes: [UInt8]
     public init(bytes: [UInt8]) {
@@ -12,8 +13,8 @@ public struct AccountID: Sendable, Hashable, Codable {
 
 /// The account encryption keys (AEK): made once, stored once, wrapped by the platform key or by a customer's key.
 ///
-/// Every change of wrapping is O(1) whatever the amount of data: unwrap, wrap, write the other slot, verify, retire the old one.
-/// This file changes wrappings; `AccountKeys+Leases.swift` keeps keys in memory.
+/// Every change of wrapping is O(1) whatever the amount of data: unwrap, wrap, write the other slot, verify, retire the
+/// old one. This file changes wrappings; `AccountKeys+Leases.swift` keeps keys in memory.
 public final class AccountKeys: Sendable {
     let core: StoreCore
     let slots: AccountKeySlots
@@ -38,7 +39,8 @@ public final class AccountKeys: Sendable {
         custodian.onChange { [weak self] vaultName in self?.vaultChanged(vaultName) }
     }
 
-    /// Makes the AEK of a new account, wrapped by the platform key. Durable when it returns. May be called again: an account keeps its first key.
+    /// Makes the AEK of a new account, wrapped by the platform key. Durable when it returns. May be called again: an
+    /// account keeps its first key.
     public func create(_ account: AccountID) async throws(SealedStoreError) {
         let secret = core.randomness.secret(32)
         let commitment = DataKey(secret, kind: .account, account: account, lease: nil).commitment
@@ -51,8 +53,9 @@ public final class AccountKeys: Sendable {
         else { throw SealedStoreError(.corrupt, "The engine did not give back the key record it acknowledged.") }
     }
 
-    /// Wraps the AEK by the customer's key, as `identity`; from here on the account's data answers to it. A reference without a version follows
-    /// rotation. Throws `KeyUnavailable` and changes nothing when the identity may not wrap and unwrap with it.
+    /// Wraps the AEK by the customer's key, as `identity`; from here on the account's data answers to it. A reference
+    /// without a version follows rotation. Throws `KeyUnavailable` and changes nothing when the identity may not wrap
+    /// and unwrap with it.
     public func useCustomerKey(
         _ account: AccountID, _ reference: CustomerKeyReference, as identity: Caller
     ) async throws -> AccountKeyStatus {
@@ -63,7 +66,8 @@ public final class AccountKeys: Sendable {
                 return nil
             }
             return .customer(
-                reference, identity: identity, wrapped: try await requireCustodian().wrapKey(secret, with: reference, as: identity))
+                reference, identity: identity,
+                wrapped: try await requireCustodian().wrapKey(secret, with: reference, as: identity))
         }
     }
 
@@ -75,11 +79,13 @@ public final class AccountKeys: Sendable {
         }
     }
 
-    /// Re-wraps under the newest version of an unversioned reference, if there is a newer one. Called when a vault announces a rotation, and
-    /// from a timer.
+    /// Re-wraps under the newest version of an unversioned reference, if there is a newer one. Called when a vault
+    /// announces a rotation, and from a timer.
     public func followRotation(_ account: AccountID) async throws -> AccountKeyStatus {
         guard let active = try await slots.load(account).active else { throw Self.noKey }
-        guard case .customer(let reference, let identity, let wrapped) = active.record.wrapping, reference.keyVersion == nil else {
+        guard case .customer(let reference, let identity, let wrapped) = active.record.wrapping,
+            reference.keyVersion == nil
+        else {
             return active.record.status
         }
         let isCurrent = try await isCurrent(wrapped, of: reference, as: identity)
@@ -94,7 +100,9 @@ public final class AccountKeys: Sendable {
             let now = core.clock.now()
             let isStale = entries.withLock { entries in
                 let last = entries[account]?.followedAt
-                guard last.map({ now >= $0.adding(seconds: limits.confirmAfterSeconds) || now < $0 }) ?? true else { return false }
+                guard last.map({ now >= $0.adding(seconds: limits.confirmAfterSeconds) || now < $0 }) ?? true else {
+                    return false
+                }
                 entries[account, default: Entry()].followedAt = now
                 return true
             }
@@ -115,7 +123,8 @@ public final class AccountKeys: Sendable {
         entry?.key?.lease?.kill(KeyUnavailable(.keyNotFound, "The storage account was deleted."))
     }
 
-    static let noKey = SealedStoreError(.corrupt, "The account has no encryption key: it was deleted, or its key records are lost.")
+    static let noKey = SealedStoreError(
+        .corrupt, "The account has no encryption key: it was deleted, or its key records are lost.")
 
     // MARK: Wrapping
 
@@ -132,7 +141,9 @@ public final class AccountKeys: Sendable {
         return custodian
     }
 
-    private func platformWrap(_ secret: SecretBytes, account: AccountID, commitment: [UInt8]) -> AccountKeyRecord.Wrapping {
+    private func platformWrap(_ secret: SecretBytes, account: AccountID, commitment: [UInt8])
+        -> AccountKeyRecord.Wrapping
+    {
         var sealed: [UInt8] = []
         secret.withUnsafeBytes {
             platformCipher(account).seal(
@@ -155,7 +166,8 @@ public final class AccountKeys: Sendable {
             secret = SecretBytes(count: 32) { output in
                 isAuthentic = sealed.withUnsafeBytes {
                     platformCipher(account).open(
-                        $0, additional: FieldList(.platformWrap, account.bytes, record.commitment).bytes, to: output.baseAddress!)
+                        $0, additional: FieldList(.platformWrap, account.bytes, record.commitment).bytes,
+                        to: output.baseAddress!)
                 }
             }
             guard isAuthentic else { throw Self.wrongKey }
@@ -163,14 +175,17 @@ public final class AccountKeys: Sendable {
             secret = try await requireCustodian().unwrapKey(wrapped, as: identity)
         }
         guard secret.count == 32,
-            constantTimeEquals(DataKey(secret, kind: .account, account: account, lease: nil).commitment, record.commitment)
+            constantTimeEquals(
+                DataKey(secret, kind: .account, account: account, lease: nil).commitment, record.commitment)
         else { throw Self.wrongKey }
         return secret
     }
 
-    private static let wrongKey = SealedStoreError(.corrupt, "An account's key record unwraps to another key than it was made for.")
+    private static let wrongKey = SealedStoreError(
+        .corrupt, "An account's key record unwraps to another key than it was made for.")
 
-    /// Unwrap, wrap, write the other slot, verify by unwrapping, retire the old. `wrap` returns nil to leave things as they are.
+    /// Unwrap, wrap, write the other slot, verify by unwrapping, retire the old. `wrap` returns nil to leave things as
+    /// they are.
     private func rewrap(
         _ account: AccountID,
         _ wrap: (SecretBytes, AccountKeySlots.Slot) async throws -> AccountKeyRecord.Wrapping?
@@ -182,9 +197,9 @@ public final class AccountKeys: Sendable {
             guard let wrapping = try await wrap(secret, active) else { return active.record.status }
             guard let prepared = try await slots.prepare(account, after: contents, wrapping: wrapping) else { continue }
             _ = try await unwrap(prepared.record, account: account)
-            // Once the commit is done, the key in memory is suspended and asked for again under the new record: an announcement of the new
-            // vault that came in between is thereby not missed.
-            // Also when its outcome is unknown.
+            // Once the commit is done, the key in memory is suspended and asked for again under the new record: an
+            // announcement of the new vault that came in between is thereby not missed. Also when its outcome is
+            // unknown.
             defer { governorChanged(account) }
             guard try await slots.activate(account, prepared, retiring: active) else { continue }
             return prepared.record.status

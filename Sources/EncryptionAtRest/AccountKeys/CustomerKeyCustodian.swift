@@ -24,12 +24,14 @@ public struct CustomerKeyReference: Sendable, Codable, Hashable {
 /// The vaults, as EncryptionAtRest needs them. Every call is made as the account's identity and can be refused.
 public protocol CustomerKeyCustodian: Sendable {
     /// RSA-OAEP-256 under the reference's version, or the newest enabled one.
-    func wrapKey(_ key: SecretBytes, with reference: CustomerKeyReference, as caller: Caller) async throws(KeyUnavailable) -> CustomerWrappedKey
+    func wrapKey(_ key: SecretBytes, with reference: CustomerKeyReference, as caller: Caller)
+        async throws(KeyUnavailable) -> CustomerWrappedKey
     func unwrapKey(_ wrapped: CustomerWrappedKey, as caller: Caller) async throws(KeyUnavailable) -> SecretBytes
     /// The version an unversioned reference stands for now.
-    func currentKeyIdentifier(of reference: CustomerKeyReference, as caller: Caller) async throws(KeyUnavailable) -> String
-    /// Calls back, before the change is acknowledged, whenever access to a vault's keys may have changed: a policy, a role, a key or the vault
-    /// itself. `vaultName` nil means any vault.
+    func currentKeyIdentifier(of reference: CustomerKeyReference, as caller: Caller) async throws(KeyUnavailable)
+        -> String
+    /// Calls back, before the change is acknowledged, whenever access to a vault's keys may have changed: a policy, a
+    /// role, a key or the vault itself. `vaultName` nil means any vault.
     func onChange(_ observer: @escaping @Sendable (_ vaultName: String?) -> Void)
 }
 

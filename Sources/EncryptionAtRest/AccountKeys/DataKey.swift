@@ -20,7 +20,8 @@ public final class DataKey: Sendable, CustomStringConvertible, CustomReflectable
     let commitment: [UInt8]
     /// nil for a customer-provided key: the request holds it as long as it runs.
     let lease: KeyLease?
-    /// base64 of the SHA-256 of a customer-provided key; nil for the account's key. The only trace of such a key that is ever kept.
+    /// base64 of the SHA-256 of a customer-provided key; nil for the account's key. The only trace of such a key that
+    /// is ever kept.
     public let customerProvidedKeySHA256: String?
 
     init(_ secret: SecretBytes, kind: Kind, account: AccountID, lease: KeyLease?) {
@@ -44,7 +45,8 @@ public final class DataKey: Sendable, CustomStringConvertible, CustomReflectable
     /// Throws `KeyUnavailable` once the lease behind the key has died. Cheap: an atomic read.
     public func checkLease() throws { try lease?.check() }
 
-    /// As `checkLease`, but asks the vault again when the lease is due or suspended by an announcement; for long operations between two pieces.
+    /// As `checkLease`, but asks the vault again when the lease is due or suspended by an announcement; for long
+    /// operations between two pieces.
     public func confirmLease() async throws {
         guard let lease else { return }
         try await lease.confirm()

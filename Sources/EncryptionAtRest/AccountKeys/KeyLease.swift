@@ -1,9 +1,11 @@
 internal import CofferCore
 internal import Synchronization
 
-/// How long an account's key may be used without asking again. One per key in memory; every operation that holds the key looks at it.
+/// How long an account's key may be used without asking again. One per key in memory; every operation that holds the
+/// key looks at it.
 ///
-/// States: live (use it), suspended (an announcement came: ask before the next use), dead (the vault refused: never again).
+/// States: live (use it), suspended (an announcement came: ask before the next use), dead (the vault refused: never
+/// again).
 final class KeyLease: Sendable {
     struct Limits: Sendable {
         /// From this age on a use asks the vault in the background.
@@ -60,7 +62,8 @@ final class KeyLease: Sendable {
         case .dead: throw reason.withLock { $0 } ?? Self.suspendedReason
         case .suspended: throw Self.suspendedReason
         case .expired:
-            throw KeyUnavailable(.accessDenied, "The key vault has not answered for \(limits.graceSeconds) seconds.", isDenial: false)
+            throw KeyUnavailable(
+                .accessDenied, "The key vault has not answered for \(limits.graceSeconds) seconds.", isDenial: false)
         }
     }
 
@@ -75,7 +78,8 @@ final class KeyLease: Sendable {
     }
 
     private static let suspendedReason = KeyUnavailable(
-        .accessDenied, "The key vault announced a change; access to the account's key is being checked again. Try again.",
+        .accessDenied,
+        "The key vault announced a change; access to the account's key is being checked again. Try again.",
         isDenial: false)
 
     // MARK: Changes, by AccountKeys alone

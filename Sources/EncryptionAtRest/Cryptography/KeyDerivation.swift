@@ -26,10 +26,13 @@ enum KeyDerivation {
         withDerived(XAES256GCM.keyBytes, from: secret, info: info) { XAES256GCM(key: $0) }
     }
 
-    private static func derive(from secret: SecretBytes, salt: [UInt8], info: [UInt8], to output: UnsafeMutableRawBufferPointer) {
+    private static func derive(
+        from secret: SecretBytes, salt: [UInt8], info: [UInt8], to output: UnsafeMutableRawBufferPointer
+    ) {
         secret.withUnsafeBytes { secret in
             let derived = CCryptoBoringSSL_HKDF(
-                output.baseAddress!.assumingMemoryBound(to: UInt8.self), output.count, CCryptoBoringSSL_EVP_sha256(), secret.bytes, secret.count,
+                output.baseAddress!.assumingMemoryBound(to: UInt8.self), output.count, CCryptoBoringSSL_EVP_sha256(),
+                secret.bytes, secret.count,
                 salt, salt.count, info, info.count)
             precondition(derived == 1, "HKDF-SHA256 yields at most 8,160 bytes")
         }

@@ -2,8 +2,8 @@ internal import CCryptoBoringSSL
 internal import CPlatform
 internal import CofferCore
 
-/// XAES-256-GCM (C2SP, XAES-256-GCM.md): AES-256-GCM with a random nonce of 192 bits, so that one key may seal 2^80 messages. Each message gets a
-/// key of its own, derived from the first half of its nonce by two AES-CMAC blocks.
+/// XAES-256-GCM (C2SP, XAES-256-GCM.md): AES-256-GCM with a random nonce of 192 bits, so that one key may seal 2^80
+/// messages. Each message gets a key of its own, derived from the first half of its nonce by two AES-CMAC blocks.
 ///
 /// A sealed message is nonce (24) | ciphertext | tag (16).
 final class XAES256GCM: @unchecked Sendable {
@@ -72,7 +72,8 @@ final class XAES256GCM: @unchecked Sendable {
 
     /// Appends nonce | ciphertext | tag of `plaintext` to `output`.
     func seal(
-        _ plaintext: UnsafeRawBufferPointer, additional: [UInt8], randomness: any Randomness, appendTo output: inout [UInt8]
+        _ plaintext: UnsafeRawBufferPointer, additional: [UInt8], randomness: any Randomness,
+        appendTo output: inout [UInt8]
     ) {
         let start = output.count
         output.append(contentsOf: repeatElement(0, count: plaintext.count + Self.overheadBytes))
@@ -112,7 +113,9 @@ final class XAES256GCM: @unchecked Sendable {
     }
 
     func open(_ message: some Sequence<UInt8>, additional: [UInt8]) -> [UInt8]? {
-        let opened: [UInt8]?? = message.withContiguousStorageIfAvailable { open(UnsafeRawBufferPointer($0), additional: additional) }
+        let opened: [UInt8]?? = message.withContiguousStorageIfAvailable {
+            open(UnsafeRawBufferPointer($0), additional: additional)
+        }
         if let opened { return opened }
         return Array(message).withUnsafeBytes { open($0, additional: additional) }
     }

@@ -48,7 +48,8 @@ struct ExtentFormat: Equatable, Sendable {
     /// Bytes of `additional` that come before the chunk's index.
     static let indexOffset = 9 + 1 + 16 + 16 + 16 + 1
 
-    /// "extent/v1" | algorithm | account | key domain | extent | k | index 0: the index is patched in for each chunk; the last adds the length.
+    /// "extent/v1" | algorithm | account | key domain | extent | k | index 0: the index is patched in for each chunk;
+    /// the last adds the length.
     var additional: [UInt8] {
         var bytes = Self.bound + [Self.algorithm]
         bytes += account.bytes + domainID + extentID + [log2ChunkBytes]
@@ -57,7 +58,8 @@ struct ExtentFormat: Equatable, Sendable {
     }
 }
 
-/// The sealing of chunk after chunk under one data encryption key, without I/O: nonces and bound data as docs/format.md §7.3 says.
+/// The sealing of chunk after chunk under one data encryption key, without I/O: nonces and bound data as docs/format.md
+/// §7.3 says.
 struct ChunkCipher: Sendable {
     let format: ExtentFormat
     let aead: AEAD
@@ -73,7 +75,8 @@ struct ChunkCipher: Sendable {
     private mutating func withParameters<Result>(
         _ index: UInt32, totalBytes: Int?, _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Result
     ) -> Result {
-        // 7 zero bytes | final flag | index: unique, because a data encryption key seals one extent and each index once.
+        // 7 zero bytes | final flag | index: unique, because a data encryption key seals one extent and each index
+        // once.
         var nonce: (UInt64, UInt32) = ((totalBytes == nil ? 0 : 1 as UInt64).bigEndian, index.bigEndian)
         return additional.withUnsafeMutableBytes { bytes in
             bytes.storeBytes(of: index.bigEndian, toByteOffset: ExtentFormat.indexOffset, as: UInt32.self)
@@ -106,7 +109,8 @@ struct ChunkCipher: Sendable {
         let count = sealed.count - AEAD.tagBytes
         return withParameters(index, totalBytes: totalBytes) { nonce, bound in
             aead.open(
-                UnsafeRawBufferPointer(rebasing: sealed[..<count]), tag: UnsafeRawBufferPointer(rebasing: sealed[count...]),
+                UnsafeRawBufferPointer(rebasing: sealed[..<count]),
+                tag: UnsafeRawBufferPointer(rebasing: sealed[count...]),
                 to: output, nonce: nonce, additional: bound)
         }
     }

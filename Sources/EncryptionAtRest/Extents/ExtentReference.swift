@@ -1,9 +1,10 @@
 internal import CofferCore
 
-/// An extent as the manifest of a blob names it: where, how long, and its wrapped key. For use inside a sealed part only.
+/// An extent as the manifest of a blob names it: where, how long, and its wrapped key. For use inside a sealed part
+/// only.
 ///
-/// A body of up to 16 KiB has no extent: its ciphertext lives inside the reference (`isInline`), which makes a small Put one commit.
-/// `Codable` writes one base64 text; `encoded` is the same as bytes.
+/// A body of up to 16 KiB has no extent: its ciphertext lives inside the reference (`isInline`), which makes a small
+/// Put one commit. `Codable` writes one base64 text; `encoded` is the same as bytes.
 public struct ExtentReference: Sendable, Codable, Hashable {
     /// The engine's name of the extent, up to 64 bytes; empty for an inline body.
     public let location: [UInt8]
@@ -30,8 +31,8 @@ public struct ExtentReference: Sendable, Codable, Hashable {
         self.wrappedKey = wrappedKey
         inlineCiphertext = []
     }
-    /// Names an extent only to release it (`AccountVolume.commit`): a row that must be deleted without a customer's key keeps no more of its
-    /// extents than their locations. `location` must not be empty.
+    /// Names an extent only to release it (`AccountVolume.commit`): a row that must be deleted without a customer's key
+    /// keeps no more of its extents than their locations. `location` must not be empty.
     public init(releasing location: [UInt8]) {
         self.init(location: location, extentID: [], plaintextBytes: 0, log2ChunkBytes: 0, wrappedKey: [])
     }
@@ -66,20 +67,23 @@ public struct ExtentReference: Sendable, Codable, Hashable {
     /// nil for anything that `encoded` would not write.
     public init?(encoded bytes: some Sequence<UInt8>) {
         var reader = FieldReader(bytes)
-        guard reader.integer(UInt8.self) == Self.version, let form = reader.integer(UInt8.self), let id = reader.take(16),
+        guard reader.integer(UInt8.self) == Self.version, let form = reader.integer(UInt8.self),
+            let id = reader.take(16),
             let length = reader.integer(UInt64.self), length <= UInt64(ExtentFormat.plaintextBytesLimit)
         else { return nil }
         switch form {
         case Form.extent:
             guard let k = reader.integer(UInt8.self), ExtentFormat.log2ChunkBytesAllowed.contains(k),
-                let count = reader.integer(UInt8.self), (1...64).contains(count), let location = reader.take(Int(count)),
+                let count = reader.integer(UInt8.self), (1...64).contains(count),
+                let location = reader.take(Int(count)),
                 let wrapped = reader.take(WrappedExtentKey.byteCount), reader.isAtEnd
             else { return nil }
             self.init(
                 location: Array(location), extentID: Array(id), plaintextBytes: Int(length), log2ChunkBytes: k,
                 wrappedKey: Array(wrapped))
         case Form.inline:
-            guard length <= UInt64(InlineExtent.plaintextBytesLimit), reader.rest.count == Int(length) + InlineExtent.overheadBytes
+            guard length <= UInt64(InlineExtent.plaintextBytesLimit),
+                reader.rest.count == Int(length) + InlineExtent.overheadBytes
             else { return nil }
             self.init(inline: Array(reader.rest), extentID: Array(id), plaintextBytes: Int(length))
         default: return nil
@@ -88,7 +92,9 @@ public struct ExtentReference: Sendable, Codable, Hashable {
 
     public init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
-        guard let bytes = [UInt8](base64: try container.decode(String.self)), let reference = ExtentReference(encoded: bytes) else {
+        guard let bytes = [UInt8](base64: try container.decode(String.self)),
+            let reference = ExtentReference(encoded: bytes)
+        else {
             throw DecodingError.dataCorruptedError(in: container, debugDescription: "not an extent reference")
         }
         self = reference

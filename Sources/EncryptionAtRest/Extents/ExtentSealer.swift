@@ -5,8 +5,8 @@ internal import Synchronization
 
 /// Seals one extent as bytes come in. Memory: at most 256 KiB of it (1 MiB above 8 MiB expected). One call at a time.
 ///
-/// A body that ends within 16 KiB never reaches the extent store: `finish` returns it sealed inside its reference. A sealer dropped before
-/// `finish` leaves nothing behind.
+/// A body that ends within 16 KiB never reaches the extent store: `finish` returns it sealed inside its reference. A
+/// sealer dropped before `finish` leaves nothing behind.
 public final class ExtentSealer: Sendable {
     private struct State {
         /// Plaintext held back until it is clear whether the body is a small one.
@@ -56,8 +56,8 @@ public final class ExtentSealer: Sendable {
         }
     }
 
-    /// Durable when it returns (an inline body: once the commit that holds the reference is). The reference counts once a commit links it;
-    /// `AccountVolume.discard` gives an unwanted one back.
+    /// Durable when it returns (an inline body: once the commit that holds the reference is). The reference counts once
+    /// a commit links it; `AccountVolume.discard` gives an unwanted one back.
     public func finish() async throws -> ExtentReference {
         try await dataKey.confirmLease()
         let last = state.withLock { state -> (ChunkSealer, any ExtentWriter)? in
@@ -68,7 +68,9 @@ public final class ExtentSealer: Sendable {
         }
         guard case (var chunks, let writer)? = last else {
             return state.withLock { state in
-                state.head.withUnsafeReadableBytes { InlineExtent.seal($0, under: dataKey, randomness: core.randomness) }
+                state.head.withUnsafeReadableBytes {
+                    InlineExtent.seal($0, under: dataKey, randomness: core.randomness)
+                }
             }
         }
         try await write(chunks.finish(), to: writer)
@@ -90,7 +92,8 @@ public final class ExtentSealer: Sendable {
         let chunks = ChunkSealer(dataKey: dataKey, expectedBytes: expectedBytes, randomness: core.randomness)
         let writer: any ExtentWriter
         do {
-            writer = try await core.extents.create(expectedBytes: expectedBytes.map(chunks.cipher.format.sealedBytes(plaintextBytes:)))
+            writer = try await core.extents.create(
+                expectedBytes: expectedBytes.map(chunks.cipher.format.sealedBytes(plaintextBytes:)))
         } catch { throw SealedStoreError(error) }
         state.withLock { state in
             state.chunks = chunks
@@ -112,7 +115,8 @@ struct ChunkSealer: Sendable {
     private(set) var cipher: ChunkCipher
     private let wrappedKey: [UInt8]
     private let batchBytes: Int
-    /// Sealed bytes ready for the engine, then `pending` bytes of plaintext of the chunk that is not full, or not known not to be the last.
+    /// Sealed bytes ready for the engine, then `pending` bytes of plaintext of the chunk that is not full, or not known
+    /// not to be the last.
     private var output: ByteBuffer
     private var pending = 0
     private var index: UInt32 = 0
@@ -127,7 +131,8 @@ struct ChunkSealer: Sendable {
             log2ChunkBytes: ExtentFormat.log2ChunkBytes(expectedBytes: expectedBytes))
         cipher = ChunkCipher(format: format, aead: aead)
         batchBytes = 16 * format.sealedChunkBytes
-        let capacity = min(expectedBytes.map(format.sealedBytes(plaintextBytes:)) ?? .max, batchBytes + format.sealedChunkBytes)
+        let capacity = min(
+            expectedBytes.map(format.sealedBytes(plaintextBytes:)) ?? .max, batchBytes + format.sealedChunkBytes)
         output = ByteBufferAllocator().buffer(capacity: capacity)
         output.writeBytes(format.header)
     }
@@ -180,7 +185,8 @@ struct ChunkSealer: Sendable {
         let index = index
         input.readWithUnsafeReadableBytes { source in
             output.writeWithUnsafeMutableBytes(minimumWritableBytes: sealedBytes) { target in
-                cipher.seal(.init(rebasing: source[..<chunkBytes]), index: index, totalBytes: nil, to: target.baseAddress!)
+                cipher.seal(
+                    .init(rebasing: source[..<chunkBytes]), index: index, totalBytes: nil, to: target.baseAddress!)
                 return sealedBytes
             }
             return chunkBytes

@@ -1,7 +1,8 @@
 internal import CofferCore
 internal import NIOCore
 
-/// A small body sealed inside its reference: kind of key | key domain 16 | nonce 24 | ciphertext | tag 16 (docs/format.md §8.2).
+/// A small body sealed inside its reference: kind of key | key domain 16 | nonce 24 | ciphertext | tag 16
+/// (docs/format.md §8.2).
 enum InlineExtent {
     static let plaintextBytesLimit = 16_384
     static let headBytes = 17
@@ -37,7 +38,9 @@ enum InlineExtent {
             }
             return isAuthentic ? reference.plaintextBytes : 0
         }
-        guard isAuthentic else { throw SealedStoreError(.corrupt, "A small body does not open: it is damaged or was moved.") }
+        guard isAuthentic else {
+            throw SealedStoreError(.corrupt, "A small body does not open: it is damaged or was moved.")
+        }
         return buffer
     }
 

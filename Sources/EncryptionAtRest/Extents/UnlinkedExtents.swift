@@ -2,8 +2,9 @@ internal import CofferCore
 internal import StorageEngine
 internal import Synchronization
 
-/// Extents this process finished that no commit holds yet. The sweepers leave them alone while they wait, and a commit that links one knows by this
-/// that the extent is new. Kept in memory only: after a restart, an extent without a link row is an orphan.
+/// Extents this process finished that no commit holds yet. The sweepers leave them alone while they wait, and a commit
+/// that links one knows by this that the extent is new. Kept in memory only: after a restart, an extent without a link
+/// row is an orphan.
 final class UnlinkedExtents: Sendable {
     private enum State { case waiting(since: Timestamp), linking }
     private let states = Mutex<[ExtentLocation: State]>([:])
@@ -41,7 +42,8 @@ final class UnlinkedExtents: Sendable {
         states.withLock { states in for location in locations { states[location] = nil } }
     }
 
-    /// Takes out those that have waited since before `limit`: their request is long gone. A commit that names one afterwards is refused.
+    /// Takes out those that have waited since before `limit`: their request is long gone. A commit that names one
+    /// afterwards is refused.
     func takeAbandoned(before limit: Timestamp) -> [ExtentLocation] {
         states.withLock { states in
             let abandoned = states.compactMap { location, state -> ExtentLocation? in

@@ -1,11 +1,12 @@
 internal import CPlatform
 internal import CofferCore
 
-/// A data encryption key (DEK) wrapped for one extent. Layout, 131 bytes (docs/format.md §7.2):
-/// version 1 | algorithm 1 | kind of key | key domain 16 | salt 32 | key commitment 32 | ciphertext 32 | tag 16.
+/// A data encryption key (DEK) wrapped for one extent. Layout, 131 bytes (docs/format.md §7.2): version 1 | algorithm 1
+/// | kind of key | key domain 16 | salt 32 | key commitment 32 | ciphertext 32 | tag 16.
 ///
-/// The wrapping key is derived for this extent and this salt alone and seals one message, so its nonce is zero. The commitment, from the same
-/// derivation, says beyond doubt which key was meant: AES-GCM alone does not, and a client chooses customer-provided keys.
+/// The wrapping key is derived for this extent and this salt alone and seals one message, so its nonce is zero. The
+/// commitment, from the same derivation, says beyond doubt which key was meant: AES-GCM alone does not, and a client
+/// chooses customer-provided keys.
 enum WrappedExtentKey {
     static let headBytes = SealedPart.headerBytes
     private static let saltEnd = headBytes + 32
@@ -20,7 +21,8 @@ enum WrappedExtentKey {
             defer { coffer_wipe(dek.baseAddress, dek.count) }
             randomness.fill(dek)
             let salt = randomness.bytes(32)
-            let wrapped = KeyDerivation.withDerived(64, from: key.secret, salt: salt, info: info(extentID, key)) { derived in
+            let wrapped = KeyDerivation.withDerived(64, from: key.secret, salt: salt, info: info(extentID, key)) {
+                derived in
                 var wrapped = SealedPart.header(key) + salt
                 wrapped.append(contentsOf: derived[32..<64])
                 let additional = bound(wrapped, extentID, key)
@@ -42,13 +44,15 @@ enum WrappedExtentKey {
     /// Throws `.keyMismatch` when `key` is not the one it was wrapped under.
     static func open(_ wrapped: [UInt8], of extentID: [UInt8], under key: DataKey) throws(SealedStoreError) -> AEAD {
         guard wrapped.count == byteCount, wrapped[0] == SealedPart.version, wrapped[1] == SealedPart.algorithm else {
-            throw SealedStoreError(.corrupt, "The wrapped key of an extent is not in a format this version of Coffer reads.")
+            throw SealedStoreError(
+                .corrupt, "The wrapped key of an extent is not in a format this version of Coffer reads.")
         }
         let salt = Array(wrapped[headBytes..<saltEnd])
         guard constantTimeEquals(wrapped[..<headBytes], SealedPart.header(key)[...]) else {
             throw SealedStoreError(.keyMismatch, "The extent was sealed under another key.")
         }
-        let aead: AEAD? = KeyDerivation.withDerived(64, from: key.secret, salt: salt, info: info(extentID, key)) { derived in
+        let aead: AEAD? = KeyDerivation.withDerived(64, from: key.secret, salt: salt, info: info(extentID, key)) {
+            derived in
             guard constantTimeEquals(derived[32..<64], wrapped[saltEnd..<commitmentEnd]) else { return nil }
             let additional = bound(Array(wrapped[..<commitmentEnd]), extentID, key)
             return withUnsafeTemporaryAllocation(byteCount: 32, alignment: 16) { dek in
@@ -57,7 +61,8 @@ enum WrappedExtentKey {
                     withWrapping(derived, additional) { context, nonce, additional in
                         AEAD.open(
                             context, UnsafeRawBufferPointer(rebasing: bytes[commitmentEnd..<commitmentEnd + 32]),
-                            tag: UnsafeRawBufferPointer(rebasing: bytes[(commitmentEnd + 32)...]), to: dek.baseAddress!, nonce: nonce,
+                            tag: UnsafeRawBufferPointer(rebasing: bytes[(commitmentEnd + 32)...]), to: dek.baseAddress!,
+                            nonce: nonce,
                             additional: additional)
                     }
                 }
@@ -65,7 +70,8 @@ enum WrappedExtentKey {
             }
         }
         guard let aead else {
-            throw SealedStoreError(.corrupt, "The wrapped key of an extent does not open: it is damaged or belongs to another extent.")
+            throw SealedStoreError(
+                .corrupt, "The wrapped key of an extent does not open: it is damaged or belongs to another extent.")
         }
         return aead
     }

@@ -19,8 +19,9 @@ extension SealedStore {
     static let unlinkedKeptSeconds: Int64 = 3_600
     private static let pageRows = 1_000
 
-    /// Deletes the extents that commits released more than `keptSeconds` ago, and those whose request never came to a commit. The composition root
-    /// calls it about once a minute. The first call since the start looks into every partition, later ones only where garbage was left.
+    /// Deletes the extents that commits released more than `keptSeconds` ago, and those whose request never came to a
+    /// commit. The composition root calls it about once a minute. The first call since the start looks into every
+    /// partition, later ones only where garbage was left.
     public func sweep(
         keptSeconds: Int64 = SealedStore.garbageKeptSeconds
     ) async throws(SealedStoreError) -> SweepReport {
@@ -77,14 +78,18 @@ extension SealedStore {
         if report.remainingExtents > 0 { core.unlinked.noteGarbage(in: partition) }
     }
 
-    /// Mark and sweep, at start: deletes every extent of the engine that no partition holds or has released, left behind by a crash between the bytes
-    /// and the commit. Reads link rows, which need no customer's key. Requests may be served meanwhile: extents of this process are left alone.
+    /// Mark and sweep, at start: deletes every extent of the engine that no partition holds or has released, left
+    /// behind by a crash between the bytes and the commit. Reads link rows, which need no customer's key. Requests may
+    /// be served meanwhile: extents of this process are left alone.
     public func collectOrphans() async throws(SealedStoreError) -> SweepReport {
         var candidates: [ExtentLocation: Int] = [:]
         try await core.forEachExtent { listing in
-            if !listing.isRecent, !core.unlinked.contains(listing.location) { candidates[listing.location] = listing.byteCount }
+            if !listing.isRecent, !core.unlinked.contains(listing.location) {
+                candidates[listing.location] = listing.byteCount
+            }
         }
-        // Links are read after extents: one that is linked now was finished before, and an old one cannot be linked anew.
+        // Links are read after extents: one that is linked now was finished before, and an old one cannot be linked
+        // anew.
         try await core.forEachNamedExtent { location in candidates[location] = nil }
         var report = SweepReport()
         for (location, bytes) in candidates {
@@ -114,9 +119,11 @@ struct VolumePlace {
 
 extension AccountVolume {
     func openGarbage(_ row: Row, in partition: VolumePartition) throws(SealedStoreError) -> GarbageRow {
-        let plaintext = try rowSeal.open(row.value, bound: bound(row.key, in: partition), what: "A garbage row of a storage account")
+        let plaintext = try rowSeal.open(
+            row.value, bound: bound(row.key, in: partition), what: "A garbage row of a storage account")
         guard let garbage = GarbageRow(plaintext) else {
-            throw SealedStoreError(.corrupt, "A garbage row of a storage account is not in a format this version of Coffer reads.")
+            throw SealedStoreError(
+                .corrupt, "A garbage row of a storage account is not in a format this version of Coffer reads.")
         }
         return garbage
     }
@@ -129,7 +136,9 @@ extension StoreCore {
         var after: ExtentLocation?
         while true {
             let listings: [ExtentListing]
-            do { listings = try await extents.list(after: after, limit: Self.page) } catch { throw SealedStoreError(error) }
+            do { listings = try await extents.list(after: after, limit: Self.page) } catch {
+                throw SealedStoreError(error)
+            }
             for listing in listings { body(listing) }
             guard listings.count == Self.page else { return }
             after = listings.last?.location
@@ -140,7 +149,9 @@ extension StoreCore {
     func forEachNamedExtent(_ body: (ExtentLocation) -> Void) async throws(SealedStoreError) {
         for partition in try await partitions(prefix: EnginePartition.volumePrefix) {
             try await forEachRow(partition, from: RowKind.garbage.start) { (row) throws(SealedStoreError) in
-                if row.key.bytes.first != RowKind.data.rawValue { body(ExtentLocation(Array(row.key.bytes.dropFirst()))) }
+                if row.key.bytes.first != RowKind.data.rawValue {
+                    body(ExtentLocation(Array(row.key.bytes.dropFirst())))
+                }
             }
         }
     }

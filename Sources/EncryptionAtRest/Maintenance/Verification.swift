@@ -65,9 +65,9 @@ extension SealedStore {
         case everything
     }
 
-    /// Walks everything: every record opens, every account's key chain resolves, every row opens, every extent a row holds is there and authentic.
-    /// A customer's key that cannot be had is reported as such, not as damage. May run beside requests. Throws only when the engine
-    /// cannot be read at all.
+    /// Walks everything: every record opens, every account's key chain resolves, every row opens, every extent a row
+    /// holds is there and authentic. A customer's key that cannot be had is reported as such, not as damage. May run
+    /// beside requests. Throws only when the engine cannot be read at all.
     public func verify(depth: VerificationDepth = .everything) async throws(SealedStoreError) -> VerificationReport {
         var verifier = Verifier(store: self, depth: depth)
         try await verifier.run()
@@ -110,7 +110,9 @@ private struct Verifier {
         let place = "account \(account.bytes.hex)"
         do {
             let contents = try await store.accountKeys.slots.load(account)
-            if let damaged = contents.damaged { report.add(.notAuthentic, place, "The spare key record: \(damaged.message)") }
+            if let damaged = contents.damaged {
+                report.add(.notAuthentic, place, "The spare key record: \(damaged.message)")
+            }
             guard let active = contents.active else { return }
             let secret = try await store.accountKeys.unwrap(active.record, account: account)
             keys[account] = .some(DataKey(secret, kind: .account, account: account, lease: nil))
@@ -150,7 +152,8 @@ private struct Verifier {
         let volume = store.volume(account: place.account)
         let name = "account \(place.account.bytes.hex), partition '\(place.partition.name)'"
         if keys[place.account] == nil {
-            report.add(.missingAccountKey, name, "The account has no key record: it was deleted in part, or its key is lost.")
+            report.add(
+                .missingAccountKey, name, "The account has no key record: it was deleted in part, or its key is lost.")
             keys[place.account] = .some(nil)
         }
         let key = keys[place.account] ?? nil
@@ -174,7 +177,8 @@ private struct Verifier {
         let contents = try volume.decode(row, in: partition)
         report.rowsOpened += 1
         guard !contents.sealed.isEmpty else { return }
-        let isCustomerProvided = contents.sealed.count > 2 && contents.sealed[2] == DataKey.Kind.customerProvided.rawValue
+        let isCustomerProvided =
+            contents.sealed.count > 2 && contents.sealed[2] == DataKey.Kind.customerProvided.rawValue
         guard let key, !isCustomerProvided else {
             report.sealedPartsUnchecked += 1
             return
@@ -194,7 +198,8 @@ private struct Verifier {
             } else {
                 // Without its key, only that all of it is there.
                 let last = ExtentFormat.sealedBytes(of: reference) - 1
-                do { _ = try await core.extents.read(ExtentLocation(reference.location), range: last..<last + 1) } catch {
+                do { _ = try await core.extents.read(ExtentLocation(reference.location), range: last..<last + 1) } catch
+                {
                     throw SealedStoreError(error)
                 }
                 report.extentsUnchecked += 1
@@ -203,7 +208,8 @@ private struct Verifier {
             // Released while it was being read: no damage.
             if try await core.get(volume.engine(partition), [row.key])[0] == nil { return }
             let isThere = await isListed(ExtentLocation(reference.location))
-            report.add(isThere ? .notAuthentic : .missingExtent, "\(name), extent \(reference.location.hex)", "\(error)")
+            report.add(
+                isThere ? .notAuthentic : .missingExtent, "\(name), extent \(reference.location.hex)", "\(error)")
         }
     }
 
@@ -235,7 +241,9 @@ private struct Verifier {
     private mutating func countOrphans() async throws(SealedStoreError) {
         var candidates: [ExtentLocation: Int] = [:]
         try await core.forEachExtent { listing in
-            if !listing.isRecent, !core.unlinked.contains(listing.location) { candidates[listing.location] = listing.byteCount }
+            if !listing.isRecent, !core.unlinked.contains(listing.location) {
+                candidates[listing.location] = listing.byteCount
+            }
         }
         try await core.forEachNamedExtent { candidates[$0] = nil }
         report.orphanExtents = candidates.count

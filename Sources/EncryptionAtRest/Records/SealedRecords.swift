@@ -2,7 +2,8 @@ internal import StorageEngine
 
 /// An ordered map of text keys to plaintext values inside one partition, atomic and durable per commit.
 ///
-/// Keys stay readable for the engine, because they sort; its pages are encrypted. A value opens only under its domain, partition and key.
+/// Keys stay readable for the engine, because they sort; its pages are encrypted. A value opens only under its domain,
+/// partition and key.
 public struct SealedRecords: Sendable {
     let core: StoreCore
     let seal: RootSeal
@@ -30,19 +31,25 @@ public struct SealedRecords: Sendable {
     }
 
     /// Records whose key begins with `prefix` and sorts after `after`, in byte order.
-    public func scan(prefix: String, after: String? = nil, limit: Int = .max) async throws(SealedStoreError) -> [SealedRecord] {
+    public func scan(prefix: String, after: String? = nil, limit: Int = .max) async throws(SealedStoreError)
+        -> [SealedRecord]
+    {
         let start = RowKey(prefix)
         // The next key in byte order after `after` is `after` with a zero byte.
         let from = after.map { max(start, RowKey(Array($0.utf8) + [0])) } ?? start
         let upTo = prefix.isEmpty ? nil : start.prefixEnd
         if let upTo, from >= upTo { return [] }
         var records: [SealedRecord] = []
-        for row in try await core.scan(enginePartition, from: from, upTo: upTo, limit: limit) { records.append(try open(row)) }
+        for row in try await core.scan(enginePartition, from: from, upTo: upTo, limit: limit) {
+            records.append(try open(row))
+        }
         return records
     }
 
     /// All writes or none; `.conflict` when a check failed.
-    public func commit(checks: [RecordCheck] = [], _ writes: [RecordWrite]) async throws(SealedStoreError) -> RecordCommit {
+    public func commit(checks: [RecordCheck] = [], _ writes: [RecordWrite]) async throws(SealedStoreError)
+        -> RecordCommit
+    {
         let rowChecks = checks.map { check -> RowCheck in
             switch check {
             case .absent(let key): .absent(RowKey(key))
@@ -70,7 +77,8 @@ public struct SealedRecords: Sendable {
         guard let key = String(validating: row.key.bytes, as: UTF8.self) else {
             throw SealedStoreError(.corrupt, "A record of the domain \(domain.rawValue) has a key that is not text.")
         }
-        let value = try seal.open(row.value, bound: bound(row.key.bytes), what: "A record of the domain \(domain.rawValue)")
+        let value = try seal.open(
+            row.value, bound: bound(row.key.bytes), what: "A record of the domain \(domain.rawValue)")
         return SealedRecord(key: key, value: value, version: RecordVersion(row: row.version))
     }
 }

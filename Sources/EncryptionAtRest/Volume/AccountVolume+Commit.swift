@@ -3,21 +3,23 @@ internal import StorageEngine
 
 /// Commits: the caller's rows, and beside them, in the same commit, what this partition holds of extents.
 ///
-/// Each extent that a row of a partition refers to has one link row there with a count of its holders. A link row is sealed under the platform's
-/// key, so that mark and sweep need no customer's key. When the count falls to zero, the link row becomes a garbage row.
+/// Each extent that a row of a partition refers to has one link row there with a count of its holders. A link row is
+/// sealed under the platform's key, so that mark and sweep need no customer's key. When the count falls to zero, the
+/// link row becomes a garbage row.
 extension AccountVolume {
     /// How often a commit starts over because a link row changed between reading and writing.
     private static let attemptsLimit = 16
 
     /// Writes hold parts already sealed (`seal`).
     ///
-    /// `linking` names each extent the writes newly refer to, once per new holder: an extent fresh from `ExtentSealer.finish`, or one this very
-    /// partition holds already (a snapshot, a copy inside the container). `releasing` names each the writes cease to refer to, once per holder;
-    /// with its last holder gone, an extent is garbage and is deleted later. What moves from one row to another (a block list takes over its
-    /// blocks) is named in neither. Bodies that live inside their reference need not be named and are ignored.
+    /// `linking` names each extent the writes newly refer to, once per new holder: an extent fresh from
+    /// `ExtentSealer.finish`, or one this very partition holds already (a snapshot, a copy inside the container).
+    /// `releasing` names each the writes cease to refer to, once per holder; with its last holder gone, an extent is
+    /// garbage and is deleted later. What moves from one row to another (a block list takes over its blocks) is named
+    /// in neither. Bodies that live inside their reference need not be named and are ignored.
     ///
-    /// Returns `.conflict` when a check failed. Throws `.unavailable` when `linking` names an extent that was discarded or belongs to another
-    /// partition: its bytes must be sealed anew.
+    /// Returns `.conflict` when a check failed. Throws `.unavailable` when `linking` names an extent that was discarded
+    /// or belongs to another partition: its bytes must be sealed anew.
     public func commit(
         _ partition: VolumePartition, checks: [VolumeCheck], writes: [VolumeWrite], linking: [ExtentReference] = [],
         releasing: [ExtentReference] = []
@@ -38,8 +40,8 @@ extension AccountVolume {
             }
             return outcome
         } catch {
-            // After an unknown outcome an extent may be linked: it must not be taken for abandoned, so it is forgotten here and left to the
-            // mark and sweep of the next start.
+            // After an unknown outcome an extent may be linked: it must not be taken for abandoned, so it is forgotten
+            // here and left to the mark and sweep of the next start.
             if error.code == .outcomeUnknown {
                 core.unlinked.remove(fresh)
             } else {
@@ -72,17 +74,21 @@ extension AccountVolume {
             if again.map({ $0?.version }) == rows.map({ $0?.version }) { return .conflict }
             rows = again
         }
-        throw SealedStoreError(.unavailable, "Extents of this container are being shared and released by many; try again.")
+        throw SealedStoreError(
+            .unavailable, "Extents of this container are being shared and released by many; try again.")
     }
 
-    private func linkRows(_ changes: [LinkChange], _ partition: VolumePartition) async throws(SealedStoreError) -> [Row?] {
+    private func linkRows(_ changes: [LinkChange], _ partition: VolumePartition) async throws(SealedStoreError)
+        -> [Row?]
+    {
         guard !changes.isEmpty else { return [] }
         return try await core.get(engine(partition), changes.map { RowKind.link.key($0.location.bytes) })
     }
 
     /// Adds the checks and writes that take an existing link row from its count to the next.
     private func plan(
-        _ change: LinkChange, _ row: Row?, _ partition: VolumePartition, userChecks: [RowCheck], _ checks: inout [RowCheck],
+        _ change: LinkChange, _ row: Row?, _ partition: VolumePartition, userChecks: [RowCheck],
+        _ checks: inout [RowCheck],
         _ writes: inout [RowWrite]
     ) async throws(SealedStoreError) {
         let key = RowKind.link.key(change.location.bytes)
@@ -90,7 +96,8 @@ extension AccountVolume {
             // Released already: nothing to give up. The next sweep or mark and sweep deletes what is left of it.
             if change.delta < 0 { return }
             throw SealedStoreError(
-                .unavailable, "The extent is not held by this container any more, or never was; its bytes must be written anew.")
+                .unavailable,
+                "The extent is not held by this container any more, or never was; its bytes must be written anew.")
         }
         let link = try openLink(row, in: partition)
         checks.append(.unchanged(key, row.version))
@@ -110,16 +117,19 @@ extension AccountVolume {
     }
 
     func openLink(_ row: Row, in partition: VolumePartition) throws(SealedStoreError) -> LinkRow {
-        let plaintext = try rowSeal.open(row.value, bound: bound(row.key, in: partition), what: "A link row of a storage account")
+        let plaintext = try rowSeal.open(
+            row.value, bound: bound(row.key, in: partition), what: "A link row of a storage account")
         guard let link = LinkRow(plaintext), link.reference.location.elementsEqual(row.key.bytes.dropFirst()) else {
-            throw SealedStoreError(.corrupt, "A link row of a storage account is not in a format this version of Coffer reads.")
+            throw SealedStoreError(
+                .corrupt, "A link row of a storage account is not in a format this version of Coffer reads.")
         }
         return link
     }
 
     private func linkWrite(_ reference: ExtentReference, count: UInt32, in partition: VolumePartition) -> RowWrite {
         let key = RowKind.link.key(reference.location)
-        return .put(key, rowSeal.seal(LinkRow(count: count, reference: reference).encoded, bound: bound(key, in: partition)))
+        return .put(
+            key, rowSeal.seal(LinkRow(count: count, reference: reference).encoded, bound: bound(key, in: partition)))
     }
 
     private func rowCheck(_ check: VolumeCheck) -> RowCheck {
@@ -160,14 +170,16 @@ private struct LinkChange {
         var changes: [ExtentLocation: LinkChange] = [:]
         for (references, step) in [(linking, 1), (releasing, -1)] {
             for reference in references where !reference.isInline {
-                changes[ExtentLocation(reference.location), default: LinkChange(reference: reference, delta: 0)].delta += step
+                changes[ExtentLocation(reference.location), default: LinkChange(reference: reference, delta: 0)]
+                    .delta += step
             }
         }
         return changes.values.filter { $0.delta != 0 }
     }
 }
 
-/// What a link row's seal holds: version 1 | count of holders (32 bits, big endian, at least 1) | the extent's reference.
+/// What a link row's seal holds: version 1 | count of holders (32 bits, big endian, at least 1) | the extent's
+/// reference.
 struct LinkRow: Equatable {
     static let version: UInt8 = 1
     let count: UInt32
@@ -191,7 +203,8 @@ struct LinkRow: Equatable {
     }
 }
 
-/// What a garbage row's seal holds: version 1 | when the last holder went (microseconds since 1970, 64 bits, big endian). Its key names the extent.
+/// What a garbage row's seal holds: version 1 | when the last holder went (microseconds since 1970, 64 bits, big
+/// endian). Its key names the extent.
 struct GarbageRow: Equatable {
     static let version: UInt8 = 1
     let releasedAt: Timestamp
@@ -204,7 +217,9 @@ struct GarbageRow: Equatable {
     }
     init?(_ bytes: [UInt8]) {
         var reader = FieldReader(bytes)
-        guard reader.integer(UInt8.self) == Self.version, let time = reader.integer(Int64.self), reader.isAtEnd else { return nil }
+        guard reader.integer(UInt8.self) == Self.version, let time = reader.integer(Int64.self), reader.isAtEnd else {
+            return nil
+        }
         self.init(releasedAt: Timestamp(microseconds: time))
     }
 }

@@ -7,8 +7,8 @@ extension AccountVolume {
     /// Most bytes of an extent asked of the engine at once, about; and so most plaintext handed over at once.
     private static let readBytes = 1 << 20
 
-    /// Starts an extent under a fresh data encryption key, wrapped under `dataKey`. `expectedBytes` is the plaintext length if known: it chooses the
-    /// chunk size and the place.
+    /// Starts an extent under a fresh data encryption key, wrapped under `dataKey`. `expectedBytes` is the plaintext
+    /// length if known: it chooses the chunk size and the place.
     public func createExtent(under dataKey: DataKey, expectedBytes: Int?) async throws -> ExtentSealer {
         try checkKey(dataKey)
         return ExtentSealer(core: core, dataKey: dataKey, expectedBytes: expectedBytes)
@@ -21,8 +21,11 @@ extension AccountVolume {
         return plaintext.withUnsafeReadableBytes { InlineExtent.seal($0, under: dataKey, randomness: core.randomness) }
     }
 
-    /// Opens `range` of an inline body, without suspension. nil when the reference is an extent's: then `readExtent` reads it.
-    public func openInline(_ reference: ExtentReference, range: Range<Int>, under dataKey: DataKey) throws -> ByteBuffer? {
+    /// Opens `range` of an inline body, without suspension. nil when the reference is an extent's: then `readExtent`
+    /// reads it.
+    public func openInline(_ reference: ExtentReference, range: Range<Int>, under dataKey: DataKey) throws
+        -> ByteBuffer?
+    {
         guard reference.isInline else { return nil }
         try checkKey(dataKey)
         let range = range.clamped(to: 0..<reference.plaintextBytes)
@@ -31,11 +34,13 @@ extension AccountVolume {
         return body.readSlice(length: range.count)!
     }
 
-    /// Opens `range` (clamped to the extent) of the extent's plaintext and hands it over in order, in pieces of up to about 1 MiB, each verified
-    /// before it leaves. Checks the lease as it goes and throws `KeyUnavailable` in the middle when it died. Throws
-    /// `SealedStoreError.corrupt` for bytes that are not authentic, `.keyMismatch` for another key.
+    /// Opens `range` (clamped to the extent) of the extent's plaintext and hands it over in order, in pieces of up to
+    /// about 1 MiB, each verified before it leaves. Checks the lease as it goes and throws `KeyUnavailable` in the
+    /// middle when it died. Throws `SealedStoreError.corrupt` for bytes that are not authentic, `.keyMismatch` for
+    /// another key.
     public func readExtent(
-        _ reference: ExtentReference, range: Range<Int>, under dataKey: DataKey, deliver: @Sendable (ByteBuffer) async throws -> Void
+        _ reference: ExtentReference, range: Range<Int>, under dataKey: DataKey,
+        deliver: @Sendable (ByteBuffer) async throws -> Void
     ) async throws {
         try await dataKey.confirmLease()
         if let body = try openInline(reference, range: range, under: dataKey) {
@@ -88,7 +93,8 @@ struct ExtentReader {
             account: dataKey.account, domainID: dataKey.domainID, extentID: reference.extentID,
             log2ChunkBytes: reference.log2ChunkBytes)
         cipher = ChunkCipher(
-            format: format, aead: try WrappedExtentKey.open(reference.wrappedKey, of: reference.extentID, under: dataKey))
+            format: format,
+            aead: try WrappedExtentKey.open(reference.wrappedKey, of: reference.extentID, under: dataKey))
     }
 
     /// The plaintext of whole chunks, one after the other. With chunk 0 the header is read and compared too.
@@ -98,7 +104,8 @@ struct ExtentReader {
         let start = chunks.lowerBound == 0 ? 0 : ExtentFormat.headerBytes + chunks.lowerBound * sealed
         let end =
             chunks.upperBound == count
-            ? format.sealedBytes(plaintextBytes: reference.plaintextBytes) : ExtentFormat.headerBytes + chunks.upperBound * sealed
+            ? format.sealedBytes(plaintextBytes: reference.plaintextBytes)
+            : ExtentFormat.headerBytes + chunks.upperBound * sealed
         var buffer = try await read(start..<end)
         if start == 0 {
             guard buffer.readBytes(length: ExtentFormat.headerBytes) == format.header else {
@@ -115,13 +122,15 @@ struct ExtentReader {
             throw SealedStoreError(error)
         }
         guard buffer.readableBytes == range.count else {
-            throw SealedStoreError(.corrupt, "The engine gave \(buffer.readableBytes) bytes of an extent instead of \(range.count).")
+            throw SealedStoreError(
+                .corrupt, "The engine gave \(buffer.readableBytes) bytes of an extent instead of \(range.count).")
         }
         return buffer
     }
 
     /// Decrypts in place, then closes the gaps the tags leave, so that one contiguous piece goes on.
-    private mutating func open(_ buffer: inout ByteBuffer, _ chunks: Range<Int>, _ count: Int) throws(SealedStoreError) {
+    private mutating func open(_ buffer: inout ByteBuffer, _ chunks: Range<Int>, _ count: Int) throws(SealedStoreError)
+    {
         let sealed = format.sealedChunkBytes
         let chunkBytes = format.chunkBytes
         let totalBytes = reference.plaintextBytes
@@ -133,7 +142,8 @@ struct ExtentReader {
                 let length = isLast ? totalBytes - chunk * chunkBytes + AEAD.tagBytes : sealed
                 let source = bytes.baseAddress!.advanced(by: read)
                 let isAuthentic = cipher.open(
-                    UnsafeRawBufferPointer(start: source, count: length), index: UInt32(chunk), totalBytes: isLast ? totalBytes : nil,
+                    UnsafeRawBufferPointer(start: source, count: length), index: UInt32(chunk),
+                    totalBytes: isLast ? totalBytes : nil,
                     to: source)
                 guard isAuthentic else { return nil }
                 if written != read {

@@ -3,8 +3,9 @@ internal import StorageEngine
 
 /// One storage account's data: rows with a part that lists may read and a part that needs a key, and extents.
 ///
-/// Row keys (names) lie behind page encryption; `visible` is sealed under a key of the platform besides, so that lists and deletes go on when a
-/// customer's key is gone; `sealed` and every extent need a `DataKey`, and so answer to the customer.
+/// Row keys (names) lie behind page encryption; `visible` is sealed under a key of the platform besides, so that lists
+/// and deletes go on when a customer's key is gone; `sealed` and every extent need a `DataKey`, and so answer to the
+/// customer.
 ///
 /// `AccountVolume+Commit.swift` writes, `AccountVolume+Extents.swift` makes and reads extents.
 public final class AccountVolume: Sendable {
@@ -22,13 +23,15 @@ public final class AccountVolume: Sendable {
 
     // MARK: Keys
 
-    /// The account's key under its lease; fast while the lease runs. Throws `KeyUnavailable` when the customer's key cannot be had.
+    /// The account's key under its lease; fast while the lease runs. Throws `KeyUnavailable` when the customer's key
+    /// cannot be had.
     public func accountKey() async throws -> DataKey {
         if let key = keys.keyAtHand(account) { return key }
         return try await keys.dataKey(account)
     }
 
-    /// A customer-provided key for one request: 32 bytes, which the caller has checked. It is wiped when the last reference goes.
+    /// A customer-provided key for one request: 32 bytes, which the caller has checked. It is wiped when the last
+    /// reference goes.
     public func customerProvidedKey(_ key: SecretBytes) -> DataKey {
         DataKey(key, kind: .customerProvided, account: account, lease: nil)
     }
@@ -71,9 +74,11 @@ public final class AccountVolume: Sendable {
     }
 
     func decode(_ row: Row, in partition: VolumePartition) throws(SealedStoreError) -> VolumeRow {
-        let plaintext = try rowSeal.open(row.value, bound: bound(row.key, in: partition), what: "A row of a storage account")
+        let plaintext = try rowSeal.open(
+            row.value, bound: bound(row.key, in: partition), what: "A row of a storage account")
         guard let contents = RowContents(plaintext) else {
-            throw SealedStoreError(.corrupt, "A row of a storage account is not in a format this version of Coffer reads.")
+            throw SealedStoreError(
+                .corrupt, "A row of a storage account is not in a format this version of Coffer reads.")
         }
         return VolumeRow(
             key: Array(row.key.bytes.dropFirst()), visible: contents.visible, sealed: contents.sealed,
@@ -82,7 +87,8 @@ public final class AccountVolume: Sendable {
 
     // MARK: Sealed parts
 
-    /// Seals a row's inner part, bound to account, partition and row key: it opens nowhere else. Throws `KeyUnavailable` when the lease died.
+    /// Seals a row's inner part, bound to account, partition and row key: it opens nowhere else. Throws
+    /// `KeyUnavailable` when the lease died.
     public func seal(
         _ plaintext: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
     ) throws -> [UInt8] {
@@ -92,8 +98,8 @@ public final class AccountVolume: Sendable {
             plaintext, additional: sealedPartBound(key, partition, header), randomness: core.randomness, header: header)
     }
 
-    /// Throws `KeyUnavailable` when the lease died, `SealedStoreError.keyMismatch` for a part sealed under another key and `.corrupt` for one that is
-    /// damaged or was moved here.
+    /// Throws `KeyUnavailable` when the lease died, `SealedStoreError.keyMismatch` for a part sealed under another key
+    /// and `.corrupt` for one that is damaged or was moved here.
     public func open(
         _ sealed: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
     ) throws -> [UInt8] {
@@ -186,8 +192,10 @@ enum SealedPart {
     static func header(_ key: DataKey) -> [UInt8] { [version, algorithm, key.kind.rawValue] + key.domainID }
 
     static func checkHeader(_ sealed: [UInt8], _ key: DataKey) throws(SealedStoreError) -> [UInt8] {
-        guard sealed.count >= headerBytes + XAES256GCM.overheadBytes, sealed[0] == version, sealed[1] == algorithm else {
-            throw SealedStoreError(.corrupt, "The sealed part of a row is not in a format this version of Coffer reads.")
+        guard sealed.count >= headerBytes + XAES256GCM.overheadBytes, sealed[0] == version, sealed[1] == algorithm
+        else {
+            throw SealedStoreError(
+                .corrupt, "The sealed part of a row is not in a format this version of Coffer reads.")
         }
         let header = header(key)
         guard constantTimeEquals(sealed[..<headerBytes], header[...]) else {

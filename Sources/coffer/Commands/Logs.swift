@@ -1,6 +1,7 @@
 import ArgumentParser
 import CofferCore
 import Foundation
+import NIOHTTP1
 
 /// Prints the sealed logs of a function app, through the workspace its diagnostic setting names.
 struct Logs: AsyncParsableCommand {

@@ -2,8 +2,10 @@ import ArgumentParser
 import CofferCore
 import Foundation
 import HTTPEdge
+import IdentityService
 import Logging
 import NIOCore
+import ResourceManager
 
 /// Starts the server, and runs until a signal ends it.
 struct Serve: AsyncParsableCommand {

@@ -6,12 +6,12 @@ import EncryptionAtRest
 import Foundation
 import HTTPEdge
 import IdentityService
-import KeyVault
+public import KeyVault
 import Logging
 import Monitor
 import ResourceManager
 import ResourceProviders
-import StorageAccount
+public import StorageAccount
 
 /// One installation with all its rooms joined: the only place that knows every room. It listens to nobody; `Serve` opens the doors.
 final class Platform: Sendable {
@@ -87,4 +87,4 @@ final class Platform: Sendable {
 }
 
 /// The account's side asks for exactly what the vault's side offers.
-extension KeyVaultService: @retroactive CustomerKeyEligibility {}
+extension KeyVaultService: CustomerKeyEligibility {}

@@ -1,9 +1,10 @@
-import Dispatch
+@preconcurrency import Dispatch
 import Foundation
 
 /// Waits for the signals that ask a server to end.
 enum TerminationSignal {
-    /// Returns the number of the first SIGINT, SIGTERM or SIGHUP after the call. The process does not die of them meanwhile.
+    /// Returns the number of the first SIGINT, SIGTERM or SIGHUP after the call. The process does not die of them
+    /// meanwhile.
     static func wait() async -> Int32 {
         let signals = AsyncStream<Int32> { continuation in
             let sources = [SIGINT, SIGTERM, SIGHUP].map { number in
