@@ -84,7 +84,7 @@ extension KeyVaultService {
         }
         logger.info(
             "\(kind.rawValue) \(what)",
-            metadata: ["vault": "\(vault.vault.name)", "name": "\(name)", "oid": "\(vault.caller.objectID)"])
+            metadata: ["vault": "\(vault.vault.name)", "oid": "\(vault.caller.objectID)"])
     }
 }
 
