@@ -1,6 +1,8 @@
 import CofferCore
 import Foundation
+import IdentityService
 import NIOHTTP1
+import ResourceProviders
 import Testing
 
 @Suite struct WireTests {
