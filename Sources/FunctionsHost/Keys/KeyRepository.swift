@@ -17,16 +17,3 @@ struct StoredSecrets: Sendable {
     /// The entity tag, for stores that have one.
     var tag: String?
 }
-
-/// Stands for a store that cannot be used at all, and says why.
-struct UnusableKeyRepository: KeyRepository {
-    let message: String
-    var encryptsValues: Bool { true }
-    func read(_ scope: SecretsScope) async throws(FunctionsError) -> StoredSecrets? { throw FunctionsError(.secretStoreUnavailable, message) }
-    func write(_ scope: SecretsScope, _ document: SecretsDocument, replacing old: StoredSecrets?) async throws(FunctionsError) {
-        throw FunctionsError(.secretStoreUnavailable, message)
-    }
-    func keepUndecryptable(_ scope: SecretsScope, _ stored: StoredSecrets) async throws(FunctionsError) {
-        throw FunctionsError(.secretStoreUnavailable, message)
-    }
-}

@@ -14,6 +14,7 @@ public final class SiteStore: Sendable {
     private static let plansPartition = "plans"
     private static let siteRow = "site"
     private static let usageRow = "usage"
+    private static let platformKeyRow = "platform-key"
     private static let attemptsLimit = 16
 
     private let store: SealedStore
@@ -119,6 +120,23 @@ public final class SiteStore: Sendable {
     /// Writes only while the site exists, so that a late report does not bring a deleted partition back.
     func save(_ usage: UsageRecord, of name: String) async throws {
         _ = try await records(of: name).commit(checks: [.present(Self.siteRow)], [.put(Self.usageRow, usage.recordBytes())])
+    }
+
+    // MARK: Encryption of access keys
+
+    /// The site's own key for its access keys, hexadecimal: 32 random bytes made at the first call. Stands where App Service has
+    /// `MACHINEKEY_DecryptionKey`.
+    func platformKey(of name: String, randomness: any Randomness) async throws -> RedactedString {
+        let records = records(of: name)
+        for _ in 0..<Self.attemptsLimit {
+            if let record = try await records.get(Self.platformKeyRow) { return RedactedString(String(decoding: record.value, as: UTF8.self)) }
+            let key = randomness.bytes(32).hex
+            let result = try await records.commit(
+                checks: [.present(Self.siteRow), .absent(Self.platformKeyRow)], [.put(Self.platformKeyRow, Array(key.utf8))])
+            if case .committed = result { return RedactedString(key) }
+            guard site(named: name) != nil else { break }
+        }
+        throw SiteStoreError.notFound(ResourceID("sites/\(name)"))
     }
 
     private func records(of name: String) -> SealedRecords { store.records(.sites, "site/" + name.lowercased()) }
