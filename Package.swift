@@ -62,7 +62,7 @@ let package = Package(
         room("StorageEngine", ["CofferCore", library("NIOCore", "swift-nio")]),
         room("ResourceProviders", ["CofferCore"]),
         // 2
-        room("EncryptionAtRest", ["CofferCore", "StorageEngine", "CPlatform", library("NIOCore", "swift-nio")] + crypto),
+        room("EncryptionAtRest", ["CofferCore", "StorageEngine", "CPlatform", "CSealing", library("NIOCore", "swift-nio")] + crypto),
         room("EmbeddedEngine", ["CofferCore", "StorageEngine", "CSQLite", "CPlatform", log] + crypto + nio),
         // 3: no service imports another.
         room("IdentityService", service + [jwt] + crypto),
@@ -90,6 +90,7 @@ let package = Package(
 
         // C: our own few lines, and the system libraries.
         .target(name: "CPlatform"),
+        .target(name: "CSealing", dependencies: [library("Crypto", "swift-crypto")]),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLibzip", pkgConfig: "libzip", providers: [.apt(["libzip-dev"])]),

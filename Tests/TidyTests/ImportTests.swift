@@ -59,7 +59,7 @@ struct PackageMap {
     ]
     /// Modules of a listed package that no product names; docs/decisions says why each is used.
     static let undeclared: [String: Set<String>] = [
-        "EncryptionAtRest": ["CCryptoBoringSSL"], "EmbeddedEngine": ["CCryptoBoringSSL"], "coffer": ["SystemPackage"],
+        "EmbeddedEngine": ["CCryptoBoringSSL"], "coffer": ["SystemPackage"],
     ]
 
     let rooms: [String: Set<String>]
