@@ -11,11 +11,11 @@ struct RouteTests {
 
     @Test func literalsAndParameters() throws {
         #expect(try match("products/{category}/{id:int?}", "Products/books/7") == ["category": "books", "id": "7"])
-        #expect(try match("products/{category}/{id:int?}", "products/books") == ["category": "books", "id": .some(nil)])
+        #expect(try match("products/{category}/{id:int?}", "products/books") == ["category": "books", "id": String?.none])
         #expect(try match("products/{category}/{id:int?}", "products/books/x") == nil)
         #expect(try match("products/{category}/{id:int?}", "products/books/7/8") == nil)
         #expect(try match("{*rest}", "a/b/c") == ["rest": "a/b/c"])
-        #expect(try match("files/{*rest}", "files") == ["rest": .some(nil)])
+        #expect(try match("files/{*rest}", "files") == ["rest": String?.none])
         #expect(try match("a/{b=x}", "a") == ["b": "x"])
         #expect(try match("a", "a") == [:])
     }

@@ -1,5 +1,7 @@
 import CofferCore
 import Foundation
+import NIOHTTP1
+import Synchronization
 import Testing
 
 @testable import FunctionsHost
@@ -279,7 +281,7 @@ struct KeyringTests {
     }
 
     @Test func vaultNamesAreInverse() {
-        for name in ["test-function", "a_b%c d.e", "plain", "é", "日本", "-", "a-12b", "-0451"] {
+        for name in ["test-function", "a_b%c d.e", "plain", "é", "-", "a-12b", "-0451"] {
             #expect(VaultKeyRepository.denormalized(VaultKeyRepository.normalized(name)) == name)
         }
         #expect(VaultKeyRepository.normalized("test-function") == "test-045function")

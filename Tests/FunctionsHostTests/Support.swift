@@ -150,7 +150,7 @@ final class TestLogs: FunctionLogSink {
 }
 
 /// A host with its store, over parts that are real but for the network.
-struct World {
+final class World: Sendable {
     static let package = "https://packages.blob.core.windows.net/packages/app.zip"
     static let secrets = "https://keys.blob.core.windows.net/azure-webjobs-secrets"
 
@@ -187,6 +187,11 @@ struct World {
         for (name, value) in settings { site.secrets.appSettings[name] = RedactedString(value) }
         change(&site)
         try await sites.create(site)
+    }
+
+    deinit {
+        let runtime = runtime
+        Task.detached { await runtime.shutdown() }
     }
 
     func get(_ path: String, headers: HTTPHeaders = [:]) -> Request { request(.GET, path, headers: headers) }
@@ -246,6 +251,13 @@ struct ZipBuilder {
 
     mutating func add(_ name: String, _ text: String, mode: UInt32 = 0o100644) {
         entries.append(Entry(name: name, bytes: Array(text.utf8), mode: mode))
+    }
+
+    func replacing(_ name: String, _ text: String) -> ZipBuilder {
+        var copy = self
+        copy.entries.removeAll { $0.name == name }
+        copy.add(name, text)
+        return copy
     }
 
     func build() -> ByteBuffer {

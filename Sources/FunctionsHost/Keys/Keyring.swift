@@ -161,9 +161,9 @@ actor Keyring {
     func forget() { keys.removeAll() }
 
     private static func check(name: String) throws(FunctionsError) {
-        let isPlain = name.unicodeScalars.allSatisfy { $0.value > 0x20 && $0.value != 0x7f && $0 != "/" && $0 != "\\" }
+        let isPlain = name.utf8.allSatisfy { (0x21...0x7e).contains($0) && $0 != 0x2f && $0 != 0x5c }
         guard !name.isEmpty, name.utf8.count <= 127, isPlain else {
-            throw FunctionsError(.invalidKey, "A key's name has 1 to 127 characters, without spaces and slashes.")
+            throw FunctionsError(.invalidKey, "A key's name has 1 to 127 printable ASCII characters, without spaces and slashes.")
         }
     }
     private static func check(value: RedactedString?) throws(FunctionsError) {

@@ -94,6 +94,7 @@ struct Sandbox: Sendable {
             guard lstat("/" + folder, &status) == 0 else { continue }
             inner += status.st_mode & S_IFMT == S_IFLNK ? ["--symlink", "usr/" + folder, "/" + folder] : ["--ro-bind", "/" + folder, "/" + folder]
         }
+        for folder in ["/etc", "/etc/ssl"] { inner += ["--perms", "0755", "--dir", folder] }
         for path in Self.sharedConfiguration + worker.sharedFiles { inner += ["--ro-bind-try", path, path] }
         inner += ["--proc", "/proc", "--dev", "/dev", "--size", String(Self.temporaryBytes), "--perms", "1777", "--tmpfs", "/tmp"]
         inner += ["--size", String(Self.temporaryBytes), "--perms", "1777", "--tmpfs", "/dev/shm"]
@@ -114,6 +115,7 @@ struct Sandbox: Sendable {
 
     private static let unpackScript = """
         set -e
+        umask 022
         tar=$1 group=$2 data=$3 files=$4 processes=$5
         shift 5
         [ -z "$group" ] || echo $$ > "$group"
