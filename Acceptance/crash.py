@@ -42,7 +42,7 @@ class World:
         self.server = server
         self.connect()
         run = secrets.token_hex(3)
-        self.account, self.container = f"crash{run}", "c"
+        self.account, self.container = f"crash{run}", "box"
         self.group = f"{self.client.subscription}/resourceGroups/crash-{run}"
         self.vault_id = f"{self.group}/providers/Microsoft.KeyVault/vaults/crash-{run}"
         self.account_id = f"{self.group}/providers/Microsoft.Storage/storageAccounts/{self.account}"
@@ -76,7 +76,7 @@ class World:
         arm("PUT", self.site, {"location": "eastus", "kind": "functionapp,linux", "properties": {"serverFarmId": plan, "reserved": True}})
         self.key = arm("POST", self.account_id + "/listKeys", version="2025-01-01")["keys"][0]["value"]
         self.sas = service_sas(self.account, self.key, self.container)
-        headers = shared_key(self.account, self.key, "PUT", "/c", {"restype": "container"})
+        headers = shared_key(self.account, self.key, "PUT", "/box", {"restype": "container"})
         status, _, data = client.call("PUT", self.blobs + "?restype=container", headers=headers)
         assert status == 201, (status, data)
 

@@ -71,12 +71,12 @@ def fill(client):
     made = client.arm("PUT", account_id, {"location": "eastus", "sku": {"name": "Standard_LRS"}, "kind": "StorageV2"}, version="2025-01-01")
     key = client.arm("POST", account_id + "/listKeys", version="2025-01-01")["keys"][0]["value"]
     PLANTED["an account key"] = key[:40]
-    blobs, sas = made["properties"]["primaryEndpoints"]["blob"], service_sas(account, key, "c")
-    headers = shared_key(account, key, "PUT", "/c", {"restype": "container"})
-    assert client.call("PUT", blobs + "c?restype=container", headers=headers)[0] == 201
+    blobs, sas = made["properties"]["primaryEndpoints"]["blob"], service_sas(account, key, "box")
+    headers = shared_key(account, key, "PUT", "/box", {"restype": "container"})
+    assert client.call("PUT", blobs + "box?restype=container", headers=headers)[0] == 201
 
     def put(name, data, more=()):
-        status, _, answer = client.call("PUT", f"{blobs}c/{name}?{sas}", data, {"x-ms-blob-type": "BlockBlob", **dict(more)})
+        status, _, answer = client.call("PUT", f"{blobs}box/{name}?{sas}", data, {"x-ms-blob-type": "BlockBlob", **dict(more)})
         assert status == 201, answer
 
     put(plant("a small blob's name"), plant("a small blob").encode(), {"x-ms-meta-m": plant("metadata"), "x-ms-blob-content-type": f"text/{plant('a content type')}"})
@@ -84,7 +84,7 @@ def fill(client):
     put("large", (plant("a large blob") * 400_000).encode())
     for name in ("a", "b"):
         block = base64.b64encode(name.encode()).decode()
-        status, _, answer = client.call("PUT", f"{blobs}c/blocks?comp=block&blockid={block.replace('=', '%3D')}&{sas}", (plant(f"block {name}") * 1_000).encode())
+        status, _, answer = client.call("PUT", f"{blobs}box/blocks?comp=block&blockid={block.replace('=', '%3D')}&{sas}", (plant(f"block {name}") * 1_000).encode())
         assert status == 201, answer
     cpk = secrets.token_bytes(32)
     PLANTED["a customer-provided key"] = base64.b64encode(cpk).decode()[:40]
@@ -111,7 +111,7 @@ def fill(client):
     client.arm("PUT", f"{site}/config/appsettings", {"properties": {
         "SECRET_SETTING": plant("a setting"), plant("the name of a setting"): "1", "FUNCTIONS_EXTENSION_VERSION": "~4",
         "AzureWebJobsStorage": f"DefaultEndpointsProtocol=https;AccountName={account};AccountKey={key};EndpointSuffix={suffix}",
-        "WEBSITE_RUN_FROM_PACKAGE": f"{blobs}c/app.zip?{sas}",
+        "WEBSITE_RUN_FROM_PACKAGE": f"{blobs}box/app.zip?{sas}",
     }})
     PLANTED["the master key"] = client.arm("POST", f"{site}/host/default/listkeys")["masterKey"]
     PLANTED["the administrator's secret"] = client.environment["CLIENT_SECRET"]

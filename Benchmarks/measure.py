@@ -153,20 +153,20 @@ class Store:
         self.host = urllib.parse.urlsplit(made["properties"]["primaryEndpoints"]["blob"]).netloc
         self.blobs = made["properties"]["primaryEndpoints"]["blob"]
         key = self.client.arm("POST", self.account_id + "/listKeys", version="2025-01-01")["keys"][0]["value"]
-        headers = shared_key(self.account, key, "PUT", "/c", {"restype": "container"})
-        assert self.client.call("PUT", self.blobs + "c?restype=container", headers=headers)[0] == 201
-        self.sas = service_sas(self.account, key, "c", protocol="https,http")
+        headers = shared_key(self.account, key, "PUT", "/box", {"restype": "container"})
+        assert self.client.call("PUT", self.blobs + "box?restype=container", headers=headers)[0] == 201
+        self.sas = service_sas(self.account, key, "box", protocol="https,http")
         self.url, self.headers = f"http://127.0.0.1:{self.port}", (f"Host: {self.host}",)
 
     def put(self, name, data):
-        status, _, answer = self.client.call("PUT", f"{self.blobs}c/{name}?{self.sas}", data, {"x-ms-blob-type": "BlockBlob"})
+        status, _, answer = self.client.call("PUT", f"{self.blobs}box/{name}?{self.sas}", data, {"x-ms-blob-type": "BlockBlob"})
         assert status == 201, answer
 
     def load_put(self, folder, size):
-        return wrk(self.url, put_script(folder, size, "/c/", "?" + self.sas, keep=1000), self.headers, pids=[self.pid])
+        return wrk(self.url, put_script(folder, size, "/box/", "?" + self.sas, keep=1000), self.headers, pids=[self.pid])
 
     def load_get(self, name):
-        return wrk(f"{self.url}/c/{name}?{self.sas}", headers=self.headers, pids=[self.pid])
+        return wrk(f"{self.url}/box/{name}?{self.sas}", headers=self.headers, pids=[self.pid])
 
     def memory(self):
         return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text()).group(1)) / 1024
@@ -255,14 +255,14 @@ def switch_times(store, uri):
 def customer_keys(store, folder):
     uri = make_vault(store)
     few = switch_times(store, uri)
-    script = put_script(folder, 100, "/c/many-", "?" + store.sas)
+    script = put_script(folder, 100, "/box/many-", "?" + store.sas)
     put = 0
     while put < MANY:
         out = subprocess.run(
             ["wrk", "-t", "2", "-c", "64", "-d", "10s", "-s", str(script), "-H", store.headers[0], store.url], capture_output=True, text=True
         ).stdout
         put += int(re.search(r"(\d+) requests in", out).group(1))
-        script = put_script(folder, 100, f"/c/many{put}-", "?" + store.sas)
+        script = put_script(folder, 100, f"/box/many{put}-", "?" + store.sas)
     many = switch_times(store, uri)
     names = {"switch": "to a customer's key", "rotate": "follow a rotation", "back": "back to the platform key"}
     for what, label in names.items():
@@ -340,7 +340,7 @@ def gate(store):
     plan, site = (f"{store.group}/providers/Microsoft.Web/{kind}" for kind in ("serverfarms/plan", f"sites/{store.account}app"))
     client.arm("PUT", plan, {"location": "eastus", "kind": "functionapp", "sku": {"name": "Y1"}, "properties": {"reserved": True}})
     made = client.arm("PUT", site, {"location": "eastus", "kind": "functionapp,linux", "properties": {"serverFarmId": plan, "reserved": True}})
-    settings = {"FUNCTIONS_EXTENSION_VERSION": "~4", "WEBSITE_RUN_FROM_PACKAGE": f"{store.blobs}c/app.zip?{store.sas}"}
+    settings = {"FUNCTIONS_EXTENSION_VERSION": "~4", "WEBSITE_RUN_FROM_PACKAGE": f"{store.blobs}box/app.zip?{store.sas}"}
     client.arm("PUT", f"{site}/config/appsettings", {"properties": settings})
     name = made["properties"]["defaultHostName"]
     for _ in range(100):

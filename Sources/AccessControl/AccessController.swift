@@ -22,7 +22,7 @@ public final class AccessController: Sendable {
         state.withLock { $0.book }.hasAssignment(caller, touching: scope)
     }
 
-    /// What each assignment that covers `scope` grants the caller.
+    /// What each role that covers `scope` grants the caller.
     public func permissions(of caller: Caller, at scope: ResourceID) -> [RolePermissions] {
         state.withLock { $0.book }.permissions(of: caller, at: scope)
     }

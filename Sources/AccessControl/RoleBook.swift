@@ -75,10 +75,11 @@ public struct RoleBook: Sendable {
             self.grants = grants
         }
     }
+    /// One role of one principal with every scope it is assigned at: a role is matched once, however often it is assigned.
     private struct Grant: Sendable {
-        let scope: ResourceID
         let roleID: String
         let permissions: CompiledPermissions
+        var scopes: [ResourceID]
     }
     private let contents: Contents
 
@@ -89,8 +90,13 @@ public struct RoleBook: Sendable {
         var grants: [String: [Grant]] = [:]
         for assignment in assignments {
             guard let role = compiled[assignment.roleID] else { continue }
-            grants[assignment.principalID, default: []].append(
-                Grant(scope: assignment.scope, roleID: assignment.roleID, permissions: role))
+            var own = grants.removeValue(forKey: assignment.principalID) ?? []
+            if let index = own.firstIndex(where: { $0.roleID == assignment.roleID }) {
+                own[index].scopes.append(assignment.scope)
+            } else {
+                own.append(Grant(roleID: assignment.roleID, permissions: role, scopes: [assignment.scope]))
+            }
+            grants[assignment.principalID] = own
         }
         contents = Contents(permissions: permissions, grants: grants)
     }
@@ -99,7 +105,7 @@ public struct RoleBook: Sendable {
         var name = action.name
         let allowed = name.withUTF8 { name in
             contents.grants[caller.objectID]?.contains { grant in
-                grant.permissions.grants(name, isDataAction: action.isDataAction) && grant.scope.contains(scope)
+                grant.permissions.grants(name, isDataAction: action.isDataAction) && grant.scopes.contains { $0.contains(scope) }
             } ?? false
         }
         return allowed ? .allowed : .refused(reason: "No role assignment of '\(caller.objectID)' grants '\(action)' at '\(scope)'.")
@@ -107,12 +113,15 @@ public struct RoleBook: Sendable {
 
     /// Whether any assignment of the caller lies at, above or below `scope`: what makes a subscription show in a caller's list.
     public func hasAssignment(_ caller: Caller, touching scope: ResourceID) -> Bool {
-        contents.grants[caller.objectID]?.contains { $0.scope.contains(scope) || scope.contains($0.scope) } ?? false
+        contents.grants[caller.objectID]?.contains { grant in
+            grant.scopes.contains { $0.contains(scope) || scope.contains($0) }
+        } ?? false
     }
 
-    /// What each assignment that covers `scope` grants the caller, one entry per assignment.
+    /// What each role that covers `scope` grants the caller.
     public func permissions(of caller: Caller, at scope: ResourceID) -> [RolePermissions] {
-        (contents.grants[caller.objectID] ?? []).filter { $0.scope.contains(scope) }.compactMap { contents.permissions[$0.roleID] }
+        (contents.grants[caller.objectID] ?? []).filter { grant in grant.scopes.contains { $0.contains(scope) } }
+            .compactMap { contents.permissions[$0.roleID] }
     }
 }
 

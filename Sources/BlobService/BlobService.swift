@@ -6,10 +6,11 @@ internal import NIOCore
 internal import NIOHTTP1
 public import StorageAccount
 
-/// The Blob service: one account's containers and blobs over the wire protocol of Azure Storage, for `Endpoint.storage(_, .blob)`.
+/// The Blob service: one account's containers and blobs over the wire protocol of Azure Storage, for
+/// `Endpoint.storage(_, .blob)`.
 ///
-/// Operations are in `Operations/`, one file each or one for a small family; `BlobServiceRoutes` says which request is which. Every operation takes
-/// the caller (in `BlobCall`) and asks for its own access before it does anything.
+/// Operations are in `Operations/`, one file each or one for a small family; `BlobServiceRoutes` says which request is
+/// which. Every operation takes the caller (in `BlobCall`) and asks for its own access before it does anything.
 public final class BlobService: WireService, StoredAccessPolicies {
     let accounts: any StorageAccounts
     let names: HostNames
@@ -20,7 +21,8 @@ public final class BlobService: WireService, StoredAccessPolicies {
 
     /// `names` tells which copy sources are accounts of this server.
     public init(
-        accounts: any StorageAccounts, names: HostNames, clock: any WallClock, randomness: any Randomness, logger: Logger
+        accounts: any StorageAccounts, names: HostNames, clock: any WallClock, randomness: any Randomness,
+        logger: Logger
     ) {
         self.accounts = accounts
         self.names = names
@@ -69,13 +71,17 @@ public final class BlobService: WireService, StoredAccessPolicies {
         if storageError.status >= 500 {
             logger.error(
                 "Blob request failed",
-                metadata: ["request": "\(request.id)", "code": "\(storageError.code)", "error": "\(Self.describe(error))"])
+                metadata: [
+                    "request": "\(request.id)", "code": "\(storageError.code)", "error": "\(Self.describe(error))",
+                ])
         }
         var headers = HTTPHeaders()
         headers.add(name: "x-ms-error-code", value: storageError.code)
         for (name, value) in storageError.headers { headers.add(name: name, value: value) }
         let status = HTTPResponseStatus(statusCode: storageError.status)
-        guard request.method != .HEAD, storageError.status != 304 else { return Response(status: status, headers: headers) }
+        guard request.method != .HEAD, storageError.status != 304 else {
+            return Response(status: status, headers: headers)
+        }
         headers.add(name: "Content-Type", value: "application/xml")
         return Response(status: status, headers: headers, body: .bytes(errorBody(storageError, request)))
     }
@@ -88,15 +94,20 @@ public final class BlobService: WireService, StoredAccessPolicies {
             switch error.code {
             case .unavailable, .full: return .serverBusy
             case .outcomeUnknown:
-                return StorageError(500, "OperationTimedOut", "The operation could not be completed within the permitted time.")
+                return StorageError(
+                    500, "OperationTimedOut", "The operation could not be completed within the permitted time.")
             case .limitExceeded: return .bodyTooLarge
-            case .corrupt, .keyMismatch: return StorageError(500, "InternalError", "The stored data did not pass its integrity check.")
+            case .corrupt, .keyMismatch:
+                return StorageError(500, "InternalError", "The stored data did not pass its integrity check.")
             }
         case EdgeError.bodyTooLarge: return .bodyTooLarge
         case EdgeError.timedOut:
-            return StorageError(408, "OperationTimedOut", "The request's body did not arrive within the permitted time.")
+            return StorageError(
+                408, "OperationTimedOut", "The request's body did not arrive within the permitted time.")
         case EdgeError.clientWentAway: return StorageError(400, "InvalidInput", "The request's body ended early.")
-        default: return StorageError(500, "InternalError", "The server encountered an internal error. Please retry the request.")
+        default:
+            return StorageError(
+                500, "InternalError", "The server encountered an internal error. Please retry the request.")
         }
     }
     private static func describe(_ error: any Error) -> String {
@@ -130,7 +141,10 @@ public final class BlobService: WireService, StoredAccessPolicies {
         _ identifier: String, container: String, account: StorageAccountView
     ) async throws(StorageError) -> StoredAccessPolicy? {
         do {
-            guard let policy = try await self.container(container, of: account)?.record.policies.first(where: { $0.identifier == identifier })
+            guard
+                let policy = try await self.container(container, of: account)?.record.policies.first(where: {
+                    $0.identifier == identifier
+                })
             else { return nil }
             return StoredAccessPolicy(start: policy.start, expiry: policy.expiry, permissions: policy.permissions)
         } catch {

@@ -2,12 +2,14 @@ internal import HTTPEdge
 internal import NIOHTTP1
 internal import StorageAccount
 
-/// Which request is which operation: method, what the path names, `restype` and `comp`, and for PUT the headers that tell blob writes apart
-/// (specs: Blob service REST API, version 2025-11-05).
+/// Which request is which operation: method, what the path names, `restype` and `comp`, and for PUT the headers that
+/// tell blob writes apart (specs: Blob service REST API, version 2025-11-05).
 extension BlobService {
     func perform(_ call: BlobCall, at address: BlobAddress) async throws -> Response {
         if call.parameters["comp"] == "properties", call.parameters["restype"] == "account" {
-            guard call.request.method == .GET || call.request.method == .HEAD else { throw StorageError.unsupportedVerb }
+            guard call.request.method == .GET || call.request.method == .HEAD else {
+                throw StorageError.unsupportedVerb
+            }
             return try await getAccountInformation(call, at: address)
         }
         switch address {
@@ -35,7 +37,8 @@ extension BlobService {
     private func performOnContainer(_ call: BlobCall, _ name: String) async throws -> Response {
         switch (call.request.method, call.parameters["comp"]) {
         case (.PUT, nil): return try await createContainer(call, name)
-        case (.GET, nil), (.HEAD, nil), (.GET, "metadata"), (.HEAD, "metadata"): return try await getContainerProperties(call, name)
+        case (.GET, nil), (.HEAD, nil), (.GET, "metadata"), (.HEAD, "metadata"):
+            return try await getContainerProperties(call, name)
         case (.DELETE, nil): return try await deleteContainer(call, name)
         case (.PUT, "metadata"): return try await setContainerMetadata(call, name)
         case (.GET, "acl"), (.HEAD, "acl"): return try await getContainerACL(call, name)
@@ -51,10 +54,13 @@ extension BlobService {
     }
 
     private func performOnBlob(_ call: BlobCall, _ container: String, _ name: String) async throws -> Response {
-        if let version = call.parameters["versionid"], !version.isEmpty { throw StorageError.featureNotEnabled("Blob versioning") }
+        if let version = call.parameters["versionid"], !version.isEmpty {
+            throw StorageError.featureNotEnabled("Blob versioning")
+        }
         switch (call.request.method, call.parameters["comp"]) {
         case (.GET, nil): return try await getBlob(call, container, name)
-        case (.HEAD, nil), (.GET, "metadata"), (.HEAD, "metadata"): return try await getBlobProperties(call, container, name)
+        case (.HEAD, nil), (.GET, "metadata"), (.HEAD, "metadata"):
+            return try await getBlobProperties(call, container, name)
         case (.DELETE, nil): return try await deleteBlob(call, container, name)
         case (.PUT, nil): return try await writeBlob(call, container, name)
         case (.PUT, "properties"): return try await setBlobProperties(call, container, name)
@@ -72,7 +78,8 @@ extension BlobService {
         case (.PUT, "copy"): return try await abortCopy(call, container, name)
         case (.PUT, "undelete"): throw StorageError.featureNotEnabled("Blob soft delete")
         case (_, "page"), (_, "pagelist"), (_, "incrementalcopy"): throw StorageError.notImplemented("page blobs")
-        case (_, "immutabilityPolicies"), (_, "legalhold"): throw StorageError.featureNotEnabled("Version-level immutability")
+        case (_, "immutabilityPolicies"), (_, "legalhold"):
+            throw StorageError.featureNotEnabled("Version-level immutability")
         case (_, "expiry"): throw StorageError.notImplemented("Set Blob Expiry")
         case (_, "query"): throw StorageError.notImplemented("Query Blob Contents")
         default: throw unknownOperation(call)
@@ -85,7 +92,9 @@ extension BlobService {
         if headers.contains(name: "x-ms-copy-source"), !headers.contains(name: "x-ms-blob-type") {
             return try await copyBlob(call, container, name)
         }
-        guard let type = headers.first(name: "x-ms-blob-type") else { throw StorageError.missingHeader("x-ms-blob-type") }
+        guard let type = headers.first(name: "x-ms-blob-type") else {
+            throw StorageError.missingHeader("x-ms-blob-type")
+        }
         switch type {
         case "BlockBlob":
             if headers.contains(name: "x-ms-copy-source") { return try await putBlobFromURL(call, container, name) }

@@ -8,13 +8,16 @@ enum DiskOperation: Sendable { case write, sync, truncate, link, unlink }
 /// The system calls that change the disk. Each answers 0 or an errno; short writes and EINTR are seen to here.
 struct Disk: Sendable {
     /// Asked before every change; an errno other than 0 makes the change fail with it. Tests take crash images here, and fill the disk.
-    let gate: (@Sendable (DiskOperation) -> Int32)?
+    var gate: (@Sendable (DiskOperation) -> Int32)?
+
+    /// Most bytes for one system call; the gate is asked before each. Tests see what a crash within a write leaves.
+    var pieceBytes = Int.max
 
     func write(_ file: Int32, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int32 {
-        if let refusal = gate?(.write), refusal != 0 { return refusal }
         var done = 0
         while done < bytes.count {
-            let count = pwrite(file, bytes.baseAddress! + done, bytes.count - done, off_t(offset + done))
+            if let refusal = gate?(.write), refusal != 0 { return refusal }
+            let count = pwrite(file, bytes.baseAddress! + done, min(bytes.count - done, pieceBytes), off_t(offset + done))
             if count > 0 { done += count } else if count == 0 { return EIO } else if errno != EINTR { return errno }
         }
         return 0

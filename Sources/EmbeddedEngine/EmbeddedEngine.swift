@@ -38,6 +38,7 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
     /// What tests vary.
     struct Options: Sendable {
         var gate: (@Sendable (DiskOperation) -> Int32)?
+        var pieceBytes = Int.max
         var segmentBytes = 64 << 20
         var openFilesLimit = 256
     }
@@ -46,7 +47,7 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         at path: String, pageKey: SecretBytes, clock: any WallClock, randomness: any Randomness, logger: Logger, options: Options
     ) throws(StorageEngineError) -> EmbeddedEngine {
         precondition(pageKey.count == 32, "a page key has 32 bytes")
-        let disk = Disk(gate: options.gate)
+        let disk = Disk(gate: options.gate, pieceBytes: options.pieceBytes)
         let directory = try DataDirectory(path, disk: disk)
         let databaseID = try directory.identity(pageKey: pageKey, randomness: randomness, disk: disk)
         let vfs = SealedVFS(
@@ -101,6 +102,15 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
     }
 
     deinit { close() }
+
+    /// Reads, and so authenticates, every page of the metadata, and checks that they fit together. Takes time in proportion to the metadata.
+    /// Throws `.corrupt` when something is wrong. Extents are verified by the layer that sealed them.
+    public func verifyMetadata() async throws(StorageEngineError) {
+        let problems = try readers.read { reader throws(SQLiteFailure) in try reader.verify() }
+        guard problems.isEmpty else {
+            throw StorageEngineError(.corrupt, "The metadata database is damaged: \(problems.joined(separator: "; ")). Restore a backup.")
+        }
+    }
 
     // MARK: MetadataStore
 

@@ -10,7 +10,8 @@ enum Entrance: Sendable {
     case gateway
 }
 
-/// Decides for which service a request head is, or why it is refused. No I/O. One per connection: it remembers the last host name it looked up.
+/// Decides for which service a request head is, or why it is refused. No I/O. One per connection: it remembers the
+/// last host name it looked up.
 struct Admission {
     struct Accepted {
         let endpoint: Endpoint
@@ -40,7 +41,9 @@ struct Admission {
         case let host?: authority = host
         case nil:
             // HTTP/1.0 knows no Host header; over TLS the server name says the same.
-            guard case .tls(let endpoint, let family, _) = entrance, head.version.minor == 0, !head.headers.contains(name: "Host") else {
+            guard case .tls(let endpoint, let family, _) = entrance, head.version.minor == 0,
+                !head.headers.contains(name: "Host")
+            else {
                 return .failure(.missingHost)
             }
             return .success(Accepted(endpoint: endpoint, names: family, rawPath: target.path, rawQuery: target.query))
@@ -74,7 +77,8 @@ struct Admission {
         if let known = names.match(host) {
             match = (known.endpoint, known.family)
         } else if case .plain = entrance, Authority.loopbackHosts.contains(host) {
-            // Without this check, a listener on an outside address would serve the workers' identity endpoint to anybody who sends this Host.
+            // Without this check, a listener on an outside address would serve the workers' identity endpoint to
+            // anybody who sends this Host.
             guard peerIsLoopback else { return .failure(.localFromElsewhere) }
             match = (.local, names.own)
         } else {
@@ -85,14 +89,17 @@ struct Admission {
         case .tls(let served, _, _):
             guard match.endpoint == served else { return .failure(.otherServerName(host: host)) }
         case .plain, .gateway:
-            guard match.endpoint.isServedOverHTTP else { return .failure(.httpsRequired(match.names.authority(of: match.endpoint))) }
+            guard match.endpoint.isServedOverHTTP else {
+                return .failure(.httpsRequired(match.names.authority(of: match.endpoint)))
+            }
         }
         return .success(match)
     }
 }
 
 extension Endpoint {
-    /// Tokens, secrets and commands never travel in clear. Storage and sites decide for themselves ("secure transfer required", "HTTPS only").
+    /// Tokens, secrets and commands never travel in clear. Storage and sites decide for themselves ("secure transfer
+    /// required", "HTTPS only").
     var isServedOverHTTP: Bool {
         switch self {
         case .storage, .site, .local: true
@@ -114,7 +121,9 @@ struct RequestTarget: Equatable {
         if bytes.first == 0x2f {
             authority = nil
         } else {
-            guard let scheme = ["http://", "https://"].first(where: { uri.prefix($0.count).lowercased() == $0 }) else { return nil }
+            guard let scheme = ["http://", "https://"].first(where: { uri.prefix($0.count).lowercased() == $0 }) else {
+                return nil
+            }
             let rest = uri.dropFirst(scheme.count)
             let end = rest.utf8.firstIndex { $0 == 0x2f || $0 == 0x3f } ?? rest.endIndex
             guard end > rest.startIndex else { return nil }
@@ -154,7 +163,9 @@ struct Authority: Equatable {
         }
         if hostEnd < bytes.count {
             let digits = bytes[(hostEnd + 1)...]
-            guard bytes[hostEnd] == 0x3a, digits.count <= 5, digits.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
+            guard bytes[hostEnd] == 0x3a, digits.count <= 5, digits.allSatisfy({ (0x30...0x39).contains($0) }) else {
+                return nil
+            }
             // `host:` with an empty port is the scheme's own port.
             let number = digits.reduce(0) { $0 * 10 + Int($1 - 0x30) }
             guard number <= 65_535 else { return nil }
@@ -172,7 +183,8 @@ struct Authority: Equatable {
         (0x30...0x39).contains(byte) || (0x41...0x46).contains(byte) || (0x61...0x66).contains(byte)
     }
     private static func isNameByte(_ byte: UInt8) -> Bool {
-        (0x30...0x39).contains(byte) || (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte) || byte == 0x2d || byte == 0x2e
+        (0x30...0x39).contains(byte) || (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte) || byte == 0x2d
+            || byte == 0x2e
             || byte == 0x5f
     }
 }

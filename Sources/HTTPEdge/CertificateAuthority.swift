@@ -6,11 +6,13 @@ import SwiftASN1
 import Synchronization
 import X509
 
-/// The installation's own certificate authority (ECDSA P-256, SHA-256): clients that trust its one certificate trust every host name of this server.
+/// The installation's own certificate authority (ECDSA P-256, SHA-256): clients that trust its one certificate trust
+/// every host name of this server.
 ///
-/// Leaf certificates are made when a host name is first asked for and kept in memory only. All certificates follow the profile of RFC 5280 §4.2 as
-/// the strictest clients read it (OpenSSL's `-x509_strict`, Python's `VERIFY_X509_STRICT`): critical basic constraints and key usage on the
-/// authority, subject and authority key identifiers, the host name as a subject alternative name.
+/// Leaf certificates are made when a host name is first asked for and kept in memory only. All certificates follow
+/// the profile of RFC 5280 §4.2 as the strictest clients read it (OpenSSL's `-x509_strict`, Python's
+/// `VERIFY_X509_STRICT`): critical basic constraints and key usage on the authority, subject and authority key
+/// identifiers, the host name as a subject alternative name.
 public final class CertificateAuthority: Sendable {
     public enum Failure: Error, Sendable, Equatable {
         /// The key is no PKCS #8 P-256 key, or the certificate is not PEM or DER of an X.509 certificate.
@@ -64,8 +66,11 @@ public final class CertificateAuthority: Sendable {
         return try CertificateAuthority(certificate: certificate, key: key, clock: clock, randomness: randomness)
     }
 
-    /// The authority of an earlier start. Throws `Failure` when key and certificate do not read or do not belong together.
-    public convenience init(privateKeyDER: SecretBytes, certificatePEM: String, clock: any WallClock, randomness: any Randomness) throws {
+    /// The authority of an earlier start. Throws `Failure` when key and certificate do not read or do not belong
+    /// together.
+    public convenience init(
+        privateKeyDER: SecretBytes, certificatePEM: String, clock: any WallClock, randomness: any Randomness
+    ) throws {
         guard let key = try? privateKeyDER.withUnsafeBytes({ try P256.Signing.PrivateKey(derRepresentation: $0) }),
             let certificate = try? Certificate(pemEncoded: certificatePEM)
         else { throw Failure.unreadable }
@@ -75,7 +80,9 @@ public final class CertificateAuthority: Sendable {
         try self.init(certificate: certificate, key: key, clock: clock, randomness: randomness)
     }
 
-    private init(certificate: Certificate, key: P256.Signing.PrivateKey, clock: any WallClock, randomness: any Randomness) throws {
+    private init(
+        certificate: Certificate, key: P256.Signing.PrivateKey, clock: any WallClock, randomness: any Randomness
+    ) throws {
         self.certificate = certificate
         self.key = key
         self.clock = clock
@@ -107,12 +114,15 @@ public final class CertificateAuthority: Sendable {
     }
 
     /// A leaf's certificate and PKCS #8 key in DER, made anew.
-    func issue(host: String, now: Timestamp) throws -> (certificateDER: [UInt8], key: P256.Signing.PrivateKey, renewAt: Timestamp) {
+    func issue(host: String, now: Timestamp) throws -> (
+        certificateDER: [UInt8], key: P256.Signing.PrivateKey, renewAt: Timestamp
+    ) {
         let leafKey = Self.newKey(randomness)
         let publicKey = Certificate.PublicKey(leafKey.publicKey)
         let start = now.adding(seconds: -Self.backdatedSeconds)
         // A leaf that outlives its authority would be refused at the end.
-        let end = Swift.min(start.adding(seconds: Int64(Self.leafValidityDays) * 86_400).date, certificate.notValidAfter)
+        let end = Swift.min(
+            start.adding(seconds: Int64(Self.leafValidityDays) * 86_400).date, certificate.notValidAfter)
         // A common name holds 64 characters (RFC 5280, ub-common-name); clients read the alternative name.
         let subject = try DistinguishedName {
             OrganizationName("Coffer")
@@ -120,7 +130,8 @@ public final class CertificateAuthority: Sendable {
         }
         let authorityIdentifier = SubjectKeyIdentifier(hash: certificate.publicKey).keyIdentifier
         let leaf = try Certificate(
-            version: .v3, serialNumber: Self.newSerialNumber(randomness), publicKey: publicKey, notValidBefore: start.date, notValidAfter: end,
+            version: .v3, serialNumber: Self.newSerialNumber(randomness), publicKey: publicKey,
+            notValidBefore: start.date, notValidAfter: end,
             issuer: certificate.subject, subject: subject, signatureAlgorithm: .ecdsaWithSHA256,
             extensions: try Certificate.Extensions {
                 Critical(BasicConstraints.notCertificateAuthority)
@@ -133,7 +144,9 @@ public final class CertificateAuthority: Sendable {
             issuerPrivateKey: Certificate.PrivateKey(key))
         var serializer = DER.Serializer()
         try serializer.serialize(leaf)
-        return (serializer.serializedBytes, leafKey, start.adding(seconds: Int64(Self.leafValidityDays) * 86_400 * 2 / 3))
+        return (
+            serializer.serializedBytes, leafKey, start.adding(seconds: Int64(Self.leafValidityDays) * 86_400 * 2 / 3)
+        )
     }
 
     private func makeLeaf(host: String, now: Timestamp) throws -> Leaf {
@@ -149,7 +162,9 @@ public final class CertificateAuthority: Sendable {
         // 32 random bytes are outside the group's order once in 2^32 (FIPS 186-5 §A.2.2, testing candidates).
         while true {
             let candidate = randomness.secret(32)
-            if let key = try? candidate.withUnsafeBytes({ try P256.Signing.PrivateKey(rawRepresentation: $0) }) { return key }
+            if let key = try? candidate.withUnsafeBytes({ try P256.Signing.PrivateKey(rawRepresentation: $0) }) {
+                return key
+            }
         }
     }
 

@@ -4,7 +4,8 @@ import NIOCore
 import NIOHTTP1
 
 extension Connection {
-    /// Bodies up to this size leave in one buffer with their head: one system call, one TLS record. Larger ones are not copied. Bytes.
+    /// Bodies up to this size leave in one buffer with their head: one system call, one TLS record. Larger ones are
+    /// not copied. Bytes.
     private static let coalescedBytes = 32 * 1_024
     /// A streaming service gives the other tasks of its loop a turn after so many bytes without a wait.
     private static let bytesPerTurn = 1_024 * 1_024
@@ -50,7 +51,11 @@ extension Connection {
         let framing: Framing
         switch response.body {
         case .empty: framing = .length(0)
-        case .omitted(let length): framing = .length(length)
+        case .omitted(let length):
+            // To anything but HEAD (or with 304) it would announce bytes that never come, and the client would wait
+            // for them.
+            guard length == 0 || !Self.mayHaveBody(response.status, exchange) else { return sendInvalid(exchange) }
+            framing = .length(length)
         case .bytes(let bytes):
             framing = .length(bytes.readableBytes)
             if bytes.readableBytes > 0, Self.mayHaveBody(response.status, exchange) { body = bytes }
@@ -77,29 +82,36 @@ extension Connection {
         exchange.method != .HEAD && status.mayHaveResponseBody
     }
 
-    private func writeHead(_ response: Response, _ framing: Framing, _ exchange: Exchange, into buffer: inout ByteBuffer) -> Bool {
+    private func writeHead(
+        _ response: Response, _ framing: Framing, _ exchange: Exchange, into buffer: inout ByteBuffer
+    ) -> Bool {
         let framing = response.status.code == 204 || response.status.code == 304 ? Framing.none : framing
         if framing == .untilClose || loopState.isDraining { exchange.keepsAlive = false }
         if exchange.intake.expectsContinue {
-            // The client was never told to send its body. It may wait, or send it after all: nobody can tell what the next bytes are.
+            // The client was never told to send its body. It may wait, or send it after all: nobody can tell what the
+            // next bytes are.
             exchange.keepsAlive = false
-        } else if let outstanding = exchange.intake.outstandingBytes, outstanding > shared.configuration.limits.drainedBytes {
+        } else if let outstanding = exchange.intake.outstandingBytes,
+            outstanding > shared.configuration.limits.drainedBytes
+        {
             exchange.keepsAlive = false
         }
         let option: ResponseHead.ConnectionOption =
             !exchange.keepsAlive ? .close : exchange.isOldVersion ? .keepAlive : .unsaid
         let head = ResponseHead(
-            status: response.status, headers: response.headers, framing: framing, connection: option, date: loopState.currentDate())
+            status: response.status, headers: response.headers, framing: framing, connection: option,
+            date: loopState.currentDate())
         guard head.write(into: &buffer) else { return false }
         exchange.status = Int(response.status.code)
         exchange.framing = framing
         return true
     }
 
-    /// A service made a header that must not leave.
+    /// A service made a response that must not leave.
     private func sendInvalid(_ exchange: Exchange) {
         shared.configuration.logger.error(
-            "a response has a header that cannot be sent", metadata: ["request": .string(exchange.id), "endpoint": .string(exchange.endpoint?.kind ?? "none")])
+            "a response cannot be sent: a malformed header, or a length without a body",
+            metadata: ["request": .string(exchange.id), "endpoint": .string(exchange.endpoint?.kind ?? "none")])
         send(Refusal.invalidResponse.response(requestID: exchange.id), exchange)
     }
 
@@ -124,10 +136,14 @@ extension Connection {
     }
 
     fileprivate func write(_ serial: UInt64, _ bytes: ByteBuffer) throws -> WriteOutcome {
-        guard let exchange = current(serial), let context, exchange.status != nil else { throw EdgeError.clientWentAway }
+        guard let exchange = current(serial), let context, exchange.status != nil else {
+            throw EdgeError.clientWentAway
+        }
         let count = bytes.readableBytes
         guard count > 0 else { return .go }
-        if case .length(let length) = exchange.framing, exchange.sentBytes + count > length { throw ResponseLengthMismatch() }
+        if case .length(let length) = exchange.framing, exchange.sentBytes + count > length {
+            throw ResponseLengthMismatch()
+        }
         let turnsBefore = exchange.sentBytes / Self.bytesPerTurn
         exchange.sentBytes += count
         var buffer = exchange.heldHead ?? context.channel.allocator.buffer(capacity: 16)
@@ -159,7 +175,9 @@ extension Connection {
     fileprivate enum WriteOutcome { case go, giveTurn, wait }
 
     fileprivate func waitForRoom(_ serial: UInt64, _ continuation: CheckedContinuation<Void, any Error>) {
-        guard let exchange = current(serial), let context else { return continuation.resume(throwing: EdgeError.clientWentAway) }
+        guard let exchange = current(serial), let context else {
+            return continuation.resume(throwing: EdgeError.clientWentAway)
+        }
         guard !context.channel.isWritable else { return continuation.resume() }
         precondition(exchange.writeWaiter == nil, "one writer at a time writes a response")
         exchange.writeWaiter = continuation
@@ -193,7 +211,8 @@ extension Connection {
         guard let exchange = current(serial), let context else { return }
         if !(error is EdgeError), !(error is CancellationError) {
             shared.configuration.logger.error(
-                "a response broke off", metadata: ["request": .string(exchange.id), "error": .string(String(describing: type(of: error)))])
+                "a response broke off",
+                metadata: ["request": .string(exchange.id), "error": .string(String(describing: type(of: error)))])
         }
         if exchange.heldHead != nil, !(error is EdgeError) {
             // Nothing has left yet: the client can be told.
@@ -207,7 +226,8 @@ extension Connection {
     /// A reset instead of an orderly end, below TLS: otherwise a body that ends with the connection would look whole.
     private func abort(_ context: ChannelHandlerContext) {
         if let socket = context.channel as? any SocketOptionProvider {
-            // `close` with no time to linger sends a reset. Both calls are on the loop: the option is set when the close comes.
+            // `close` with no time to linger sends a reset. Both calls are on the loop: the option is set when the
+            // close comes.
             socket.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in }
         }
         closeBelowTLS()

@@ -4,12 +4,15 @@ import NIOCore
 import NIOHTTP1
 import NIOSSL
 
-/// One HTTP/1.1 connection: hands request after request to the services and writes their responses, one at a time and in order.
+/// One HTTP/1.1 connection: hands request after request to the services and writes their responses, one at a time and
+/// in order.
 ///
-/// It reads from the socket only what somebody wants: the next request head when none is running, or the body bytes a service pulls. So a slow
-/// service slows its client down, and a pipelining client waits in the kernel's buffer. The end of the connection is noticed all the same.
+/// It reads from the socket only what somebody wants: the next request head when none is running, or the body bytes a
+/// service pulls. So a slow service slows its client down, and a pipelining client waits in the kernel's buffer. The
+/// end of the connection is noticed all the same.
 final class Connection: ChannelDuplexHandler, @unchecked Sendable {
-    // @unchecked: every mutable member is read and written on `loop`'s thread only; what other threads call goes through `onLoop`.
+    // @unchecked: every mutable member is read and written on `loop`'s thread only; what other threads call goes
+    // through `onLoop`.
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
@@ -104,7 +107,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         if let exchange { exchange.keepsAlive = false } else if discard == nil { closeAfterFlush() }
     }
 
-    /// Closes without waiting for the peer's half of the TLS closure: an idle client would let it wait for its time-out.
+    /// Closes without waiting for the peer's half of the TLS closure: an idle client would let it wait for its
+    /// time-out.
     func close() {
         isClosing = true
         guard let context else { return }
@@ -122,7 +126,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
     }
 
     private func tlsContext(_ context: ChannelHandlerContext) -> ChannelHandlerContext? {
-        transport.scheme == .https ? try? context.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self) : nil
+        transport.scheme == .https
+            ? try? context.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self) : nil
     }
 
     // MARK: - Reading
@@ -210,14 +215,18 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         serial += 1
         let admitted = admission.admit(head)
         let accepted = try? admitted.get()
-        let limit = accepted.map { shared.configuration.maximumBodyBytes($0.endpoint) } ?? shared.configuration.limits.drainedBytes
+        let limit =
+            accepted.map { shared.configuration.maximumBodyBytes($0.endpoint) }
+            ?? shared.configuration.limits.drainedBytes
         let framing = IncomingFraming(head)
         let exchange = Exchange(
             serial: serial, id: loopState.nextRequestID(), head: head, endpoint: accepted?.endpoint,
-            intake: BodyIntake(declaredLength: framing.length, limitBytes: limit, expectsContinue: framing.expectsContinue),
+            intake: BodyIntake(
+                declaredLength: framing.length, limitBytes: limit, expectsContinue: framing.expectsContinue),
             startedAt: shared.configuration.onRequestFinished == nil ? nil : .now())
         self.exchange = exchange
-        // The decoder stops after a request that asks for an upgrade; none is offered, so this is the connection's last request.
+        // The decoder stops after a request that asks for an upgrade; none is offered, so this is the connection's
+        // last request.
         if framing.asksForUpgrade || loopState.isDraining { exchange.keepsAlive = false }
         if isOverLimit { return refuse(.tooManyConnections, exchange) }
         if let problem = framing.problem { return refuse(problem, exchange) }
@@ -225,10 +234,13 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         case .failure(let refusal): refuse(refusal, exchange)
         case .success(let accepted):
             if let length = framing.length, length > limit { return refuse(.bodyTooLarge(limitBytes: limit), exchange) }
-            guard let service = shared.service(accepted.endpoint) else { return refuse(.noService(accepted.endpoint), exchange) }
+            guard let service = shared.service(accepted.endpoint) else {
+                return refuse(.noService(accepted.endpoint), exchange)
+            }
             serve(
                 Request(
-                    id: exchange.id, method: head.method, rawPath: accepted.rawPath, rawQuery: accepted.rawQuery, headers: head.headers,
+                    id: exchange.id, method: head.method, rawPath: accepted.rawPath, rawQuery: accepted.rawQuery,
+                    headers: head.headers,
                     endpoint: accepted.endpoint, names: accepted.names, transport: transport, body: body(of: exchange)),
                 by: service, exchange)
         }
@@ -247,7 +259,9 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
     }
 
     private func refuse(_ refusal: Refusal, _ exchange: Exchange) {
-        if refusal.status == .badRequest || refusal.retryAfterSeconds != nil || exchange.method == .CONNECT { exchange.keepsAlive = false }
+        if refusal.status == .badRequest || refusal.retryAfterSeconds != nil || exchange.method == .CONNECT {
+            exchange.keepsAlive = false
+        }
         send(refusal.response(requestID: exchange.id), exchange)
     }
 
@@ -326,7 +340,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         }
         guard exchange.framing != .untilClose else { return closeAfterFlush() }
         let limits = shared.configuration.limits
-        discard = Discard(limit: exchange.keepsAlive ? limits.drainedBytes : limits.lingerBytes, thenKeepAlive: exchange.keepsAlive)
+        discard = Discard(
+            limit: exchange.keepsAlive ? limits.drainedBytes : limits.lingerBytes, thenKeepAlive: exchange.keepsAlive)
         set(.linger, limits.lingerTimeout)
         readIfWanted()
     }
@@ -339,7 +354,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         lastWrite.assumeIsolated().whenComplete { [self] _ in close() }
     }
 
-    /// Writes the last bytes of a response. A promise costs an allocation; small responses of living connections go without.
+    /// Writes the last bytes of a response. A promise costs an allocation; small responses of living connections go
+    /// without.
     func writeLast(_ buffer: ByteBuffer, _ exchange: Exchange, _ context: ChannelHandlerContext) {
         if exchange.keepsAlive, buffer.readableBytes < 64 * 1_024, context.channel.isWritable {
             context.writeAndFlush(wrapOutboundOut(buffer), promise: nil)
@@ -358,7 +374,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
 
     /// Starts the next pipelined request, once the client has taken the responses before it.
     private func startPending(_ context: ChannelHandlerContext) {
-        // A request that is answered on the spot comes back here: the loop below goes on with the next one, however many there are, not the stack.
+        // A request that is answered on the spot comes back here: the loop below goes on with the next one, however
+        // many there are, not the stack.
         guard !isStartingPending else { return }
         isStartingPending = true
         defer { isStartingPending = false }
@@ -394,7 +411,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         report(
             FinishedRequest(
                 id: exchange.id, method: exchange.method, endpoint: exchange.endpoint, status: exchange.status ?? 499,
-                duration: .now() - startedAt, requestBytes: exchange.intake.receivedBytes, responseBytes: exchange.sentBytes))
+                duration: .now() - startedAt, requestBytes: exchange.intake.receivedBytes,
+                responseBytes: exchange.sentBytes))
     }
 
     // MARK: - Errors and time
@@ -417,7 +435,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         } else if discard != nil {
             close()
         } else {
-            let refusal: Refusal = if case HTTPParserError.headerOverflow = error { .headersTooLarge } else { .malformed }
+            let refusal: Refusal =
+                if case HTTPParserError.headerOverflow = error { .headersTooLarge } else { .malformed }
             refuseAndClose(refusal)
         }
     }
@@ -431,7 +450,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         guard case .bytes(let body) = response.body else { return close() }
         var buffer = context.channel.allocator.buffer(capacity: 512)
         let head = ResponseHead(
-            status: response.status, headers: response.headers, framing: .length(body.readableBytes), connection: .close,
+            status: response.status, headers: response.headers, framing: .length(body.readableBytes),
+            connection: .close,
             date: loopState.currentDate())
         guard head.write(into: &buffer) else { return close() }
         buffer.writeImmutableBuffer(body)
@@ -491,7 +511,11 @@ struct IncomingFraming {
             case 17 where name.lowercased() == "transfer-encoding":
                 if value.lowercased() == "chunked" { length = nil } else { problem = .unsupportedCoding }
             case 6 where name.lowercased() == "expect":
-                if value.lowercased() == "100-continue" { expectsContinue = head.version.minor > 0 } else { problem = .unsupportedExpectation }
+                if value.lowercased() == "100-continue" {
+                    expectsContinue = head.version.minor > 0
+                } else {
+                    problem = .unsupportedExpectation
+                }
             case 7 where name.lowercased() == "upgrade": asksForUpgrade = true
             default: break
             }
@@ -500,7 +524,8 @@ struct IncomingFraming {
     }
 }
 
-/// NIO's request decoder, which also tells its connection that bytes have come: a head that arrives slowly shows in nothing else.
+/// NIO's request decoder, which also tells its connection that bytes have come: a head that arrives slowly shows in
+/// nothing else.
 final class RequestDecoder: ByteToMessageDecoder {
     typealias InboundOut = HTTPServerRequestPart
     private let decoder: HTTPRequestDecoder

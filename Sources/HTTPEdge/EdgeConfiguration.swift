@@ -23,10 +23,11 @@ public struct EdgeLimits: Sendable {
     public var writeTimeout: TimeAmount = .seconds(60)
     /// Open connections of all ports together; the next ones are answered 503.
     public var connections = 10_000
-    /// A body its service did not read is read and thrown away up to this many bytes, so that the connection can be used again.
+    /// A body its service did not read is read and thrown away up to this many bytes, so that the connection can be
+    /// used again.
     public var drainedBytes = 256 * 1_024
-    /// Beyond that the connection is closed after the response; so that a client still writing sees the response and not a reset, up to this many
-    /// bytes more are thrown away first, for at most `lingerTimeout`.
+    /// Beyond that the connection is closed after the response; so that a client still writing sees the response and
+    /// not a reset, up to this many bytes more are thrown away first, for at most `lingerTimeout`.
     public var lingerBytes = 64 * 1_024 * 1_024
     public var lingerTimeout: TimeAmount = .seconds(10)
     /// The first line and header fields of a gateway's CONNECT: bytes.
@@ -34,8 +35,9 @@ public struct EdgeLimits: Sendable {
 
     public init() {}
 
-    /// The largest request body an endpoint takes unless the configuration says otherwise: bytes. Storage: the 5,000 MiB of Put Blob (Azure
-    /// Storage, "Scalability and performance targets for Blob storage"); sites: the 210 MB of the Functions host; scm: a package of 2 GiB.
+    /// The largest request body an endpoint takes unless the configuration says otherwise: bytes. Storage: the 5,000
+    /// MiB of Put Blob (Azure Storage, "Scalability and performance targets for Blob storage"); sites: the 210 MB of
+    /// the Functions host; scm: a package of 2 GiB.
     public static func standardBodyBytes(for endpoint: Endpoint) -> Int {
         switch endpoint {
         case .storage: 5_000 * 1_024 * 1_024
@@ -64,14 +66,16 @@ public struct FinishedRequest: Sendable {
 public struct EdgeConfiguration: Sendable {
     /// Where the edge runs a service's code.
     public enum HandlerPlacement: Sendable {
-        /// On the event loop of the connection: no thread switch per request. A service must not block for longer than about a millisecond; work
-        /// that takes longer goes through `awayFromEventLoop`.
+        /// On the event loop of the connection: no thread switch per request. A service must not block for longer
+        /// than about a millisecond; work that takes longer goes through `awayFromEventLoop`.
         case eventLoop
-        /// On Swift's shared thread pool: two thread switches per request, and a slow service does not hold up other connections.
+        /// On Swift's shared thread pool: two thread switches per request, and a slow service does not hold up other
+        /// connections.
         case threadPool
     }
 
-    /// IP addresses to listen on, all with the same ports. An address this machine does not have is left out with a warning, as long as one is left.
+    /// IP addresses to listen on, all with the same ports. An address this machine does not have is left out with a
+    /// warning, as long as one is left.
     public var addresses: [String] = ["127.0.0.1", "::1"]
     /// TCP ports; 0 takes any free one, nil leaves that listener out.
     public var tlsPort: Int? = 0
@@ -79,15 +83,15 @@ public struct EdgeConfiguration: Sendable {
     public var gatewayPort: Int? = 0
     public var names: HostNames
     public var limits = EdgeLimits()
-    /// Where each endpoint's service runs. Storage, the hot path, stays on the event loop; services that make keys, unpack archives or wait for
-    /// workers do not.
+    /// Where each endpoint's service runs. Storage, the hot path, stays on the event loop; services that make keys,
+    /// unpack archives or wait for workers do not.
     public var placement: @Sendable (Endpoint) -> HandlerPlacement = { endpoint in
         if case .storage = endpoint { .eventLoop } else { .threadPool }
     }
     /// The oldest TLS version an endpoint accepts, asked at every handshake.
     public var minimumTLSVersion: @Sendable (Endpoint) -> Transport.TLSVersion = { _ in .v1_2 }
-    /// The largest request body an endpoint takes, in bytes: a larger `Content-Length` is answered 413, a larger chunked body ends in
-    /// `EdgeError.bodyTooLarge`.
+    /// The largest request body an endpoint takes, in bytes: a larger `Content-Length` is answered 413, a larger
+    /// chunked body ends in `EdgeError.bodyTooLarge`.
     public var maximumBodyBytes: @Sendable (Endpoint) -> Int = { EdgeLimits.standardBodyBytes(for: $0) }
     /// Called on an event loop after each response; it must be quick. nil costs nothing.
     public var onRequestFinished: (@Sendable (FinishedRequest) -> Void)?

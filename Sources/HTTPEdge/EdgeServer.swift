@@ -25,8 +25,9 @@ public final class EdgeServer: Sendable {
 
     /// Opens the listeners; when it returns they accept connections.
     ///
-    /// `group` is NIO's shared one, with a thread per core, unless given. `service` names the service of an endpoint, or nil for one this server does not have (501). It is asked for every request, on an event loop.
-    /// Throws `IOError` or `SocketAddressError` when a port cannot be opened.
+    /// `group` is NIO's shared one, with a thread per core, unless given. `service` names the service of an endpoint,
+    /// or nil for one this server does not have (501). It is asked for every request, on an event loop. Throws
+    /// `IOError` or `SocketAddressError` when a port cannot be opened.
     public static func start(
         _ configuration: EdgeConfiguration, authority: CertificateAuthority,
         group: (any EventLoopGroup)? = nil,
@@ -37,7 +38,10 @@ public final class EdgeServer: Sendable {
         var listeners: [any Channel] = []
         do {
             var ports = EdgePorts()
-            for (door, port) in [(Door.tls, configuration.tlsPort), (.plain, configuration.plainPort), (.gateway, configuration.gatewayPort)] {
+            for (door, port) in [
+                (Door.tls, configuration.tlsPort), (.plain, configuration.plainPort),
+                (.gateway, configuration.gatewayPort),
+            ] {
                 guard let port else { continue }
                 let opened = try await open(door, port: port, attempts: 8, shared: shared, group: group)
                 listeners += opened.channels
@@ -51,8 +55,8 @@ public final class EdgeServer: Sendable {
         return EdgeServer(shared: shared, listeners: listeners)
     }
 
-    /// Stops accepting, lets running requests finish for at most `gracefully`, then breaks off what is left. Idle connections are closed at once.
-    /// Returns whether every request could finish.
+    /// Stops accepting, lets running requests finish for at most `gracefully`, then breaks off what is left. Idle
+    /// connections are closed at once. Returns whether every request could finish.
     @discardableResult
     public func shutdown(gracefully within: TimeAmount) async -> Bool {
         for listener in listeners { try? await listener.close() }
@@ -71,7 +75,8 @@ public final class EdgeServer: Sendable {
         var lastError: (any Error)?
         for address in shared.configuration.addresses {
             do {
-                let channel = try await bootstrap(door, shared: shared, group: group).bind(host: address, port: port).get()
+                let channel = try await bootstrap(door, shared: shared, group: group).bind(host: address, port: port)
+                    .get()
                 channels.append(channel)
                 // The first address chooses a free port; the others take the same.
                 if port == 0 { port = channel.localAddress?.port ?? 0 }
@@ -79,7 +84,8 @@ public final class EdgeServer: Sendable {
                 lastError = error
                 let code = (error as? IOError)?.errnoCode
                 if code == EADDRNOTAVAIL || code == EAFNOSUPPORT {
-                    shared.configuration.logger.warning("this machine lacks an address", metadata: ["address": .string(address)])
+                    shared.configuration.logger.warning(
+                        "this machine lacks an address", metadata: ["address": .string(address)])
                     continue
                 }
                 for channel in channels { try? await channel.close() }
@@ -99,7 +105,10 @@ public final class EdgeServer: Sendable {
             .serverChannelOption(.maxMessagesPerRead, value: 64)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             // Large reads halve the cost of large uploads; the allocator comes down again for small requests.
-            .childChannelOption(.recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 1_024, initial: 4_096, maximum: 256 * 1_024))
+            .childChannelOption(
+                .recvAllocator,
+                value: AdaptiveRecvByteBufferAllocator(minimum: 1_024, initial: 4_096, maximum: 256 * 1_024)
+            )
             .childChannelOption(.maxMessagesPerRead, value: 1)
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 128 * 1_024, high: 512 * 1_024))
             .childChannelInitializer { channel in
@@ -158,7 +167,8 @@ final class EdgeShared: Sendable {
         serverNames = ServerNames(authority: authority, configuration: configuration)
         var states: [ObjectIdentifier: LoopState] = [:]
         for loop in group.makeIterator() {
-            states[ObjectIdentifier(loop)] = LoopState(loop: loop, clock: configuration.clock, randomness: configuration.randomness)
+            states[ObjectIdentifier(loop)] = LoopState(
+                loop: loop, clock: configuration.clock, randomness: configuration.randomness)
         }
         loopStates = states
         anyLoop = group.any()
@@ -190,7 +200,8 @@ final class EdgeShared: Sendable {
         case .tls: try pipelines.addTLS(to: channel, loopState, isOverLimit: isOverLimit)
         case .plain: try pipelines.addRequests(to: channel, loopState, entrance: .plain, isOverLimit: isOverLimit)
         case .gateway:
-            try channel.pipeline.syncOperations.addHandler(HandshakeTimer(timeout: configuration.limits.handshakeTimeout))
+            try channel.pipeline.syncOperations.addHandler(
+                HandshakeTimer(timeout: configuration.limits.handshakeTimeout))
             try channel.pipeline.syncOperations.addHandler(
                 GatewayHandler(pipelines: pipelines, loopState: loopState, isOverLimit: isOverLimit))
         }

@@ -2,8 +2,8 @@ import NIOCore
 
 /// Runs Swift tasks on one event loop, so that a request is served on the thread that reads and writes its connection.
 ///
-/// A job enqueued from the loop waits in a queue of its own until the code that enqueued it has returned (it may hold a lock or be in the middle of
-/// a change), and costs no hop; one from elsewhere is handed to the loop.
+/// A job enqueued from the loop waits in a queue of its own until the code that enqueued it has returned (it may hold
+/// a lock or be in the middle of a change), and costs no hop; one from elsewhere is handed to the loop.
 final class EventLoopTaskExecutor: TaskExecutor, @unchecked Sendable {
     // @unchecked: `ready`, `isDraining` and `isScheduled` are read and written on `loop`'s thread only.
     let loop: any EventLoop
@@ -48,8 +48,10 @@ final class EventLoopTaskExecutor: TaskExecutor, @unchecked Sendable {
     }
 }
 
-/// Runs `work` on Swift's shared thread pool, also when the caller runs on an event loop: for work that takes longer than about a millisecond.
-/// Costs two thread switches, about 50 microseconds.
-public func awayFromEventLoop<Result: Sendable>(_ work: @concurrent @Sendable () async throws -> Result) async rethrows -> Result {
+/// Runs `work` on Swift's shared thread pool, also when the caller runs on an event loop: for work that takes longer
+/// than about a millisecond. Costs two thread switches, about 50 microseconds.
+public func awayFromEventLoop<Result: Sendable>(_ work: @concurrent @Sendable () async throws -> Result) async rethrows
+    -> Result
+{
     try await withTaskExecutorPreference(globalConcurrentExecutor, operation: work)
 }

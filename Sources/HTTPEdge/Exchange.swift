@@ -24,7 +24,10 @@ final class Exchange {
     /// The service's `write`, waiting for the client to take what it has.
     var writeWaiter: CheckedContinuation<Void, any Error>?
 
-    init(serial: UInt64, id: String, head: HTTPRequestHead, endpoint: Endpoint?, intake: BodyIntake, startedAt: NIODeadline?) {
+    init(
+        serial: UInt64, id: String, head: HTTPRequestHead, endpoint: Endpoint?, intake: BodyIntake,
+        startedAt: NIODeadline?
+    ) {
         self.serial = serial
         self.id = id
         method = head.method

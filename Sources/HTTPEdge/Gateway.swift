@@ -1,8 +1,9 @@
 import CofferCore
 import NIOCore
 
-/// The first request of a connection to the gateway port, read by hand: a CONNECT for one of this server's own names turns the same channel into the
-/// pipeline it asked for, so that no byte takes a detour through a second socket; anything else becomes a plain http connection.
+/// The first request of a connection to the gateway port, read by hand: a CONNECT for one of this server's own names
+/// turns the same channel into the pipeline it asked for, so that no byte takes a detour through a second socket;
+/// anything else becomes a plain http connection.
 final class GatewayHandler: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = ByteBuffer
@@ -69,7 +70,9 @@ final class GatewayHandler: ChannelInboundHandler, RemovableChannelHandler {
         do { try addHandlers() } catch { return context.close(promise: nil) }
         let operations = context.pipeline.syncOperations
         // The first one is the gateway's own; TLS has added another.
-        if let timer = try? operations.context(handlerType: HandshakeTimer.self) { operations.removeHandler(context: timer, promise: nil) }
+        if let timer = try? operations.context(handlerType: HandshakeTimer.self) {
+            operations.removeHandler(context: timer, promise: nil)
+        }
         if let rest = received, rest.readableBytes > 0 {
             received = nil
             context.fireChannelRead(wrapInboundOut(rest))
@@ -84,7 +87,8 @@ final class GatewayHandler: ChannelInboundHandler, RemovableChannelHandler {
     }
 }
 
-/// `CONNECT host:port HTTP/1.0` or `1.1` (RFC 9110 §9.3.6) with header fields that are not looked at: Python sends 1.0 without a Host, curl 1.1 with.
+/// `CONNECT host:port HTTP/1.0` or `1.1` (RFC 9110 §9.3.6) with header fields that are not looked at: Python sends
+/// 1.0 without a Host, curl 1.1 with.
 struct ConnectRequest: Equatable {
     enum Parse: Equatable {
         /// More bytes are needed.
@@ -103,10 +107,14 @@ struct ConnectRequest: Equatable {
         let bytes = buffer.readableBytesView
         let method = "CONNECT ".utf8
         guard bytes.starts(with: method.prefix(bytes.count)) else { return .otherMethod }
-        guard let end = endOfHead(bytes, maximumBytes: maximumBytes) else { return bytes.count >= maximumBytes ? .tooLarge : .incomplete }
+        guard let end = endOfHead(bytes, maximumBytes: maximumBytes) else {
+            return bytes.count >= maximumBytes ? .tooLarge : .incomplete
+        }
         guard let lineEnd = bytes.firstIndex(of: 0x0d) else { return .malformed }
-        let parts = String(decoding: bytes[..<lineEnd], as: UTF8.self).split(separator: " ", omittingEmptySubsequences: false)
-        guard parts.count == 3, parts[2] == "HTTP/1.1" || parts[2] == "HTTP/1.0", let authority = Authority(parts[1]), let port = authority.port
+        let parts = String(decoding: bytes[..<lineEnd], as: UTF8.self).split(
+            separator: " ", omittingEmptySubsequences: false)
+        guard parts.count == 3, parts[2] == "HTTP/1.1" || parts[2] == "HTTP/1.0", let authority = Authority(parts[1]),
+            let port = authority.port
         else { return .malformed }
         return .connect(ConnectRequest(host: authority.host, port: port), headBytes: end)
     }

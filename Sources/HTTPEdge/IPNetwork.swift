@@ -47,18 +47,21 @@ public struct IPAddress: Sendable, Hashable, Comparable, CustomStringConvertible
         let width = family == .v4 ? 4 : 16
         let octets = (0..<width).map { UInt8(truncatingIfNeeded: value >> UInt128(8 * (width - 1 - $0))) }
         var text = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
-        guard inet_ntop(family == .v4 ? AF_INET : AF_INET6, octets, &text, socklen_t(text.count)) != nil else { return "" }
+        guard inet_ntop(family == .v4 ? AF_INET : AF_INET6, octets, &text, socklen_t(text.count)) != nil else {
+            return ""
+        }
         return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 }
 
-/// A set of addresses as firewall rules name it: one address, a CIDR block (RFC 4632 §3.1, RFC 4291 §2.3), or a range `a-b`, both ends included.
+/// A set of addresses as firewall rules name it: one address, a CIDR block (RFC 4632 §3.1, RFC 4291 §2.3), or a range
+/// `a-b`, both ends included.
 public struct IPNetwork: Sendable, Hashable, CustomStringConvertible {
     public let first: IPAddress
     public let last: IPAddress
 
-    /// Spaces around a range's hyphen are allowed. A CIDR block's host bits may be set; they count as zero, as in Azure's rules. nil for anything
-    /// else: a mixed or reversed range, a prefix length out of bounds.
+    /// Spaces around a range's hyphen are allowed. A CIDR block's host bits may be set; they count as zero, as in
+    /// Azure's rules. nil for anything else: a mixed or reversed range, a prefix length out of bounds.
     public init?(_ text: some StringProtocol) {
         if let slash = text.firstIndex(of: "/") {
             let digits = text[text.index(after: slash)...]
@@ -66,7 +69,8 @@ public struct IPNetwork: Sendable, Hashable, CustomStringConvertible {
             guard let address = IPAddress(head), (1...3).contains(digits.utf8.count),
                 digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let prefix = Int(digits)
             else { return nil }
-            // An IPv4 address in IPv6 clothes would have to have its prefix translated as well: ask for the plain spelling.
+            // An IPv4 address in IPv6 clothes would have to have its prefix translated as well: ask for the plain
+            // spelling.
             guard address.family == .v6 || !head.contains(":") else { return nil }
             let width = address.family == .v4 ? 32 : 128
             guard prefix <= width else { return nil }
@@ -77,7 +81,8 @@ public struct IPNetwork: Sendable, Hashable, CustomStringConvertible {
             func trimmed(_ part: some StringProtocol) -> String {
                 String(String(part.drop { $0 == " " }.reversed()).drop { $0 == " " }.reversed())
             }
-            guard let low = IPAddress(trimmed(text[..<hyphen])), let high = IPAddress(trimmed(text[text.index(after: hyphen)...])),
+            guard let low = IPAddress(trimmed(text[..<hyphen])),
+                let high = IPAddress(trimmed(text[text.index(after: hyphen)...])),
                 low.family == high.family, low <= high
             else { return nil }
             first = low
@@ -89,7 +94,9 @@ public struct IPNetwork: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    public func contains(_ address: IPAddress) -> Bool { address.family == first.family && first <= address && address <= last }
+    public func contains(_ address: IPAddress) -> Bool {
+        address.family == first.family && first <= address && address <= last
+    }
     /// Unreadable means no.
     public func contains(_ address: some StringProtocol) -> Bool { IPAddress(address).map(contains) ?? false }
 

@@ -55,8 +55,9 @@ final class LoopState: @unchecked Sendable {
     }
 }
 
-/// Version 4 UUIDs (RFC 9562 §5.4) that name requests. They are unlikely to meet, not unguessable: xoshiro256** (Blackman, Vigna) over a random
-/// seed, because a system call for each would cost more than the rest of a small request's bookkeeping.
+/// Version 4 UUIDs (RFC 9562 §5.4) that name requests. They are unlikely to meet, not unguessable: xoshiro256**
+/// (Blackman, Vigna) over a random seed, because a system call for each would cost more than the rest of a small
+/// request's bookkeeping.
 struct RequestIdentifiers {
     private var state: (UInt64, UInt64, UInt64, UInt64)
 

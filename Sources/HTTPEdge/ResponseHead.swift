@@ -21,8 +21,9 @@ struct ResponseHead {
     let connection: ConnectionOption
     let date: String
 
-    /// Appends the head, empty line included. Returns false, having appended nothing, when a header would break the message: a name that is no
-    /// token or a value with a control character (RFC 9110 §5.5) could end the head early and forge a second response.
+    /// Appends the head, empty line included. Returns false, having appended nothing, when a header would break the
+    /// message: a name that is no token or a value with a control character (RFC 9110 §5.5) could end the head early
+    /// and forge a second response.
     func write(into buffer: inout ByteBuffer) -> Bool {
         let start = buffer.writerIndex
         buffer.writeStaticString("HTTP/1.1 ")
@@ -109,7 +110,9 @@ extension ByteBuffer {
             let offset = start - readerIndex
             return bytes[offset..<offset + count].allSatisfy { byte in
                 switch byte {
-                case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2d, 0x5f, 0x21, 0x23...0x27, 0x2a, 0x2b, 0x2e, 0x5e, 0x60, 0x7c, 0x7e: true
+                case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2d, 0x5f, 0x21, 0x23...0x27, 0x2a, 0x2b, 0x2e, 0x5e, 0x60,
+                    0x7c, 0x7e:
+                    true
                 default: false
                 }
             }

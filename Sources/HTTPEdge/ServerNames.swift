@@ -5,7 +5,8 @@ import NIOSSL
 import NIOTLS
 import Synchronization
 
-/// The TLS contexts by host name. A context is kept as long as its leaf certificate, so that clients can resume their sessions.
+/// The TLS contexts by host name. A context is kept as long as its leaf certificate, so that clients can resume their
+/// sessions.
 final class ServerNames: Sendable {
     struct Identity: Sendable {
         let context: NIOSSLContext
@@ -64,14 +65,17 @@ struct Pipelines: Sendable {
         try operations.addHandler(HandshakeTimer(timeout: shared.configuration.limits.handshakeTimeout))
         let names = SNIHandler { result in
             do {
-                guard case .hostname(let name) = result, let identity = try shared.serverNames.identity(forServerName: name) else {
+                guard case .hostname(let name) = result,
+                    let identity = try shared.serverNames.identity(forServerName: name)
+                else {
                     refuseServerName(channel)
                     return channel.eventLoop.makeSucceededVoidFuture()
                 }
                 let tls = NIOSSLServerHandler(context: identity.context)
                 try operations.addHandler(tls)
                 try operations.addHandler(
-                    RequestsAfterHandshake(pipelines: self, loopState: loopState, identity: identity, tls: tls, isOverLimit: isOverLimit))
+                    RequestsAfterHandshake(
+                        pipelines: self, loopState: loopState, identity: identity, tls: tls, isOverLimit: isOverLimit))
                 return channel.eventLoop.makeSucceededVoidFuture()
             } catch {
                 shared.configuration.logger.error("no certificate for a host name", metadata: ["error": "\(error)"])
@@ -90,7 +94,8 @@ struct Pipelines: Sendable {
     }
 
     func addRequests(to channel: any Channel, _ loopState: LoopState, entrance: Entrance, isOverLimit: Bool) throws {
-        let connection = Connection(channel: channel, loopState: loopState, shared: shared, entrance: entrance, isOverLimit: isOverLimit)
+        let connection = Connection(
+            channel: channel, loopState: loopState, shared: shared, entrance: entrance, isOverLimit: isOverLimit)
         let decoder = RequestDecoder(limits: shared.configuration.limits, connection: connection)
         let operations = channel.pipeline.syncOperations
         try operations.addHandler(ByteToMessageHandler(decoder))
@@ -127,7 +132,8 @@ private final class ClientHelloDecoder: ByteToMessageDecoder {
     }
 }
 
-/// Closes a connection that does not finish its handshake in time. It stands before everything else and goes once requests can come.
+/// Closes a connection that does not finish its handshake in time. It stands before everything else and goes once
+/// requests can come.
 final class HandshakeTimer: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     private let timeout: TimeAmount
@@ -155,7 +161,10 @@ private final class RequestsAfterHandshake: ChannelInboundHandler, RemovableChan
     private let tls: NIOSSLServerHandler
     private let isOverLimit: Bool
 
-    init(pipelines: Pipelines, loopState: LoopState, identity: ServerNames.Identity, tls: NIOSSLServerHandler, isOverLimit: Bool) {
+    init(
+        pipelines: Pipelines, loopState: LoopState, identity: ServerNames.Identity, tls: NIOSSLServerHandler,
+        isOverLimit: Bool
+    ) {
         self.pipelines = pipelines
         self.loopState = loopState
         self.identity = identity
@@ -171,8 +180,11 @@ private final class RequestsAfterHandshake: ChannelInboundHandler, RemovableChan
         let operations = context.pipeline.syncOperations
         do {
             try pipelines.addRequests(
-                to: context.channel, loopState, entrance: .tls(identity.endpoint, identity.names, version), isOverLimit: isOverLimit)
-            if let timer = try? operations.context(handlerType: HandshakeTimer.self) { operations.removeHandler(context: timer, promise: nil) }
+                to: context.channel, loopState, entrance: .tls(identity.endpoint, identity.names, version),
+                isOverLimit: isOverLimit)
+            if let timer = try? operations.context(handlerType: HandshakeTimer.self) {
+                operations.removeHandler(context: timer, promise: nil)
+            }
             operations.removeHandler(self, promise: nil)
         } catch {
             context.close(promise: nil)

@@ -2,7 +2,8 @@ public import CofferCore
 public import EncryptionAtRest
 public import ResourceProviders
 
-/// Customer-managed keys for the storage accounts of this process. Each call is the account's identity's own and passes the wire's checks.
+/// Customer-managed keys for the storage accounts of this process. Each call is the account's identity's own and passes
+/// the wire's checks.
 extension KeyVaultService: CustomerKeyCustodian {
     /// Needs `get` and `wrapKey`.
     public func wrapKey(
@@ -19,13 +20,16 @@ extension KeyVaultService: CustomerKeyCustodian {
     }
 
     /// Needs `unwrapKey`. An expired version still unwraps; a disabled one does not.
-    public func unwrapKey(_ wrapped: CustomerWrappedKey, as caller: Caller) async throws(KeyUnavailable) -> SecretBytes {
+    public func unwrapKey(_ wrapped: CustomerWrappedKey, as caller: Caller) async throws(KeyUnavailable) -> SecretBytes
+    {
         try await forCustomer { () async throws -> SecretBytes in
             guard let (vaultName, path) = vaultURI(wrapped.keyIdentifier), path.count == 3, path[0] == "keys" else {
                 throw VaultError.vaultNotFound(wrapped.keyIdentifier)
             }
             let address = VaultAddress(name: vaultName)
-            return try await decrypt(as: caller, .unwrapKey, path[1], version: path[2], in: address, .rsaOAEP256, wrapped.ciphertext).plaintext
+            return try await decrypt(
+                as: caller, .unwrapKey, path[1], version: path[2], in: address, .rsaOAEP256, wrapped.ciphertext
+            ).plaintext
         }
     }
 
@@ -42,10 +46,11 @@ extension KeyVaultService: CustomerKeyCustodian {
 
     public func onChange(_ observer: @escaping @Sendable (_ vaultName: String?) -> Void) { addObserver(observer) }
 
-    /// Whether a storage account may be encrypted with the key, asked before it is: the vault has purge protection, the key is RSA, enabled and
-    /// in its time, and the identity holds get, wrapKey and unwrapKey. Throws what Microsoft.Storage answers (customer-managed keys
-    /// overview); nothing changes.
-    public func customerKeyEligibility(_ reference: CustomerKeyReference, as caller: Caller) async throws(ControlError) {
+    /// Whether a storage account may be encrypted with the key, asked before it is: the vault has purge protection, the
+    /// key is RSA, enabled and in its time, and the identity holds get, wrapKey and unwrapKey. Throws what
+    /// Microsoft.Storage answers (customer-managed keys overview); nothing changes.
+    public func customerKeyEligibility(_ reference: CustomerKeyReference, as caller: Caller) async throws(ControlError)
+    {
         do throws(VaultError) {
             try await answering { () async throws -> Void in
                 let vault = try await open(address(of: reference.vaultURI), as: caller)
@@ -55,13 +60,15 @@ extension KeyVaultService: CustomerKeyCustodian {
                 guard vault.vault.isPurgeProtected else {
                     throw VaultError(
                         400, "KeyVaultPolicyError",
-                        "Keyvault policy recoverable is not set: turn on purge protection for the vault '\(vault.vault.name)' "
+                        "Keyvault policy recoverable is not set: turn on purge protection for the vault "
+                            + "'\(vault.vault.name)' "
                             + "(az keyvault update --enable-purge-protection true).")
                 }
                 let found = try await currentVersion(of: reference, in: vault)
                 guard case .rsa? = found.version.key?.type else {
                     throw VaultError(
-                        400, "KeyVaultPolicyError", "The key '\(reference.keyName)' is not an RSA key of 2048, 3072 or 4096 bits.")
+                        400, "KeyVaultPolicyError",
+                        "The key '\(reference.keyName)' is not an RSA key of 2048, 3072 or 4096 bits.")
                 }
                 try requireUsable(found, for: .unwrapKey)
             }
@@ -75,7 +82,8 @@ extension KeyVaultService: CustomerKeyCustodian {
         case (_, "KeyVaultPolicyError"): .badRequest(error.message, code: error.code)
         case (403, _):
             .badRequest(
-                "The operation failed because of authentication issue on the keyvault. \(error.message)", code: "KeyVaultAuthenticationFailure")
+                "The operation failed because of authentication issue on the keyvault. \(error.message)",
+                code: "KeyVaultAuthenticationFailure")
         case (404, "VaultNotFound"): .badRequest(error.message, code: "KeyVaultVaultNotFound")
         case (404, _): .badRequest(error.message, code: "KeyVaultEncryptionKeyNotFound")
         default: ControlError(status: error.status, code: error.code, message: error.message)
@@ -102,7 +110,9 @@ extension KeyVaultService: CustomerKeyCustodian {
                 return found
             } catch {
                 let sequence = found.version.sequence - 1
-                guard sequence > 0, let older = try await vault.objects.version(.key, reference.keyName, sequence: sequence) else {
+                guard sequence > 0,
+                    let older = try await vault.objects.version(.key, reference.keyName, sequence: sequence)
+                else {
                     try requireUsable(newest, for: .wrapKey)
                     throw error
                 }
@@ -117,7 +127,8 @@ extension KeyVaultService: CustomerKeyCustodian {
             switch (error.status, error.innerCode, error.code) {
             case (404, _, "VaultNotFound"): throw KeyUnavailable(.vaultNotFound, error.message)
             case (404, _, _), (400, _, _): throw KeyUnavailable(.keyNotFound, error.message)
-            case (403, "KeyDisabled"?, _), (403, "KeyExpired"?, _), (403, "KeyNotYetValid"?, _), (403, "KeyOperationForbidden"?, _):
+            case (403, "KeyDisabled"?, _), (403, "KeyExpired"?, _), (403, "KeyNotYetValid"?, _),
+                (403, "KeyOperationForbidden"?, _):
                 throw KeyUnavailable(.keyNotFound, error.message)
             case (403, _, _): throw KeyUnavailable(.accessDenied, error.message)
             default: throw KeyUnavailable(.keyNotFound, error.message, isDenial: false)

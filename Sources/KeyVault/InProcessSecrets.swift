@@ -19,19 +19,23 @@ public struct SecretIdentifier: Sendable, Equatable {
 extension KeyVaultService {
     /// Reads a secret's URI of any family of names; nil when it is none, or names a host that is not a vault here.
     public func secretIdentifier(_ uri: String) -> SecretIdentifier? {
-        guard let (vaultName, path) = vaultURI(uri), path.count == 2 || path.count == 3, path[0].lowercased() == "secrets",
+        guard let (vaultName, path) = vaultURI(uri), path.count == 2 || path.count == 3,
+            path[0].lowercased() == "secrets",
             isValidObjectName(path[1])
         else { return nil }
         return SecretIdentifier(vaultName: vaultName, name: path[1], version: path.count == 3 ? path[2] : nil)
     }
 
-    /// The vault of a URI such as `https://name.vault…/`, of any family of names; nil when the host is not a vault here.
+    /// The vault of a URI such as `https://name.vault…/`, of any family of names; nil when the host is not a vault
+    /// here.
     public func vaultName(ofURI uri: String) -> String? { vaultURI(uri)?.name }
 
     func vaultURI(_ uri: String) -> (name: String, path: [String])? {
         guard uri.lowercased().hasPrefix("https://") else { return nil }
         let parts = uri.dropFirst(8).split(separator: "/", omittingEmptySubsequences: true).map(String.init)
-        guard let authority = parts.first, case .vault(let name)? = hostNames.match(authority)?.endpoint else { return nil }
+        guard let authority = parts.first, case .vault(let name)? = hostNames.match(authority)?.endpoint else {
+            return nil
+        }
         return (name, Array(parts.dropFirst()))
     }
 
@@ -56,7 +60,8 @@ extension KeyVaultService {
         guard isValidObjectName(name) else { throw .badParameter("The name '\(name)' is invalid for a secret.") }
         return try await answering { () async throws -> String in
             let creation = SecretCreation(
-                value: SecretBytes(copying: Array(value.reveal().utf8)), contentType: contentType, attributes: AttributeChanges(), tags: [:])
+                value: SecretBytes(copying: Array(value.reveal().utf8)), contentType: contentType,
+                attributes: AttributeChanges(), tags: [:])
             return try await setSecret(as: caller, name, in: vault, creation).identifier(hostNames.own)
         }
     }
@@ -71,7 +76,8 @@ extension KeyVaultService {
             let page = try await list(as: caller, .secret, isDeleted: false, in: vault, after: nil, limit: .max)
             return page.items.map {
                 SecretProperties(
-                    name: $0.header.name, isEnabled: $0.version.attributes.isEnabled, contentType: $0.version.contentType)
+                    name: $0.header.name, isEnabled: $0.version.attributes.isEnabled,
+                    contentType: $0.version.contentType)
             }
         }
     }
@@ -88,7 +94,8 @@ extension KeyVaultService {
         case let error as SealedStoreError:
             logger.error("the store refused", metadata: ["code": "\(error.code)", "message": "\(error.message)"])
             return VaultError(
-                503, "ServiceUnavailable", "The vault's store is not available right now. Try again.", retryAfterSeconds: 1)
+                503, "ServiceUnavailable", "The vault's store is not available right now. Try again.",
+                retryAfterSeconds: 1)
         default:
             logger.error("an operation failed", metadata: ["error": "\(type(of: error))"])
             return VaultError(500, "InternalServerError", "The operation failed inside the server; its log says more.")

@@ -3,12 +3,14 @@ import EncryptionAtRest
 import HTTPEdge
 import NIOHTTP1
 
-/// The route table of the data plane. Segments match without regard to case; empty ones vanish, so that `/keys/name/` and `/keys/name//wrapkey`
-/// mean the newest version.
+/// The route table of the data plane. Segments match without regard to case; empty ones vanish, so that `/keys/name/`
+/// and `/keys/name//wrapkey` mean the newest version.
 extension KeyVaultService {
     func route(_ call: VaultCall) async throws -> Response {
         try requireAPIVersion(call.request)
-        guard let segments = call.request.pathSegments else { throw VaultError.badParameter("The request URI is malformed.") }
+        guard let segments = call.request.pathSegments else {
+            throw VaultError.badParameter("The request URI is malformed.")
+        }
         let rest = Array(segments.dropFirst())
         switch segments.first?.lowercased() {
         case "keys": return try await routeKeys(call, rest)
@@ -18,7 +20,8 @@ extension KeyVaultService {
         case "rng" where rest.isEmpty && call.request.method == .POST: return try await randomBytes(call)
         case "certificates", "deletedcertificates": throw VaultError.notSupported("Certificates are")
         case "storage", "deletedstorage": throw VaultError.notSupported("Managed storage accounts are")
-        case "securitydomain", "backup", "restore", "settings", "providers": throw VaultError.notSupported("Managed HSM operations are")
+        case "securitydomain", "backup", "restore", "settings", "providers":
+            throw VaultError.notSupported("Managed HSM operations are")
         default: throw unknownRoute(call.request)
         }
     }
@@ -29,17 +32,29 @@ extension KeyVaultService {
 
     /// Any version that looks like one is served with the newest known behaviour.
     private func requireAPIVersion(_ request: Request) throws(VaultError) {
-        guard let version = request.query.first(where: { $0.name.lowercased() == "api-version" })?.value, !version.isEmpty else {
+        guard let version = request.query.first(where: { $0.name.lowercased() == "api-version" })?.value,
+            !version.isEmpty
+        else {
             throw .badParameter("api-version must be specified")
         }
         let parts = version.lowercased().split(separator: "-", omittingEmptySubsequences: false)
-        func isNumber(_ text: some StringProtocol) -> Bool { !text.isEmpty && text.utf8.allSatisfy { (48...57).contains($0) } }
+        func isNumber(_ text: some StringProtocol) -> Bool {
+            !text.isEmpty && text.utf8.allSatisfy { (48...57).contains($0) }
+        }
         let isDate = parts.count >= 3 && parts[0].count == 4 && parts.prefix(3).allSatisfy { isNumber($0) }
-        let isNumbered = parts[0].split(separator: ".", omittingEmptySubsequences: false).count == 2
+        let isNumbered =
+            parts[0].split(separator: ".", omittingEmptySubsequences: false).count == 2
             && parts[0].split(separator: ".", omittingEmptySubsequences: false).allSatisfy { isNumber($0) }
         let tail = parts.dropFirst(isDate ? 3 : 1)
-        guard isDate || isNumbered, tail.isEmpty || (tail.count == 1 && tail.first!.hasPrefix("preview")) else {
-            throw .badParameter("The specified version (\(version.prefix(40))) is not recognized. Consider using the latest supported version (7.6).")
+        let isPlain = version.utf8.allSatisfy {
+            (48...57).contains($0) || (97...122).contains($0 | 0x20) || $0 == 0x2d || $0 == 0x2e
+        }
+        guard isPlain, isDate || isNumbered, tail.isEmpty || (tail.count == 1 && tail.first!.hasPrefix("preview"))
+        else {
+            throw .badParameter(
+                "The specified version (\(version.prefix(40))) is not recognized. Consider using the latest "
+                    + "supported version (7.6)."
+            )
         }
     }
 
@@ -67,22 +82,26 @@ extension KeyVaultService {
             return call.ok(try await createKey(as: call.caller, name, in: call.address, creation).keyBundle(call.names))
         case (.PUT, 1, _):
             let (creation, key) = try await call.body().keyImport()
-            return call.ok(try await importKey(as: call.caller, name, in: call.address, creation, key).keyBundle(call.names))
+            return call.ok(
+                try await importKey(as: call.caller, name, in: call.address, creation, key).keyBundle(call.names))
         case (.DELETE, 1, _):
             return call.ok(try await delete(as: call.caller, .key, name, in: call.address).keyBundle(call.names))
         case (.POST, 2, "backup"): return try await backupObject(call, .key, name)
         case (.POST, 2, "rotate"):
             return call.ok(try await rotateKey(as: call.caller, name, in: call.address).keyBundle(call.names))
         case (.GET, 2, "rotationpolicy"):
-            return call.ok(try await rotationPolicy(as: call.caller, name, in: call.address).rotationPolicyBody(call.names))
+            return call.ok(
+                try await rotationPolicy(as: call.caller, name, in: call.address).rotationPolicyBody(call.names))
         case (.PUT, 2, "rotationpolicy"):
             let policy = try await call.body().rotationPolicy()
             return call.ok(
-                try await setRotationPolicy(as: call.caller, name, in: call.address, policy).rotationPolicyBody(call.names))
+                try await setRotationPolicy(as: call.caller, name, in: call.address, policy).rotationPolicyBody(
+                    call.names))
         case (.GET, 2, "versions"): return try await listObjectVersions(call, .key, name)
         case (.GET, 1...2, _):
             let version = path.count == 2 ? path[1] : nil
-            return call.ok(try await getKey(as: call.caller, name, version: version, in: call.address).keyBundle(call.names))
+            return call.ok(
+                try await getKey(as: call.caller, name, version: version, in: call.address).keyBundle(call.names))
         case (.PATCH, 1...2, _): return try await patchKey(call, name, version: path.count == 2 ? path[1] : nil)
         case (.POST, 2...3, "release"), (.GET, 3, "attestation"):
             throw VaultError.notSupported("Release and attestation of keys are")
@@ -95,12 +114,15 @@ extension KeyVaultService {
     private func patchKey(_ call: VaultCall, _ name: String, version: String?) async throws -> Response {
         let body = try await call.body()
         let updated = try await updateKey(
-            as: call.caller, name, version: version, in: call.address, try body.attributes(), operations: try body.keyOperations(),
+            as: call.caller, name, version: version, in: call.address, try body.attributes(),
+            operations: try body.keyOperations(),
             tags: try body.tags(.key))
         return call.ok(updated.keyBundle(call.names))
     }
 
-    private func cryptography(_ call: VaultCall, _ operation: String, _ name: String, version: String?) async throws -> Response {
+    private func cryptography(_ call: VaultCall, _ operation: String, _ name: String, version: String?) async throws
+        -> Response
+    {
         let body = try await call.body()
         switch operation {
         case "encrypt", "wrapkey":
@@ -113,14 +135,17 @@ extension KeyVaultService {
             return call.ok(["kid": .string(key.identifier(call.names)), "value": .string(ciphertext.base64URL)])
         case "decrypt", "unwrapkey":
             let (key, plaintext) = try await decrypt(
-                as: call.caller, operation == "decrypt" ? .decrypt : .unwrapKey, name, version: version, in: call.address,
+                as: call.caller, operation == "decrypt" ? .decrypt : .unwrapKey, name, version: version,
+                in: call.address,
                 try body.encryptionAlgorithm(), try body.bytes("value"))
             return call.ok([
-                "kid": .string(key.identifier(call.names)), "value": .string(plaintext.withUnsafeBytes { $0.base64URL }),
+                "kid": .string(key.identifier(call.names)),
+                "value": .string(plaintext.withUnsafeBytes { $0.base64URL }),
             ])
         case "sign":
             let (key, signature) = try await sign(
-                as: call.caller, name, version: version, in: call.address, try body.signatureAlgorithm(), digest: try body.bytes("value"))
+                as: call.caller, name, version: version, in: call.address, try body.signatureAlgorithm(),
+                digest: try body.bytes("value"))
             return call.ok(["kid": .string(key.identifier(call.names)), "value": .string(signature.base64URL)])
         case "verify":
             let isValid = try await verify(
@@ -154,11 +179,13 @@ extension KeyVaultService {
         case (.GET, 2, "versions"): return try await listObjectVersions(call, .secret, name)
         case (.GET, 1...2, _):
             let (secret, value) = try await readSecret(as: call.caller, name, version: version, in: call.address)
-            return call.ok(secret.secretBundle(call.names, value: value.withUnsafeBytes { String(decoding: $0, as: UTF8.self) }))
+            return call.ok(
+                secret.secretBundle(call.names, value: value.withUnsafeBytes { String(decoding: $0, as: UTF8.self) }))
         case (.PATCH, 1...2, _):
             let body = try await call.body()
             let updated = try await updateSecret(
-                as: call.caller, name, version: version, in: call.address, try body.attributes(), contentType: try body.contentType(),
+                as: call.caller, name, version: version, in: call.address, try body.attributes(),
+                contentType: try body.contentType(),
                 tags: try body.tags(.secret))
             return call.ok(updated.secretBundle(call.names))
         default: throw unknownRoute(call.request)

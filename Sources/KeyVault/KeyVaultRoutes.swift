@@ -9,66 +9,74 @@ internal import NIOHTTP1
 extension KeyVaultService: WireService {
     public func respond(to request: Request) async -> Response {
         var response: Response
+        var region = "local"
         do throws(VaultError) {
-            let call = try await authenticate(request)
+            let vault = try await addressedVault(request)
+            region = vault.location
+            let call = VaultCall(request: request, vault: vault, caller: try await authenticate(request))
             response = try await answering { () async throws -> Response in try await route(call) }
         } catch {
             response = Response.json(HTTPResponseStatus(statusCode: error.status), error.body.serialized())
             if error.status == 401 { response.headers.add(name: "WWW-Authenticate", value: challenge(request.names)) }
             if let seconds = error.retryAfterSeconds { response.headers.add(name: "Retry-After", value: "\(seconds)") }
         }
-        addCommonHeaders(to: &response, request)
+        addCommonHeaders(to: &response, request, region: region)
         return response
     }
 
     /// Both values hold neither `=` nor `,`, and the parts are split by `, `: every SDK parses this form.
     private func challenge(_ names: NameFamily) -> String {
-        "Bearer authorization=\"\(names.url(of: .login))/\(installation.tenantID)\", resource=\"\(names.vaultAudience)\""
+        "Bearer authorization=\"\(names.url(of: .login))/\(installation.tenantID)\", "
+            + "resource=\"\(names.vaultAudience)\""
     }
 
-    private func addCommonHeaders(to response: inout Response, _ request: Request) {
+    private func addCommonHeaders(to response: inout Response, _ request: Request, region: String) {
         response.headers.replaceOrAdd(name: "x-ms-request-id", value: request.id)
-        if let id = request.header("x-ms-client-request-id"), id.utf8.count <= 128, id.utf8.allSatisfy({ (0x20...0x7e).contains($0) }) {
+        if let id = request.header("x-ms-client-request-id"), id.utf8.count <= 128,
+            id.utf8.allSatisfy({ (0x20...0x7e).contains($0) })
+        {
             response.headers.add(name: "x-ms-client-request-id", value: id)
         }
         let family = request.transport.peerAddress.contains(":") ? ("Ipv6", "InterNetworkV6") : ("Ipv4", "InterNetwork")
         response.headers.add(contentsOf: [
             ("Cache-Control", "no-cache"), ("Pragma", "no-cache"), ("Expires", "-1"),
-            ("x-ms-keyvault-service-version", "1.9.2000.1"),
+            ("x-ms-keyvault-region", region), ("x-ms-keyvault-service-version", "1.9.2000.1"),
             (
                 "x-ms-keyvault-network-info",
                 "conn_type=\(family.0);addr=\(request.transport.peerAddress);act_addr_fam=\(family.1);"
             ),
             ("X-Content-Type-Options", "nosniff"), ("Strict-Transport-Security", "max-age=31536000;includeSubDomains"),
         ])
-        if !response.headers.contains(name: "x-ms-keyvault-region") {
-            response.headers.add(name: "x-ms-keyvault-region", value: "local")
-        }
     }
 
     // MARK: Authentication
 
-    private func authenticate(_ request: Request) async throws(VaultError) -> VaultCall {
+    /// The live vault of the host name.
+    private func addressedVault(_ request: Request) async throws(VaultError) -> Vault {
         let name: String
         switch request.endpoint {
         case .vault(let vault): name = vault
         case .managedHSM: throw .notSupported("Managed HSMs are")
         default: throw .vaultNotFound("")
         }
-        guard let vault = try await answering({ () async throws -> Vault? in try await index.find(name)?.vault }), vault.deletion == nil else {
+        guard let vault = try await answering({ () async throws -> Vault? in try await index.find(name)?.vault }),
+            vault.deletion == nil
+        else {
             throw .vaultNotFound(name)
         }
+        return vault
+    }
+
+    private func authenticate(_ request: Request) async throws(VaultError) -> Caller {
         let parts = request.header("Authorization")?.split(separator: " ", maxSplits: 1) ?? []
         guard parts.count == 2, parts[0].lowercased() == "bearer" else {
             throw VaultError(401, "Unauthorized", "AKV10000: Request is missing a Bearer or PoP token.")
         }
-        let caller: Caller
         do {
-            caller = try await tokens.verify(String(parts[1]), audiences: audiences)
+            return try await tokens.verify(String(parts[1]), audiences: audiences)
         } catch {
             throw unauthorized(error)
         }
-        return VaultCall(request: request, vault: vault, caller: caller)
     }
 
     private var audiences: Set<String> {
@@ -114,7 +122,7 @@ struct VaultCall: Sendable {
     }
 
     func ok(_ value: JSONValue) -> Response {
-        Response.json(.ok, value.serialized(), headers: ["x-ms-keyvault-region": vault.location])
+        Response.json(.ok, value.serialized())
     }
 
     // MARK: Paging
@@ -131,7 +139,9 @@ struct VaultCall: Sendable {
                 }
                 limit = number
             case "$skiptoken":
-                guard let bytes = [UInt8](base64URL: value), let text = String(validating: bytes, as: UTF8.self), isValidObjectName(text) else {
+                guard let bytes = [UInt8](base64URL: value), let text = String(validating: bytes, as: UTF8.self),
+                    isValidObjectName(text)
+                else {
                     throw .badParameter("The $skiptoken is not one that this server made.")
                 }
                 after = text
@@ -147,7 +157,9 @@ struct VaultCall: Sendable {
             let version = request.query.first { $0.name.lowercased() == "api-version" }?.value ?? ""
             let token = Array(next.utf8).base64URL
             link = .string(
-                "\(names.url(of: request.endpoint))\(request.rawPath)?api-version=\(version)&$skiptoken=\(token)&maxresults=\(limit)")
+                "\(names.url(of: request.endpoint))\(request.rawPath)?api-version=\(version)&$skiptoken=\(token)"
+                    + "&maxresults=\(limit)"
+            )
         }
         return ok(["value": .array(page.items.map { $0.listItem(names, isVersion: isVersion) }), "nextLink": link])
     }

@@ -4,9 +4,11 @@ public import EncryptionAtRest
 public import Logging
 internal import Synchronization
 
-/// Vaults: keys and secrets with versions, soft deletion, purge protection and cryptographic operations; and their control plane.
+/// Vaults: keys and secrets with versions, soft deletion, purge protection and cryptographic operations; and their
+/// control plane.
 ///
-/// * `Operations/` holds one function per operation of the API; each takes the caller first and decides about access itself.
+/// * `Operations/` holds one function per operation of the API; each takes the caller first and decides about access
+///   itself.
 /// * `KeyVaultRoutes.swift` (`WireService`) and `ResourceProvider/` bring requests to them.
 /// * `CustomerKeys.swift` serves storage accounts in this process, through the same operations.
 public final class KeyVaultService: Sendable {
@@ -44,7 +46,8 @@ public final class KeyVaultService: Sendable {
 
     /// Registers itself for changes of roles: from then on `onChange` observers hear of them.
     public init(
-        store: SealedStore, access: AccessController, tokens: TokenVerifier, installation: Installation, hostNames: HostNames,
+        store: SealedStore, access: AccessController, tokens: TokenVerifier, installation: Installation,
+        hostNames: HostNames,
         clock: any WallClock, randomness: any Randomness, logger: Logger
     ) {
         self.store = store
@@ -61,8 +64,8 @@ public final class KeyVaultService: Sendable {
 
     func addObserver(_ observer: @escaping @Sendable (String?) -> Void) { observers.withLock { $0.append(observer) } }
 
-    /// Tells those who hold keys of the vault (nil: of any) that access may have changed. Called after the change is durable and before it is
-    /// acknowledged.
+    /// Tells those who hold keys of the vault (nil: of any) that access may have changed. Called after the change is
+    /// durable and before it is acknowledged.
     func announce(_ vaultName: String?) {
         for observer in observers.withLock({ $0 }) { observer(vaultName) }
     }

@@ -21,17 +21,21 @@ struct OpenVault: Sendable {
     let caller: Caller
     let access: AccessController
 
-    /// Throws 403 unless the caller holds the permission, by access policy or by role, whichever the vault is set to. `object` narrows the scope
-    /// that roles are asked at.
+    /// Throws 403 unless the caller holds the permission, by access policy or by role, whichever the vault is set to.
+    /// `object` narrows the scope that roles are asked at.
     func require(_ permission: VaultPermission, object: String? = nil) throws(VaultError) {
         let scope = object.map { vault.resourceID.appending(permission.area.rawValue, $0) } ?? vault.resourceID
         let identity = describe(caller)
         if vault.usesRoles {
-            guard caller.tenantID == vault.tenantID.lowercased(), access.decide(caller, permission.action, at: scope).isAllowed else {
+            guard caller.tenantID == vault.tenantID.lowercased(),
+                access.decide(caller, permission.action, at: scope).isAllowed
+            else {
                 throw .forbidden(
                     "ForbiddenByRbac",
-                    "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments or role definitions were "
-                        + "changed recently, please observe propagation time.\r\nCaller: \(identity)\r\nAction: '\(permission.action)'\r\n"
+                    "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny "
+                        + "assignments or role definitions were "
+                        + "changed recently, please observe propagation time.\r\nCaller: \(identity)\r\nAction: "
+                        + "'\(permission.action)'\r\n"
                         + "Resource: '\(scope.canonical)'\r\nAssignment: (not found)\r\nDenyAssignmentId: null\r\n"
                         + "DecisionReason: 'DeniedWithNoValidRBAC' \r\nVault: \(vault.label)\r\n")
             }
@@ -40,7 +44,8 @@ struct OpenVault: Sendable {
         guard vault.accessPolicies.contains(where: { $0.names(caller) && $0.grants(permission) }) else {
             throw .forbidden(
                 "ForbiddenByPolicy",
-                "The user, group or application '\(identity)' does not have \(permission.area.rawValue) \(permission.policyName) permission "
+                "The user, group or application '\(identity)' does not have \(permission.area.rawValue) "
+                    + "\(permission.policyName) permission "
                     + "on key vault '\(vault.label)'. For help resolving this issue, please see "
                     + "https://go.microsoft.com/fwlink/?linkid=2125287")
         }
@@ -50,7 +55,9 @@ struct OpenVault: Sendable {
     func requirePurgeable() throws(VaultError) {
         guard vault.isPurgeProtected else { return }
         throw .forbidden(
-            nil, "Operation is not allowed.\r\nOperation: \"purge\"\r\nCaller: \(describe(caller))\r\nVault: \(vault.label)\r\n"
+            nil,
+            "Operation is not allowed.\r\nOperation: \"purge\"\r\nCaller: \(describe(caller))\r\nVault: "
+                + "\(vault.label)\r\n"
                 + "Purge protection is on for this vault: deleted objects stay until their scheduled purge date.")
     }
 }
@@ -62,18 +69,22 @@ func describe(_ caller: Caller) -> String {
 extension KeyVaultService {
     /// Throws 404 for a vault that does not exist or is deleted, 403 when its firewall refuses.
     func open(_ address: VaultAddress, as caller: Caller) async throws -> OpenVault {
-        guard let vault = try await index.find(address.name)?.vault, vault.deletion == nil else { throw VaultError.vaultNotFound(address.name) }
+        guard let vault = try await index.find(address.name)?.vault, vault.deletion == nil else {
+            throw VaultError.vaultNotFound(address.name)
+        }
         try vault.admit(address.origin, caller)
         return openVault(vault, as: caller)
     }
     func openVault(_ vault: Vault, as caller: Caller) -> OpenVault {
         OpenVault(
-            vault: vault, objects: ObjectRecords(store: store, incarnation: vault.incarnation), caller: caller, access: access)
+            vault: vault, objects: ObjectRecords(store: store, incarnation: vault.incarnation), caller: caller,
+            access: access)
     }
 }
 
 extension Vault {
-    /// The firewall: two gates for the network, `bypass` for trusted services (Configure Azure Key Vault networking settings).
+    /// The firewall: two gates for the network, `bypass` for trusted services (Configure Azure Key Vault networking
+    /// settings).
     func admit(_ origin: CallOrigin, _ caller: Caller) throws(VaultError) {
         let isOpen = network.isPublicAccessEnabled && network.allowsByDefault
         switch origin {
@@ -81,20 +92,23 @@ extension Vault {
             guard isOpen || network.trustedServicesBypass else {
                 throw .forbidden(
                     "ForbiddenByFirewall",
-                    "The vault admits no trusted services. Set networkAcls.bypass to AzureServices.\r\nCaller: \(describe(caller))\r\n"
+                    "The vault admits no trusted services. Set networkAcls.bypass to AzureServices.\r\nCaller: "
+                        + "\(describe(caller))\r\n"
                         + "Vault: \(label)")
             }
         case .network(let peerAddress):
             guard network.isPublicAccessEnabled else {
                 throw .forbidden(
                     "ForbiddenByConnection",
-                    "Public network access is disabled and request is not from a trusted service nor via an approved private link.\r\n"
+                    "Public network access is disabled and request is not from a trusted service nor via an approved "
+                        + "private link.\r\n"
                         + "Caller: \(describe(caller))\r\nVault: \(label)")
             }
             guard isOpen || network.ipRules.contains(where: { IPNetwork($0)?.contains(peerAddress) == true }) else {
                 throw .forbidden(
                     "ForbiddenByFirewall",
-                    "Client address is not authorized and caller is not a trusted service.\r\nClient address: \(peerAddress)\r\n"
+                    "Client address is not authorized and caller is not a trusted service.\r\nClient address: "
+                        + "\(peerAddress)\r\n"
                         + "Caller: \(describe(caller))\r\nVault: \(label)")
             }
         }

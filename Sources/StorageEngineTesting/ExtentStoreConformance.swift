@@ -21,11 +21,12 @@ public enum ExtentStoreConformance {
 
     /// Bytes that tell at which offset of which extent they belong.
     static func pattern(_ seed: Int, _ count: Int) -> ByteBuffer {
-        var buffer = ByteBufferAllocator().buffer(capacity: count + 8)
-        var word = UInt64(truncatingIfNeeded: seed) &* 0x9e37_79b9_7f4a_7c15
-        for _ in 0..<(count + 7) / 8 {
-            word = word &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            buffer.writeInteger(word)
+        var random = FixedSequence(seed: UInt64(seed))
+        let block = random.bytes(1016)
+        var buffer = ByteBufferAllocator().buffer(capacity: count + 1024)
+        while buffer.readableBytes < count {
+            buffer.writeInteger(buffer.readableBytes)
+            buffer.writeBytes(block)
         }
         return buffer.readSlice(length: count)!
     }

@@ -33,7 +33,9 @@ final class SeededRandomness: Randomness {
         }
     }
     func number(_ range: Range<Int>) -> Int { range.lowerBound + Int(next() % UInt64(range.count)) }
-    func fill(_ buffer: UnsafeMutableRawBufferPointer) { for i in buffer.indices { buffer[i] = UInt8(truncatingIfNeeded: next()) } }
+    func fill(_ buffer: UnsafeMutableRawBufferPointer) {
+        for i in buffer.indices { buffer[i] = UInt8(truncatingIfNeeded: next()) }
+    }
 }
 
 /// Says who asks instead of proving it; everything else of the room under test is real.
@@ -54,9 +56,12 @@ final class KnownCallers: StorageAccounts {
         guard name == "acct" || name == "other" else { throw StorageError(404, "ResourceNotFound", "no such account") }
         let id = name == "acct" ? Self.id : AccountID(bytes: Array(101...116))
         return StorageAccountView(
-            name: name, id: id, resourceID: ResourceID("/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/\(name)"),
+            name: name, id: id,
+            resourceID: ResourceID(
+                "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/\(name)"),
             kind: "StorageV2", skuName: "Standard_LRS", allowsSharedKeyAccess: true,
-            allowsBlobPublicAccess: state.withLock { $0.allowsPublicAccess }, requiresHTTPS: false, created: Timestamp(unixSeconds: 0),
+            allowsBlobPublicAccess: state.withLock { $0.allowsPublicAccess }, requiresHTTPS: false,
+            created: Timestamp(unixSeconds: 0),
             volume: store.volume(account: id))
     }
     func authenticate(
@@ -65,7 +70,8 @@ final class KnownCallers: StorageAccounts {
         if request.rawQuery.contains("sig=reader") {
             return .sharedAccess(
                 SharedAccessGrant(
-                    scope: .account(resourceTypes: ["o"]), permissions: ["r"], responseHeaders: [:], encryptionScope: nil,
+                    scope: .account(resourceTypes: ["o"]), permissions: ["r"], responseHeaders: [:],
+                    encryptionScope: nil,
                     delegatingPrincipal: nil))
         }
         return state.withLock { $0.caller }
@@ -78,12 +84,17 @@ final class KnownCallers: StorageAccounts {
         }
     }
     func userDelegationKey(
-        start: String?, expiry: String, delegatedTenantID: String?, version: String, as caller: StorageCaller, account: StorageAccountView
+        start: String?, expiry: String, delegatedTenantID: String?, version: String, as caller: StorageCaller,
+        account: StorageAccountView
     ) async throws(StorageError) -> UserDelegationKey {
-        guard case .principal(let principal) = caller else { throw StorageError(403, "AuthenticationFailed", "only principals") }
+        guard case .principal(let principal) = caller else {
+            throw StorageError(403, "AuthenticationFailed", "only principals")
+        }
         return UserDelegationKey(
-            signedObjectID: principal.objectID, signedTenantID: principal.tenantID, signedStart: start ?? "", signedExpiry: expiry,
-            signedService: "b", signedVersion: version, signedDelegatedUserTenantID: delegatedTenantID, value: RedactedString("c2VjcmV0"))
+            signedObjectID: principal.objectID, signedTenantID: principal.tenantID, signedStart: start ?? "",
+            signedExpiry: expiry,
+            signedService: "b", signedVersion: version, signedDelegatedUserTenantID: delegatedTenantID,
+            value: RedactedString("c2VjcmV0"))
     }
     func blobServiceProperties(of account: StorageAccountView) async throws(StorageError) -> BlobServiceProperties {
         state.withLock { $0.properties }
@@ -96,7 +107,9 @@ final class KnownCallers: StorageAccounts {
         let changed = properties
         state.withLock { $0.properties = changed }
     }
-    func noAuthenticationInformation(_ request: Request) -> StorageError { StorageError(401, "NoAuthenticationInformation", "challenge") }
+    func noAuthenticationInformation(_ request: Request) -> StorageError {
+        StorageError(401, "NoAuthenticationInformation", "challenge")
+    }
 }
 
 /// A vault with one key, which can be taken away.
@@ -111,7 +124,9 @@ final class OneKeyVault: CustomerKeyCustodian {
         for observer in observers.withLock({ $0 }) { observer(nil) }
     }
     private func check() throws(KeyUnavailable) {
-        guard isAvailable.withLock({ $0 }) else { throw KeyUnavailable(.keyNotFound, "The key vault key is not found to unwrap the encryption key.") }
+        guard isAvailable.withLock({ $0 }) else {
+            throw KeyUnavailable(.keyNotFound, "The key vault key is not found to unwrap the encryption key.")
+        }
     }
     func wrapKey(
         _ key: SecretBytes, with reference: CustomerKeyReference, as caller: Caller
@@ -125,11 +140,15 @@ final class OneKeyVault: CustomerKeyCustodian {
         let plain = try? AES.GCM.open(AES.GCM.SealedBox(combined: wrapped.ciphertext), using: key)
         return SecretBytes(copying: Array(plain!))
     }
-    func currentKeyIdentifier(of reference: CustomerKeyReference, as caller: Caller) async throws(KeyUnavailable) -> String {
+    func currentKeyIdentifier(of reference: CustomerKeyReference, as caller: Caller) async throws(KeyUnavailable)
+        -> String
+    {
         try check()
         return Self.identifier
     }
-    func onChange(_ observer: @escaping @Sendable (_ vaultName: String?) -> Void) { observers.withLock { $0.append(observer) } }
+    func onChange(_ observer: @escaping @Sendable (_ vaultName: String?) -> Void) {
+        observers.withLock { $0.append(observer) }
+    }
 }
 
 struct Answer: Sendable {
@@ -159,26 +178,29 @@ final class Blobs: Sendable {
     init(seed: UInt64 = 1) async throws {
         let randomness = SeededRandomness(seed)
         store = try SealedStore(
-            metadata: engine, extents: engine, rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))),
+            metadata: engine, extents: engine,
+            rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))),
             clock: clock, randomness: randomness)
         store.accountKeys.attach(vault)
         try await store.accountKeys.create(KnownCallers.id)
         try await store.accountKeys.create(AccountID(bytes: Array(101...116)))
         accounts = KnownCallers(store: store)
         service = BlobService(
-            accounts: accounts, names: HostNames(domain: "coffer.test", port: nil), clock: clock, randomness: randomness,
+            accounts: accounts, names: HostNames(domain: "coffer.test", port: nil), clock: clock,
+            randomness: randomness,
             logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
     }
 
     /// With a container `c`.
     static func withContainer(seed: UInt64 = 1) async throws -> Blobs {
         let blobs = try await Blobs(seed: seed)
-        #expect(await blobs.send(.PUT, "/c?restype=container").status == 201)
+        #expect(await blobs.send(.PUT, "/ccc?restype=container").status == 201)
         return blobs
     }
 
     func send(
-        _ method: HTTPMethod, _ target: String, _ headers: [(String, String)] = [], body: [UInt8] = [], declared: Int?? = nil,
+        _ method: HTTPMethod, _ target: String, _ headers: [(String, String)] = [], body: [UInt8] = [],
+        declared: Int?? = nil,
         scheme: Transport.Scheme = .https, account: String = "acct"
     ) async -> Answer {
         let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
@@ -188,9 +210,11 @@ final class Blobs: Sendable {
         let request = Request(
             id: "00000000-0000-4000-8000-000000000000", method: method, rawPath: String(parts[0]),
             rawQuery: parts.count > 1 ? String(parts[1]) : "",
-            headers: HTTPHeaders([("x-ms-version", "2025-11-05")] + headers), endpoint: .storage(account: account, service: .blob),
+            headers: HTTPHeaders([("x-ms-version", "2025-11-05")] + headers),
+            endpoint: .storage(account: account, service: .blob),
             names: .coffer(domain: "coffer.test", port: nil),
-            transport: Transport(scheme: scheme, tlsVersion: scheme == .https ? .v1_3 : nil, peerAddress: "127.0.0.1"), body: requestBody)
+            transport: Transport(scheme: scheme, tlsVersion: scheme == .https ? .v1_3 : nil, peerAddress: "127.0.0.1"),
+            body: requestBody)
         let response = await service.respond(to: request)
         var bytes: [UInt8] = []
         switch response.body {
@@ -206,14 +230,15 @@ final class Blobs: Sendable {
 
     @discardableResult
     func put(_ name: String, _ text: String, _ headers: [(String, String)] = []) async -> Answer {
-        await send(.PUT, "/c/\(name)", [("x-ms-blob-type", "BlockBlob")] + headers, body: Array(text.utf8))
+        await send(.PUT, "/ccc/\(name)", [("x-ms-blob-type", "BlockBlob")] + headers, body: Array(text.utf8))
     }
     func asCaller(_ caller: StorageCaller) { accounts.state.withLock { $0.caller = caller } }
     func withGrant(_ permissions: String, _ scope: SharedAccessGrant.Scope) {
         asCaller(
             .sharedAccess(
                 SharedAccessGrant(
-                    scope: scope, permissions: Set(permissions), responseHeaders: [:], encryptionScope: nil, delegatingPrincipal: nil)))
+                    scope: scope, permissions: Set(permissions), responseHeaders: [:], encryptionScope: nil,
+                    delegatingPrincipal: nil)))
     }
     var extentCount: Int { get async throws { try await engine.list(after: nil, limit: .max).count } }
 }

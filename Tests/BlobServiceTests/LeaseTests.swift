@@ -24,7 +24,9 @@ import Testing
         try lease.acquire(id: a, durationSeconds: nil, at: now)
         #expect(lease.durationKind(at: at(1_000_000)) == "infinite")
         _ = try lease.breakLease(periodSeconds: 10, at: now)
-        #expect(throws: Lease.Refusal.isBreakingAndCannotBeAcquired) { try lease.acquire(id: a, durationSeconds: 15, at: at(5)) }
+        #expect(throws: Lease.Refusal.isBreakingAndCannotBeAcquired) {
+            try lease.acquire(id: a, durationSeconds: 15, at: at(5))
+        }
         #expect(throws: Lease.Refusal.alreadyPresent) { try lease.acquire(id: b, durationSeconds: 15, at: at(5)) }
         try lease.acquire(id: b, durationSeconds: 15, at: at(10))
         #expect(lease.holds(b))
@@ -40,7 +42,9 @@ import Testing
         try lease.change(id: a, to: b, at: at(21))
         try lease.change(id: a, to: b, at: at(21))
         #expect(lease.holds(b))
-        #expect(throws: Lease.Refusal.idMismatch) { try lease.change(id: a, to: "00000000-0000-0000-0000-00000000000c", at: at(21)) }
+        #expect(throws: Lease.Refusal.idMismatch) {
+            try lease.change(id: a, to: "00000000-0000-0000-0000-00000000000c", at: at(21))
+        }
         #expect(throws: Lease.Refusal.notPresent) { try lease.change(id: b, to: a, at: at(60)) }
         #expect(throws: Lease.Refusal.idMismatch) { try lease.release(id: a) }
         try lease.release(id: b)
@@ -85,10 +89,12 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        ("1f812371-a41d-49e6-b123-f4b542e851c5", "1f812371-a41d-49e6-b123-f4b542e851c5"),
-        ("{1F812371-A41D-49E6-B123-F4B542E851C5}", "1f812371-a41d-49e6-b123-f4b542e851c5"),
-        ("1f812371a41d49e6b123f4b542e851c5", "1f812371-a41d-49e6-b123-f4b542e851c5"),
-        ("1f812371", nil), ("zf812371-a41d-49e6-b123-f4b542e851c5", nil), ("", nil),
-    ] as [(String, String?)]) func identifiers(_ text: String, _ canonical: String?) { #expect(leaseIdentifier(text) == canonical) }
+    @Test(
+        arguments: [
+            ("1f812371-a41d-49e6-b123-f4b542e851c5", "1f812371-a41d-49e6-b123-f4b542e851c5"),
+            ("{1F812371-A41D-49E6-B123-F4B542E851C5}", "1f812371-a41d-49e6-b123-f4b542e851c5"),
+            ("1f812371a41d49e6b123f4b542e851c5", "1f812371-a41d-49e6-b123-f4b542e851c5"),
+            ("1f812371", nil), ("zf812371-a41d-49e6-b123-f4b542e851c5", nil), ("", nil),
+        ] as [(String, String?)]) func identifiers(_ text: String, _ canonical: String?)
+    { #expect(leaseIdentifier(text) == canonical) }
 }

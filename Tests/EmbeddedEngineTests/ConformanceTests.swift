@@ -15,7 +15,7 @@ import Testing
 
     @Test(arguments: ExtentStoreConformance.checks)
     func keepsExtentPromise(check: ExtentStoreConformance.Check) async throws {
-        let directory = TestDirectory()
+        let directory = TestDirectory(onDisk: true)
         let engine = try directory.open()
         try await check.run(engine)
         engine.close()

@@ -14,7 +14,7 @@ import Testing
     }
 
     @Test func figures() async throws {
-        let directory = TestDirectory()
+        let directory = TestDirectory(onDisk: true)
         let engine = try directory.open()
         let partition = Partition("account/container")
         for batch in 0..<20 {

@@ -130,7 +130,7 @@ import Testing
             let forged = try await replaced(store, reference, forged, plaintextBytes: plaintextBytes)
             let found = await code {
                 // An empty range asks for nothing: read the chunk itself.
-                var reader = try ExtentReader(core: store.sealed.core, reference: forged, dataKey: key)
+                let reader = try ExtentReader(core: store.sealed.core, reference: forged, dataKey: key)
                 _ = try await reader.open(0..<reader.format.chunkCount(plaintextBytes: forged.plaintextBytes))
             }
             #expect(found == .corrupt, "\(what)")

@@ -280,7 +280,7 @@ private struct Vector {
 
     /// Every chunk, with the header.
     private func read(_ store: SealedStore, _ reference: ExtentReference, _ key: DataKey) async throws -> [UInt8] {
-        var reader = try ExtentReader(core: store.core, reference: reference, dataKey: key)
+        let reader = try ExtentReader(core: store.core, reference: reference, dataKey: key)
         let count = reader.format.chunkCount(plaintextBytes: reference.plaintextBytes)
         return Array(try await reader.open(0..<count).readableBytesView)
     }

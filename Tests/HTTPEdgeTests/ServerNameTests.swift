@@ -47,7 +47,9 @@ import Testing
 
     @Test func bothLoopbackAddressesHaveTheSamePorts() async throws {
         try await withServer(configure: { $0.addresses = ["127.0.0.1", "::1", "203.0.113.7"] }) { server, _ in
-            let channel = try? await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connect(host: "::1", port: server.tlsPort!).get()
+            let channel = try? await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connect(
+                host: "::1", port: server.tlsPort!
+            ).get()
             // A machine without IPv6 leaves ::1 out, and 203.0.113.7 (RFC 5737) nobody has.
             try await channel?.close()
             try await RawClient.connect(port: server.tlsPort!).close()
@@ -61,12 +63,15 @@ import Testing
                 let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
                     .channelInitializer { channel in
                         channel.eventLoop.makeCompletedFuture {
-                            try channel.pipeline.syncOperations.addHandler(RawClient.tlsHandler(name, authority, maximum: .tlsv12))
+                            try channel.pipeline.syncOperations.addHandler(
+                                RawClient.tlsHandler(name, authority, maximum: .tlsv12))
                         }
                     }
                     .connect(host: "127.0.0.1", port: server.tlsPort!).get()
                 // A write is kept once the handshake is through.
-                let written = await Result { try await channel.writeAndFlush(ByteBuffer(string: "GET / HTTP/1.1\r\n\r\n")) }
+                let written = await Result {
+                    try await channel.writeAndFlush(ByteBuffer(string: "GET / HTTP/1.1\r\n\r\n"))
+                }
                 #expect(((try? written.get()) != nil) == works)
                 try? await channel.close()
             }
@@ -78,7 +83,10 @@ import Testing
         try await withServer { server, authority in
             for port in [443, server.tlsPort!] {
                 let client = try await RawClient.connect(port: server.gatewayPort!)
-                try await client.send("CONNECT \(mine):\(port) HTTP/\(version)\r\n\(version == "1.1" ? "Host: \(mine):\(port)\r\nUser-Agent: x\r\n" : "")\r\n")
+                try await client.send(
+                    "CONNECT \(mine):\(port) HTTP/\(version)\r\n"
+                        + (version == "1.1" ? "Host: \(mine):\(port)\r\nUser-Agent: x\r\n\r\n" : "\r\n")
+                )
                 try await #expect(client.received(until: "\r\n\r\n") == "HTTP/1.1 200 Connection established\r\n\r\n")
                 try await client.startTLS(mine, authority)
                 try await client.send("GET /through HTTP/1.1\r\nHost: \(mine)\r\n\r\n")
@@ -89,7 +97,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n", 403), ("CONNECT 127.0.0.1:22 HTTP/1.0\r\n\r\n", 403),
+        ("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n", 403),
+        ("CONNECT 127.0.0.1:22 HTTP/1.0\r\n\r\n", 403),
         ("CONNECT v1.vault.azure.net:22 HTTP/1.1\r\n\r\n", 403), ("CONNECT 169.254.169.254:80 HTTP/1.1\r\n\r\n", 403),
         ("CONNECT v1.vault.azure.net HTTP/1.1\r\n\r\n", 400), ("CONNECT  HTTP/1.1\r\n\r\n", 400),
         ("CONNECT v1.vault.azure.net:443 HTTP/1.1\r\nX: \(String(repeating: "x", count: 9_000))", 431),
@@ -111,7 +120,8 @@ import Testing
         try await withServer { server, _ in
             let client = try await RawClient.connect(port: server.gatewayPort!)
             for index in 0..<2 {
-                try await client.send("GET http://acct.blob.core.windows.net/c/\(index)?q HTTP/1.1\r\nHost: other.example\r\n\r\n")
+                try await client.send(
+                    "GET http://acct.blob.core.windows.net/c/\(index)?q HTTP/1.1\r\nHost: other.example\r\n\r\n")
                 try await client.received(until: "/c/\(index)\nq\n")
             }
         }

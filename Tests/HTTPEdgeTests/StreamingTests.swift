@@ -10,7 +10,8 @@ import Testing
 
 private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
 
-/// Long bodies, slow peers, and connections that end early. A shared process memory figure is measured, so one at a time.
+/// Long bodies, slow peers, and connections that end early. A shared process memory figure is measured, so one at a
+/// time.
 @Suite(.serialized) struct StreamingTests {
     /// Resident memory in MiB.
     static func residentMiB() -> Int {
@@ -27,7 +28,8 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         }
         try await withServer(service) { server, authority in
             let client = try await RawClient.connect(
-                port: isTLS ? server.tlsPort! : server.plainPort!, tls: isTLS ? ("acct.blob.core.coffer.localhost", authority) : nil)
+                port: isTLS ? server.tlsPort! : server.plainPort!,
+                tls: isTLS ? ("acct.blob.core.coffer.localhost", authority) : nil)
             let before = Self.residentMiB()
             try await client.send("PUT / HTTP/1.1\r\n\(blobHost)Content-Length: \(total)\r\n\r\n")
             let piece = ByteBuffer(repeating: 7, count: 1 << 20)
@@ -52,7 +54,8 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             let sent = client.begin(ByteBuffer(repeating: 7, count: total))
             let isDone = NIOLockedValueBox(false)
             sent.whenComplete { _ in isDone.withLockedValue { $0 = true } }
-            // The kernel's buffers hold some MiB; 64 must not fit while nobody reads. Another connection's answer shows that time has passed.
+            // The kernel's buffers hold some MiB; 64 must not fit while nobody reads. Another connection's answer
+            // shows that time has passed.
             let other = try await RawClient.connect(port: server.plainPort!)
             try await other.send("GET nonsense HTTP/1.1\r\n\(blobHost)\r\n")
             try await other.received(until: "}}")
@@ -106,9 +109,12 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
                 })
         }
         try await withServer(service) { server, authority in
-            for tls in [nil, ("acct.blob.core.coffer.localhost", authority)] as [(serverName: String?, authority: CertificateAuthority)?] {
+            for tls in [nil, ("acct.blob.core.coffer.localhost", authority)]
+                as [(serverName: String?, authority: CertificateAuthority)?]
+            {
                 for path in ["/length", "/chunked"] {
-                    let client = try await RawClient.connect(port: tls == nil ? server.plainPort! : server.tlsPort!, tls: tls)
+                    let client = try await RawClient.connect(
+                        port: tls == nil ? server.plainPort! : server.tlsPort!, tls: tls)
                     try await client.send("GET \(path) HTTP/1.1\r\n\(blobHost)\r\n")
                     // The reset may overtake the bytes before it; what must not come is an end of the body.
                     #expect(try await !client.receivedUntilClosed().contains("0\r\n\r\n"))
@@ -201,7 +207,8 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             let client = try await RawClient.connect(port: server.plainPort!)
             try await client.send("PUT /1 HTTP/1.1\r\n\(blobHost)Content-Length: 5000\r\n\r\n")
             try await client.received(until: "/1 unread")
-            try await client.send(String(repeating: "x", count: 5_000) + "PUT /2 HTTP/1.1\r\n\(blobHost)Content-Length: 1\r\n\r\nx")
+            try await client.send(
+                String(repeating: "x", count: 5_000) + "PUT /2 HTTP/1.1\r\n\(blobHost)Content-Length: 1\r\n\r\nx")
             try await client.received(until: "/2 unread")
             client.clear()
             try await client.send("PUT /3 HTTP/1.1\r\n\(blobHost)Content-Length: 20000\r\n\r\n")
@@ -221,7 +228,9 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             configuration.limits.handshakeTimeout = .milliseconds(80)
         }
         let service = ClosureService { request in
-            do { _ = try await request.body.collect(upTo: 100) } catch { return .text("\(error)", status: .requestTimeout) }
+            do { _ = try await request.body.collect(upTo: 100) } catch {
+                return .text("\(error)", status: .requestTimeout)
+            }
             return .text("fine")
         }
         try await withServer(service, configure: configure) { server, _ in
@@ -270,7 +279,8 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             return .text("\(request.rawPath) done")
         }
         try await withServer(service) { server, authority in
-            let idle = try await RawClient.connect(port: server.tlsPort!, tls: ("acct.blob.core.coffer.localhost", authority))
+            let idle = try await RawClient.connect(
+                port: server.tlsPort!, tls: ("acct.blob.core.coffer.localhost", authority))
             try await idle.send("GET /quick HTTP/1.1\r\n\(blobHost)\r\n")
             try await idle.received(until: "/quick done")
             let busy = try await RawClient.connect(port: server.plainPort!)
@@ -321,7 +331,8 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             let answer = try await run(
                 "curl",
                 [
-                    "-sS", "--noproxy", "*", "-o", "/dev/null", "-w", "%{size_download} %{http_code}", "-H", "Host: acct.blob.core.coffer.localhost",
+                    "-sS", "--noproxy", "*", "-o", "/dev/null", "-w", "%{size_download} %{http_code}", "-H",
+                    "Host: acct.blob.core.coffer.localhost",
                     "http://127.0.0.1:\(server.plainPort!)/",
                 ])
             #expect(answer.output == "\(total) 200")
@@ -352,13 +363,17 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
 
     @Test func theFinishedHookHasNoQuery() async throws {
         let seen = Box<FinishedRequest>()
-        try await withServer(configure: { $0.onRequestFinished = { finished in Task { await seen.put(finished) } } }) { server, _ in
+        try await withServer(configure: { $0.onRequestFinished = { finished in Task { await seen.put(finished) } } }) {
+            server, _ in
             let client = try await RawClient.connect(port: server.plainPort!)
             try await client.send("PUT /c/b?sig=secret HTTP/1.1\r\n\(blobHost)Content-Length: 5\r\n\r\nhello")
             try await client.received(until: "hello")
             let finished = await seen.value()
-            #expect(finished.method == .PUT && finished.status == 200 && finished.requestBytes == 5 && finished.responseBytes > 5)
-            #expect(finished.endpoint == .storage(account: "acct", service: .blob) && finished.duration > .nanoseconds(0))
+            #expect(
+                finished.method == .PUT && finished.status == 200 && finished.requestBytes == 5
+                    && finished.responseBytes > 5)
+            #expect(
+                finished.endpoint == .storage(account: "acct", service: .blob) && finished.duration > .nanoseconds(0))
             #expect(!"\(finished)".contains("secret") && finished.id.count == 36)
         }
     }

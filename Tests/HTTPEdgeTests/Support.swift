@@ -26,10 +26,14 @@ struct ClosureService: WireService {
 let describingService = ClosureService { request in
     let body = try? await request.body.collect(upTo: 1 << 20)
     let lines = [
-        "\(request.method)", request.rawPath, request.rawQuery, "\(request.endpoint)", request.transport.scheme.rawValue,
-        request.transport.tlsVersion.map { "\($0)" } ?? "none", request.transport.peerAddress, String(buffer: body ?? ByteBuffer(string: "failed")),
+        "\(request.method)", request.rawPath, request.rawQuery, "\(request.endpoint)",
+        request.transport.scheme.rawValue,
+        request.transport.tlsVersion.map { "\($0)" } ?? "none", request.transport.peerAddress,
+        String(buffer: body ?? ByteBuffer(string: "failed")),
     ]
-    return Response(status: .ok, headers: ["Content-Type": "text/plain"], body: .bytes(ByteBuffer(string: lines.joined(separator: "\n"))))
+    return Response(
+        status: .ok, headers: ["Content-Type": "text/plain"],
+        body: .bytes(ByteBuffer(string: lines.joined(separator: "\n"))))
 }
 
 extension Response {
@@ -45,7 +49,8 @@ func withServer<Result>(
     _ service: ClosureService = describingService, configure: (inout EdgeConfiguration) -> Void = { _ in },
     body: (EdgeServer, CertificateAuthority) async throws -> Result
 ) async throws -> Result {
-    var configuration = EdgeConfiguration(names: testNames, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+    var configuration = EdgeConfiguration(
+        names: testNames, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
     configuration.addresses = ["127.0.0.1"]
     configure(&configuration)
     let authority = try CertificateAuthority.generate(clock: SystemClock(), randomness: SystemRandomness())
@@ -73,12 +78,16 @@ final class RawClient: Sendable {
         self.inbox = inbox
     }
 
-    static func connect(port: Int, tls: (serverName: String?, authority: CertificateAuthority)? = nil) async throws -> RawClient {
+    static func connect(port: Int, tls: (serverName: String?, authority: CertificateAuthority)? = nil) async throws
+        -> RawClient
+    {
         let inbox = Inbox()
         let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    if let tls { try channel.pipeline.syncOperations.addHandler(Self.tlsHandler(tls.serverName, tls.authority)) }
+                    if let tls {
+                        try channel.pipeline.syncOperations.addHandler(Self.tlsHandler(tls.serverName, tls.authority))
+                    }
                     try channel.pipeline.syncOperations.addHandler(InboxHandler(inbox: inbox))
                 }
             }
@@ -90,7 +99,8 @@ final class RawClient: Sendable {
         _ serverName: String?, _ authority: CertificateAuthority, maximum: TLSVersion? = nil
     ) throws -> NIOSSLClientHandler {
         var configuration = TLSConfiguration.makeClientConfiguration()
-        configuration.trustRoots = .certificates(try NIOSSLCertificate.fromPEMBytes(Array(authority.certificatePEM.utf8)))
+        configuration.trustRoots = .certificates(
+            try NIOSSLCertificate.fromPEMBytes(Array(authority.certificatePEM.utf8)))
         configuration.maximumTLSVersion = maximum
         return try NIOSSLClientHandler(context: NIOSSLContext(configuration: configuration), serverHostname: serverName)
     }
@@ -164,14 +174,18 @@ final class RawClient: Sendable {
         typealias InboundIn = ByteBuffer
         let inbox: Inbox
         init(inbox: Inbox) { self.inbox = inbox }
-        func channelRead(context: ChannelHandlerContext, data: NIOAny) { inbox.append(String(buffer: unwrapInboundIn(data))) }
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            inbox.append(String(buffer: unwrapInboundIn(data)))
+        }
         func channelInactive(context: ChannelHandlerContext) { inbox.close() }
         func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
     }
 }
 
 /// Runs a program and returns its exit code and everything it printed.
-func run(_ program: String, _ arguments: [String], environment: [String: String] = [:]) async throws -> (status: Int32, output: String) {
+func run(_ program: String, _ arguments: [String], environment: [String: String] = [:]) async throws -> (
+    status: Int32, output: String
+) {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = [program] + arguments
@@ -196,8 +210,11 @@ func run(_ program: String, _ arguments: [String], environment: [String: String]
 }
 
 /// A folder of the test's own with the authority's certificate in it.
-func withCertificateFile<Result>(_ authority: CertificateAuthority, _ body: (String) async throws -> Result) async throws -> Result {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("edge-\(SystemRandomness().uuidString())")
+func withCertificateFile<Result>(_ authority: CertificateAuthority, _ body: (String) async throws -> Result)
+    async throws -> Result
+{
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+        "edge-\(SystemRandomness().uuidString())")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: folder) }
     let file = folder.appendingPathComponent("ca.crt")

@@ -19,7 +19,11 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
                 let answer = try await client.received(until: "hello")
                 #expect(answer.hasPrefix("HTTP/1.1 200 OK\r\n"))
                 #expect(answer.contains("\r\nDate: ") && answer.contains("GMT\r\n") && !answer.contains("Connection:"))
-                #expect(answer.contains("PUT\n/c/b\(index)\nn\nstorage(account: \"acct\", service: CofferCore.StorageService.blob)\nhttp\nnone\n127.0.0.1"))
+                #expect(
+                    answer.contains(
+                        "PUT\n/c/b\(index)\nn\nstorage(account: \"acct\", service: CofferCore.StorageService.blob)\n"
+                            + "http\nnone\n127.0.0.1"
+                    ))
                 client.clear()
             }
         }
@@ -42,7 +46,9 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             let client = try await RawClient.connect(port: server.plainPort!)
             var requests = ""
             for index in 1...20 {
-                requests += "POST /\(index) HTTP/1.1\r\n\(blobHost)Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\n\(index % 10)z\r\n0\r\n\r\n"
+                requests +=
+                    "POST /\(index) HTTP/1.1\r\n\(blobHost)Transfer-Encoding: chunked\r\n\r\n"
+                    + "3\r\nabc\r\n2;x=y\r\n\(index % 10)z\r\n0\r\n\r\n"
             }
             try await client.send(requests)
             let answers = try await client.received(until: "[/20 abc0z]")
@@ -61,10 +67,13 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         try await withServer(service) { server, _ in
             let client = try await RawClient.connect(port: server.plainPort!)
             let refused = "GET http://x/ HTTP/1.1\r\n\r\n"
-            try await client.send("GET / HTTP/1.1\r\n\(blobHost)\r\n" + String(repeating: refused, count: 600) + "GARBAGE\r\n\r\n")
+            try await client.send(
+                "GET / HTTP/1.1\r\n\(blobHost)\r\n" + String(repeating: refused, count: 600) + "GARBAGE\r\n\r\n")
             await gate.open()
             let answers = try await client.receivedUntilClosed()
-            #expect(answers.hasPrefix("HTTP/1.1 200 OK\r\n") && answers.components(separatedBy: "\"UnknownHost\"").count == 601)
+            #expect(
+                answers.hasPrefix("HTTP/1.1 200 OK\r\n")
+                    && answers.components(separatedBy: "\"UnknownHost\"").count == 601)
             #expect(answers.contains("HTTP/1.1 400"))
         }
     }
@@ -73,7 +82,8 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         let service = ClosureService { request in
             switch request.rawPath {
             case "/omitted": Response(status: .ok, body: .omitted(length: 1_234))
-            case "/stream": Response(status: .ok, body: .stream(length: 99) { _ in Issue.record("a HEAD must not stream") })
+            case "/stream":
+                Response(status: .ok, body: .stream(length: 99) { _ in Issue.record("a HEAD must not stream") })
             case "/none": Response(status: .noContent)
             default: .text("12345")
             }
@@ -86,9 +96,14 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
                 #expect(answer.contains("Content-Length: \(length)\r\n") && answer.hasSuffix("\r\n\r\n"))
                 client.clear()
             }
+            try await client.send("GET /omitted HTTP/1.1\r\n\(blobHost)\r\n")
+            try await #expect(client.received(until: "}}").hasPrefix("HTTP/1.1 500"))
+            client.clear()
             try await client.send("GET /none HTTP/1.1\r\n\(blobHost)Connection: close\r\n\r\n")
             let last = try await client.receivedUntilClosed()
-            #expect(last.hasPrefix("HTTP/1.1 204 No Content\r\n") && !last.contains("Content-Length") && last.contains("Connection: close"))
+            #expect(
+                last.hasPrefix("HTTP/1.1 204 No Content\r\n") && !last.contains("Content-Length")
+                    && last.contains("Connection: close"))
         }
     }
 
@@ -96,7 +111,9 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         let service = ClosureService { _ in
             Response(
                 status: .ok,
-                body: .stream(length: nil) { writer in for _ in 0..<3 { try await writer.write(ByteBuffer(string: "part ")) } })
+                body: .stream(length: nil) { writer in
+                    for _ in 0..<3 { try await writer.write(ByteBuffer(string: "part ")) }
+                })
         }
         try await withServer(service) { server, _ in
             let old = try await RawClient.connect(port: server.plainPort!)
@@ -106,7 +123,9 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             let new = try await RawClient.connect(port: server.plainPort!)
             try await new.send("GET / HTTP/1.1\r\n\(blobHost)\r\n")
             let chunked = try await new.received(until: "0\r\n\r\n")
-            #expect(chunked.hasSuffix("5\r\npart \r\n5\r\npart \r\n5\r\npart \r\n0\r\n\r\n") && chunked.contains("Transfer-Encoding: chunked"))
+            #expect(
+                chunked.hasSuffix("5\r\npart \r\n5\r\npart \r\n5\r\npart \r\n0\r\n\r\n")
+                    && chunked.contains("Transfer-Encoding: chunked"))
         }
     }
 
@@ -131,14 +150,18 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
     }
 
     @Test(arguments: [
-        ("GET / HTTP/1.1\r\n\r\n", 400), ("GET / HTTP/1.1\r\n\(blobHost)\(blobHost)\r\n", 400), ("GARBAGE\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400), ("GET / HTTP/1.1\r\n\(blobHost)\(blobHost)\r\n", 400),
+        ("GARBAGE\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\n\(blobHost)Bad Header\r\n\r\n", 400), ("GET nonsense HTTP/1.1\r\n\(blobHost)\r\n", 400),
         ("POST / HTTP/1.1\r\n\(blobHost)Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\n\(blobHost)Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\n\(blobHost)Content-Length: -5\r\n\r\n", 400), ("POST / HTTP/1.1\r\n\(blobHost)Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\n\(blobHost)Content-Length: -5\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\n\(blobHost)Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
         ("GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", 421), ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: management.coffer.localhost\r\n\r\n", 403), ("GET / HTTP/1.1\r\nHost: v.vault.azure.net\r\n\r\n", 403),
-        ("GET / HTTP/1.1\r\n\(blobHost)Expect: magic\r\n\r\n", 417), ("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", 405),
+        ("GET / HTTP/1.1\r\nHost: management.coffer.localhost\r\n\r\n", 403),
+        ("GET / HTTP/1.1\r\nHost: v.vault.azure.net\r\n\r\n", 403),
+        ("GET / HTTP/1.1\r\n\(blobHost)Expect: magic\r\n\r\n", 417),
+        ("CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", 405),
         ("GET / HTTP/1.1\r\n\(blobHost)X: \(String(repeating: "x", count: 20_000))\r\n\r\n", 431),
         ("GET /\(String(repeating: "x", count: 20_000)) HTTP/1.1\r\n\(blobHost)\r\n", 431),
         ("GET / HTTP/1.1\r\n\(blobHost)\(String(repeating: "X: y\r\n", count: 200))\r\n", 431),
@@ -163,7 +186,10 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         }
         try await withServer(service, configure: { $0.maximumBodyBytes = { _ in 10 } }) { server, _ in
             let client = try await RawClient.connect(port: server.plainPort!)
-            try await client.send("PUT / HTTP/1.1\r\n\(blobHost)Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n8\r\nabcdefgh\r\n0\r\n\r\n")
+            try await client.send(
+                "PUT / HTTP/1.1\r\n\(blobHost)Transfer-Encoding: chunked\r\n\r\n"
+                    + "5\r\nabcde\r\n8\r\nabcdefgh\r\n0\r\n\r\n"
+            )
             let answer = try await client.received(until: "limitBytes: 10)")
             #expect(answer.hasPrefix("HTTP/1.1 413"))
         }
@@ -184,20 +210,25 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
 
     @Test func headersFromAServiceCannotForgeAResponse() async throws {
         let bad: [(String, String)] = [
-            ("X", "a\r\nSet-Cookie: b"), ("X", "a\nb"), ("X", "a\u{0}b"), ("X\r\nY", "a"), ("X Y", "a"), ("", "a"), ("X:", "a"),
+            ("X", "a\r\nSet-Cookie: b"), ("X", "a\nb"), ("X", "a\u{0}b"), ("X\r\nY", "a"), ("X Y", "a"), ("", "a"),
+            ("X:", "a"),
         ]
         let service = ClosureService { request in
             let index = Int(request.rawPath.dropFirst())!
             let headers = HTTPHeaders([bad[index]])
             return index % 2 == 0
-                ? .text("secret", headers: headers) : Response(status: .ok, headers: headers, body: .stream(length: 6) { try await $0.write(.init(string: "secret")) })
+                ? .text("secret", headers: headers)
+                : Response(
+                    status: .ok, headers: headers,
+                    body: .stream(length: 6) { try await $0.write(.init(string: "secret")) })
         }
         try await withServer(service) { server, _ in
             let client = try await RawClient.connect(port: server.plainPort!)
             for index in bad.indices {
                 try await client.send("GET /\(index) HTTP/1.1\r\n\(blobHost)\r\n")
                 let answer = try await client.received(until: "}}")
-                #expect(answer.hasPrefix("HTTP/1.1 500") && !answer.contains("secret") && !answer.contains("Set-Cookie"))
+                #expect(
+                    answer.hasPrefix("HTTP/1.1 500") && !answer.contains("secret") && !answer.contains("Set-Cookie"))
                 client.clear()
             }
         }
@@ -205,7 +236,12 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
 
     @Test func framingHeadersOfAServiceAreReplaced() async throws {
         let service = ClosureService { _ in
-            .text("12345", headers: ["content-length": "7", "Transfer-Encoding": "chunked", "Connection": "upgrade", "Date": "then", "x-ms-ok": "yes"])
+            .text(
+                "12345",
+                headers: [
+                    "content-length": "7", "Transfer-Encoding": "chunked", "Connection": "upgrade", "Date": "then",
+                    "x-ms-ok": "yes",
+                ])
         }
         try await withServer(service) { server, _ in
             let client = try await RawClient.connect(port: server.plainPort!)
@@ -227,7 +263,9 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
     @Test func randomAndMutatedBytesNeverStopTheServer() async throws {
         try await withServer { server, _ in
             var generator = RequestIdentifiers(randomness: SystemRandomness())
-            let seed = "PUT /c/b?x=%41 HTTP/1.1\r\n\(blobHost)Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n5\r\nhello\r\n0\r\nT: v\r\n\r\n"
+            let seed =
+                "PUT /c/b?x=%41 HTTP/1.1\r\n\(blobHost)Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+                + "5\r\nhello\r\n0\r\nT: v\r\n\r\n"
             for _ in 0..<150 {
                 var bytes = Array(seed.utf8)
                 let noise = Array(generator.next().utf8)

@@ -14,7 +14,8 @@ import Testing
         #expect(answer.code == "Unauthorized")
         #expect(answer.message == "AKV10000: Request is missing a Bearer or PoP token.")
         let expected =
-            "Bearer authorization=\"\(names.url(of: .login))/\(TestVaults.tenant)\", resource=\"https://\(names.vaultSuffix)\""
+            "Bearer authorization=\"\(names.url(of: .login))/\(TestVaults.tenant)\", "
+            + "resource=\"https://\(names.vaultSuffix)\""
         #expect(answer.headers["WWW-Authenticate"] == [expected])
         #expect(answer.headers["x-ms-request-id"] == ["request-1"])
         #expect(answer.headers["x-ms-client-request-id"] == ["client-1"])
@@ -30,9 +31,15 @@ import Testing
         let now = vaults.clock.now()
         let cases = [
             (TestTokens.token(for: vaults.owner, audience: "https://storage.azure.com", now: now), "AKV10022"),
-            (TestTokens.token(for: vaults.owner, audience: "https://vault.azure.net", now: now.adding(seconds: -7_200)), "AKV10046"),
             (
-                TestTokens.token(for: vaults.owner, audience: "https://vault.azure.net", now: now, issuer: "https://sts.windows.net/x/"),
+                TestTokens.token(
+                    for: vaults.owner, audience: "https://vault.azure.net", now: now.adding(seconds: -7_200)),
+                "AKV10046"
+            ),
+            (
+                TestTokens.token(
+                    for: vaults.owner, audience: "https://vault.azure.net", now: now,
+                    issuer: "https://sts.windows.net/x/"),
                 "AKV10032"
             ),
             ("not.a.token", "AKV10"),
@@ -49,7 +56,9 @@ import Testing
     @Test func eitherFamilysAudienceIsAccepted() async throws {
         let vaults = try await TestVaults()
         try await vaults.makeVault()
-        for audience in ["https://vault.azure.net", "https://vault.coffer.localhost/", "cfa8b339-82a2-471a-a3c9-0fc0be7a4093"] {
+        for audience in [
+            "https://vault.azure.net", "https://vault.coffer.localhost/", "cfa8b339-82a2-471a-a3c9-0fc0be7a4093",
+        ] {
             let token = TestTokens.token(for: vaults.owner, audience: audience, now: vaults.clock.now())
             #expect(await vaults.send(.GET, "/keys", as: nil, token: token).status == 200)
         }
@@ -66,7 +75,9 @@ import Testing
     @Test func apiVersionIsNeededAndMayBeNewer() async throws {
         let vaults = try await TestVaults()
         try await vaults.makeVault()
-        func status(_ query: String) async -> Int { await vaults.send(.GET, "/keys", as: vaults.owner, query: query).status }
+        func status(_ query: String) async -> Int {
+            await vaults.send(.GET, "/keys", as: vaults.owner, query: query).status
+        }
         #expect(await status("") == 400)
         #expect(await status("api-version=banana") == 400)
         for known in ["2016-10-01", "7.0", "7.4", "7.6-preview.2", "2025-07-01", "2031-01-01-preview", "9.9"] {

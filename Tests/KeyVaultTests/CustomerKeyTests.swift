@@ -9,7 +9,9 @@ import Testing
 
 @Suite struct CustomerKeyTests {
     private let identity = TestVaults.caller(5, kind: .managedIdentity)
-    private func reference(_ version: String? = nil, uri: String = "https://vault1.vault.coffer.localhost/") -> CustomerKeyReference {
+    private func reference(_ version: String? = nil, uri: String = "https://vault1.vault.coffer.localhost/")
+        -> CustomerKeyReference
+    {
         CustomerKeyReference(vaultURI: uri, keyName: "cmk", keyVersion: version)
     }
     private func prepared(purgeProtection: Bool = true) async throws -> TestVaults {
@@ -28,7 +30,10 @@ import Testing
         }
     }
 
-    @Test(arguments: ["https://vault1.vault.coffer.localhost/", "https://VAULT1.vault.azure.net", "https://vault1.vault.coffer.localhost:8443/"])
+    @Test(arguments: [
+        "https://vault1.vault.coffer.localhost/", "https://VAULT1.vault.azure.net",
+        "https://vault1.vault.coffer.localhost:8443/",
+    ])
     func wrapsByAnyNameAndUnwrapsTheVersionThatWrapped(uri: String) async throws {
         let vaults = try await prepared()
         let key = SystemRandomness().secret(32)
@@ -71,7 +76,9 @@ import Testing
         #expect(await unwrap() == nil)
         // The policy is removed.
         let id = TestVaults.vaultID("vault1")
-        let policy: JSONValue = ["properties": ["accessPolicies": [TestVaults.policy(identity, keys: ["get", "wrapKey", "unwrapKey"])]]]
+        let policy: JSONValue = [
+            "properties": ["accessPolicies": [TestVaults.policy(identity, keys: ["get", "wrapKey", "unwrapKey"])]]
+        ]
         _ = heardSince()
         _ = try await vaults.control(.put, ResourceID("\(id)/accessPolicies/remove"), policy)
         #expect(heardSince() == ["vault1"])
@@ -95,9 +102,11 @@ import Testing
 
     @Test func rolesGrantAndEndAccess() async throws {
         let vaults = try await prepared()
-        _ = try await vaults.control(.patch, TestVaults.vaultID("vault1"), ["properties": ["enableRbacAuthorization": true]])
+        _ = try await vaults.control(
+            .patch, TestVaults.vaultID("vault1"), ["properties": ["enableRbacAuthorization": true]])
         let key = SystemRandomness().secret(32)
-        #expect(await code { _ = try await vaults.service.wrapKey(key, with: reference(), as: identity) } == .accessDenied)
+        #expect(
+            await code { _ = try await vaults.service.wrapKey(key, with: reference(), as: identity) } == .accessDenied)
         vaults.assign(identity, role: "Key Vault Crypto Service Encryption User", at: TestVaults.vaultID("vault1"))
         let wrapped = try await vaults.service.wrapKey(key, with: reference(), as: identity)
         _ = try await vaults.service.unwrapKey(wrapped, as: identity)
@@ -112,9 +121,14 @@ import Testing
         _ = await vaults.owned(.PATCH, "/keys/cmk", ["attributes": ["enabled": false]])
         #expect(try await vaults.service.currentKeyIdentifier(of: reference(), as: identity) == first)
         let version = String(first.split(separator: "/").last!)
-        _ = await vaults.owned(.PATCH, "/keys/cmk/\(version)", ["attributes": ["exp": .integer(vaults.clock.now().unixSeconds)]])
-        #expect(await code { _ = try await vaults.service.currentKeyIdentifier(of: reference(), as: identity) } == .keyNotFound)
-        #expect(await code { _ = try await vaults.service.currentKeyIdentifier(of: reference(version), as: identity) } == .keyNotFound)
+        _ = await vaults.owned(
+            .PATCH, "/keys/cmk/\(version)", ["attributes": ["exp": .integer(vaults.clock.now().unixSeconds)]])
+        #expect(
+            await code { _ = try await vaults.service.currentKeyIdentifier(of: reference(), as: identity) }
+                == .keyNotFound)
+        #expect(
+            await code { _ = try await vaults.service.currentKeyIdentifier(of: reference(version), as: identity) }
+                == .keyNotFound)
     }
 
     @Test func anExpiredVersionStillUnwraps() async throws {
@@ -128,13 +142,20 @@ import Testing
         let vaults = try await prepared()
         let key = SystemRandomness().secret(32)
         for uri in ["https://nobody.vault.azure.net/", "https://example.com/", "", "vault1"] {
-            #expect(await code { _ = try await vaults.service.wrapKey(key, with: reference(uri: uri), as: identity) } == .vaultNotFound)
+            #expect(
+                await code { _ = try await vaults.service.wrapKey(key, with: reference(uri: uri), as: identity) }
+                    == .vaultNotFound)
         }
-        let absent = CustomerKeyReference(vaultURI: "https://vault1.vault.azure.net/", keyName: "absent", keyVersion: nil)
+        let absent = CustomerKeyReference(
+            vaultURI: "https://vault1.vault.azure.net/", keyName: "absent", keyVersion: nil)
         #expect(await code { _ = try await vaults.service.wrapKey(key, with: absent, as: identity) } == .keyNotFound)
-        let wrapped = CustomerWrappedKey(keyIdentifier: "https://vault1.vault.azure.net/keys/cmk/\(String(repeating: "0", count: 32))", ciphertext: [1])
+        let wrapped = CustomerWrappedKey(
+            keyIdentifier: "https://vault1.vault.azure.net/keys/cmk/\(String(repeating: "0", count: 32))",
+            ciphertext: [1])
         #expect(await code { _ = try await vaults.service.unwrapKey(wrapped, as: identity) } == .keyNotFound)
-        #expect(await code { _ = try await vaults.service.wrapKey(key, with: reference(), as: TestVaults.caller(8)) } == .accessDenied)
+        #expect(
+            await code { _ = try await vaults.service.wrapKey(key, with: reference(), as: TestVaults.caller(8)) }
+                == .accessDenied)
     }
 
     @Test func eligibilityNamesWhatIsMissing() async throws {
@@ -148,7 +169,8 @@ import Testing
             }
         }
         #expect(await refusal(reference(), identity) == "KeyVaultPolicyError")
-        _ = try await vaults.control(.patch, TestVaults.vaultID("vault1"), ["properties": ["enablePurgeProtection": true]])
+        _ = try await vaults.control(
+            .patch, TestVaults.vaultID("vault1"), ["properties": ["enablePurgeProtection": true]])
         #expect(await refusal(reference(), identity) == nil)
         #expect(await refusal(reference(), TestVaults.caller(8)) == "KeyVaultAuthenticationFailure")
         #expect(await refusal(reference(uri: "https://nobody.vault.azure.net"), identity) == "KeyVaultVaultNotFound")

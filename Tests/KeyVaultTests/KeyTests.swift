@@ -8,7 +8,9 @@ import _CryptoExtras
 @testable import KeyVault
 
 @Suite struct KeyTests {
-    private func created(_ vaults: TestVaults, _ body: JSONValue = ["kty": "RSA"], name: String = "cmk") async throws -> JSONValue {
+    private func created(_ vaults: TestVaults, _ body: JSONValue = ["kty": "RSA"], name: String = "cmk") async throws
+        -> JSONValue
+    {
         let answer = await vaults.owned(.POST, "/keys/\(name)/create", body)
         #expect(answer.status == 200, "\(answer.message ?? "")")
         return answer.body
@@ -43,7 +45,8 @@ import _CryptoExtras
         try await vaults.makeVault()
         let bodies: [JSONValue] = [
             [:], ["kty": "RSA", "key_size": 1024], ["kty": "RSA-HSM"], ["kty": "oct"], ["kty": "EC", "crv": "P-111"],
-            ["kty": "RSA", "key_ops": ["fly"]], ["kty": "EC", "key_ops": ["wrapKey"]], ["kty": "RSA", "attributes": ["exportable": true]],
+            ["kty": "RSA", "key_ops": ["fly"]], ["kty": "EC", "key_ops": ["wrapKey"]],
+            ["kty": "RSA", "attributes": ["exportable": true]],
             ["kty": "RSA", "attributes": ["exp": "soon"]], ["kty": 7],
         ]
         for body in bodies {
@@ -71,24 +74,27 @@ import _CryptoExtras
         #expect(keys.map { $0["kid"]?.stringValue } == ["https://vault1.vault.coffer.localhost/keys/cmk"])
     }
 
-    @Test(arguments: ["RSA-OAEP-256", "RSA-OAEP", "RSA1_5"], [2048, 3072])
-    func wrapAndUnwrapAreInverse(algorithm: String, bits: Int) async throws {
+    @Test(arguments: [2048, 3072])
+    func wrapAndUnwrapAreInverse(bits: Int64) async throws {
         let vaults = try await TestVaults()
         try await vaults.makeVault()
-        let bundle = try await created(vaults, ["kty": "RSA", "key_size": .integer(Int64(bits))])
+        let bundle = try await created(vaults, ["kty": "RSA", "key_size": .integer(bits)])
         let secret = SystemRandomness().bytes(32)
-        for (close, open) in [("wrapkey", "unwrapKey"), ("encrypt", "decrypt")] {
-            let body: JSONValue = ["alg": .string(algorithm), "value": .string(secret.base64URL)]
-            let wrapped = await vaults.owned(.POST, "/keys/cmk//\(close)", body)
-            #expect(wrapped.status == 200)
-            #expect(wrapped.body["kid"] == bundle["key"]?["kid"])
-            let back = await vaults.owned(
-                .POST, "/keys/cmk/\(version(bundle))/\(open)", ["alg": .string(algorithm), "value": wrapped.body["value"] ?? .null])
-            #expect(back.body["value"]?.stringValue == secret.base64URL)
+        for algorithm in ["RSA-OAEP-256", "RSA-OAEP", "RSA1_5"] {
+            for (close, open) in [("wrapkey", "unwrapKey"), ("encrypt", "decrypt")] {
+                let body: JSONValue = ["alg": .string(algorithm), "value": .string(secret.base64URL)]
+                let wrapped = await vaults.owned(.POST, "/keys/cmk//\(close)", body)
+                #expect(wrapped.status == 200)
+                #expect(wrapped.body["kid"] == bundle["key"]?["kid"])
+                let opening: JSONValue = ["alg": .string(algorithm), "value": wrapped.body["value"] ?? .null]
+                let back = await vaults.owned(.POST, "/keys/cmk/\(version(bundle))/\(open)", opening)
+                #expect(back.body["value"]?.stringValue == secret.base64URL)
+            }
         }
     }
 
-    /// An independent implementation (BoringSSL through swift-crypto) wraps with the public part; the vault unwraps. And it verifies signatures.
+    /// An independent implementation (BoringSSL through swift-crypto) wraps with the public part; the vault unwraps.
+    /// And it verifies signatures.
     @Test func publicPartAndSignaturesSatisfyAnotherLibrary() async throws {
         let vaults = try await TestVaults()
         try await vaults.makeVault()
@@ -109,16 +115,19 @@ import _CryptoExtras
             let bytes = try #require([UInt8](base64URL: signed.body["value"]?.stringValue ?? ""))
             #expect(verifier.isValidSignature(.init(rawRepresentation: bytes), for: digest, padding: padding))
             let verified = await vaults.owned(
-                .POST, "/keys/cmk/verify", ["alg": .string(algorithm), "digest": value, "value": .string(bytes.base64URL)])
+                .POST, "/keys/cmk/verify",
+                ["alg": .string(algorithm), "digest": value, "value": .string(bytes.base64URL)])
             #expect(verified.body == ["value": true])
             let flipped = [bytes[0] ^ 1] + bytes.dropFirst()
             let refused = await vaults.owned(
-                .POST, "/keys/cmk/verify", ["alg": .string(algorithm), "digest": value, "value": .string(flipped.base64URL)])
+                .POST, "/keys/cmk/verify",
+                ["alg": .string(algorithm), "digest": value, "value": .string(flipped.base64URL)])
             #expect(refused.body == ["value": false])
         }
         let short = await vaults.owned(.POST, "/keys/cmk/sign", ["alg": "RS256", "value": "AAAA"])
         #expect(short.status == 400)
-        let mismatch = await vaults.owned(.POST, "/keys/cmk/sign", ["alg": "ES256", "value": .string([UInt8](repeating: 1, count: 32).base64URL)])
+        let mismatch = await vaults.owned(
+            .POST, "/keys/cmk/sign", ["alg": "ES256", "value": .string([UInt8](repeating: 1, count: 32).base64URL)])
         #expect(mismatch.status == 400)
     }
 
@@ -131,11 +140,13 @@ import _CryptoExtras
             return [4] + x + y
         }
         func signature(_ name: String, _ algorithm: String, _ digest: [UInt8]) async throws -> [UInt8] {
-            let signed = await vaults.owned(.POST, "/keys/\(name)/sign", ["alg": .string(algorithm), "value": .string(digest.base64URL)])
+            let signed = await vaults.owned(
+                .POST, "/keys/\(name)/sign", ["alg": .string(algorithm), "value": .string(digest.base64URL)])
             return try #require([UInt8](base64URL: signed.body["value"]?.stringValue ?? ""))
         }
         let message = Array("hello".utf8)
-        let p256 = try P256.Signing.PublicKey(x963Representation: coordinates(try await created(vaults, ["kty": "EC"], name: "a")))
+        let p256 = try P256.Signing.PublicKey(
+            x963Representation: coordinates(try await created(vaults, ["kty": "EC"], name: "a")))
         let first = try await signature("a", "ES256", Array(SHA256.hash(data: message)))
         #expect(p256.isValidSignature(try .init(rawRepresentation: first), for: SHA256.hash(data: message)))
         let p384 = try P384.Signing.PublicKey(
@@ -150,7 +161,10 @@ import _CryptoExtras
         let fourth = try await signature("d", "ES256K", Array(SHA256.hash(data: message)))
         let verified = await vaults.owned(
             .POST, "/keys/d/verify",
-            ["alg": "ES256K", "digest": .string(Array(SHA256.hash(data: message)).base64URL), "value": .string(fourth.base64URL)])
+            [
+                "alg": "ES256K", "digest": .string(Array(SHA256.hash(data: message)).base64URL),
+                "value": .string(fourth.base64URL),
+            ])
         #expect(verified.body == ["value": true])
         #expect(await vaults.owned(.POST, "/keys/a/wrapkey", ["alg": "RSA-OAEP", "value": "AAAA"]).status == 403)
     }
@@ -167,7 +181,8 @@ import _CryptoExtras
         let imported = await vaults.owned(.PUT, "/keys/imp", ["key": .object(jwk)])
         #expect(imported.status == 200, "\(imported.message ?? "")")
         let digest = SHA256.hash(data: Array("x".utf8))
-        let signed = await vaults.owned(.POST, "/keys/imp/sign", ["alg": "ES256", "value": .string(Array(digest).base64URL)])
+        let signed = await vaults.owned(
+            .POST, "/keys/imp/sign", ["alg": "ES256", "value": .string(Array(digest).base64URL)])
         let raw = try #require([UInt8](base64URL: signed.body["value"]?.stringValue ?? ""))
         #expect(key.publicKey.isValidSignature(try .init(rawRepresentation: raw), for: digest))
         jwk["d"] = .string([UInt8](P256.Signing.PrivateKey().rawRepresentation).base64URL)
@@ -176,14 +191,16 @@ import _CryptoExtras
         #expect(broken.message?.contains(jwk["d"]?.stringValue ?? "?") == false)
     }
 
-    /// RSA parts as OpenSSL wrote them (`openssl genrsa 2048`); the ciphertext is `openssl pkeyutl -encrypt -pkeyopt rsa_padding_mode:oaep
+    /// RSA parts as OpenSSL wrote them (`openssl genrsa 2048`); the ciphertext is `openssl pkeyutl -encrypt -pkeyopt
+    /// rsa_padding_mode:oaep
     /// -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha256`.
     @Test func anRSAKeyOfOpenSSLOpensWhatOpenSSLWrapped() async throws {
         let vaults = try await TestVaults()
         try await vaults.makeVault()
         let imported = await vaults.owned(.PUT, "/keys/imp", ["key": .object(OpenSSLVector.jwk)])
         #expect(imported.status == 200, "\(imported.message ?? "")")
-        let opened = await vaults.owned(.POST, "/keys/imp/unwrapkey", ["alg": "RSA-OAEP-256", "value": .string(OpenSSLVector.ciphertext)])
+        let opened = await vaults.owned(
+            .POST, "/keys/imp/unwrapkey", ["alg": "RSA-OAEP-256", "value": .string(OpenSSLVector.ciphertext)])
         #expect(opened.body["value"]?.stringValue == Array(OpenSSLVector.plaintext.utf8).base64URL)
     }
 
@@ -192,11 +209,16 @@ import _CryptoExtras
         try await vaults.makeVault()
         _ = try await created(vaults)
         let value: JSONValue = ["alg": "RSA-OAEP-256", "value": "AAAA"]
-        let wrapped: JSONValue = ["alg": "RSA-OAEP-256", "value": (await vaults.owned(.POST, "/keys/cmk/wrapkey", value)).body["value"] ?? .null]
+        let wrapped: JSONValue = [
+            "alg": "RSA-OAEP-256",
+            "value": (await vaults.owned(.POST, "/keys/cmk/wrapkey", value)).body["value"] ?? .null,
+        ]
         func inner(_ operation: String, _ body: JSONValue) async -> String? {
             (await vaults.owned(.POST, "/keys/cmk/\(operation)", body)).innerCode
         }
-        #expect((await vaults.owned(.PATCH, "/keys/cmk/", ["attributes": ["enabled": false]])).body["attributes"]?["enabled"] == false)
+        #expect(
+            (await vaults.owned(.PATCH, "/keys/cmk/", ["attributes": ["enabled": false]])).body["attributes"]?[
+                "enabled"] == false)
         #expect(await inner("wrapkey", value) == "KeyDisabled")
         #expect(await inner("unwrapkey", wrapped) == "KeyDisabled")
         #expect((await vaults.owned(.GET, "/keys/cmk")).status == 200)
@@ -206,7 +228,8 @@ import _CryptoExtras
         vaults.clock.advance(seconds: 100)
         #expect(await inner("wrapkey", value) == "KeyExpired")
         #expect(await inner("unwrapkey", wrapped) == nil)
-        _ = await vaults.owned(.PATCH, "/keys/cmk/", ["attributes": ["nbf": .integer(now + 1_000), "exp": .integer(now + 2_000)]])
+        _ = await vaults.owned(
+            .PATCH, "/keys/cmk/", ["attributes": ["nbf": .integer(now + 1_000), "exp": .integer(now + 2_000)]])
         #expect(await inner("wrapkey", value) == "KeyNotYetValid")
         _ = await vaults.owned(.PATCH, "/keys/cmk/", ["key_ops": ["wrapKey"], "attributes": ["nbf": 1]])
         #expect(await inner("unwrapkey", wrapped) == "KeyOperationForbidden")
@@ -217,12 +240,16 @@ import _CryptoExtras
         let vaults = try await TestVaults()
         try await vaults.makeVault()
         _ = try await created(vaults)
-        for bytes in [[], [UInt8](repeating: 1, count: 255), SystemRandomness().bytes(256), [UInt8](repeating: 0xff, count: 256)] {
-            let answer = await vaults.owned(.POST, "/keys/cmk/unwrapkey", ["alg": "RSA-OAEP-256", "value": .string(bytes.base64URL)])
+        for bytes in [
+            [], [UInt8](repeating: 1, count: 255), SystemRandomness().bytes(256), [UInt8](repeating: 0xff, count: 256),
+        ] {
+            let answer = await vaults.owned(
+                .POST, "/keys/cmk/unwrapkey", ["alg": "RSA-OAEP-256", "value": .string(bytes.base64URL)])
             #expect(answer.status == 400 && answer.code == "BadParameter")
         }
         let long = await vaults.owned(
-            .POST, "/keys/cmk/wrapkey", ["alg": "RSA-OAEP-256", "value": .string([UInt8](repeating: 1, count: 300).base64URL)])
+            .POST, "/keys/cmk/wrapkey",
+            ["alg": "RSA-OAEP-256", "value": .string([UInt8](repeating: 1, count: 300).base64URL)])
         #expect(long.status == 400)
         #expect(await vaults.owned(.POST, "/keys/cmk/wrapkey", ["alg": "A256KW", "value": "AAAA"]).status == 400)
     }
@@ -234,7 +261,8 @@ import _CryptoExtras
         let initial = await vaults.owned(.GET, "/keys/cmk/rotationpolicy")
         #expect(initial.body["lifetimeActions"]?.arrayValue?.count == 1)
         let policy: JSONValue = [
-            "lifetimeActions": [["trigger": ["timeAfterCreate": "P90D"], "action": ["type": "rotate"]]], "attributes": ["expiryTime": "P1Y"],
+            "lifetimeActions": [["trigger": ["timeAfterCreate": "P90D"], "action": ["type": "rotate"]]],
+            "attributes": ["expiryTime": "P1Y"],
         ]
         let set = await vaults.owned(.PUT, "/keys/cmk/rotationpolicy", policy)
         #expect(set.status == 200, "\(set.message ?? "")")
@@ -275,8 +303,10 @@ import _CryptoExtras
             query = String(link.split(separator: "?")[1])
         }
         #expect(seen == names)
-        #expect(await vaults.send(.GET, "/keys", as: vaults.owner, query: "api-version=7.4&maxresults=26").status == 400)
-        #expect(await vaults.send(.GET, "/keys", as: vaults.owner, query: "api-version=7.4&$skiptoken=%%%").status == 400)
+        #expect(
+            await vaults.send(.GET, "/keys", as: vaults.owner, query: "api-version=7.4&maxresults=26").status == 400)
+        #expect(
+            await vaults.send(.GET, "/keys", as: vaults.owner, query: "api-version=7.4&$skiptoken=%%%").status == 400)
     }
 
     @Test func randomBytesHaveTheLengthAskedFor() async throws {

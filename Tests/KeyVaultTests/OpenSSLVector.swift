@@ -5,9 +5,9 @@ enum OpenSSLVector {
     static let plaintext = "a data encryption key, 32 bytes!"
     static let ciphertext =
         "RwoPWu3oNxPLJ3le2jpNFVWRWLbhGGFRYnA6UwsfD1uxfblNt0XWUHinZWu50WIxOChFUeliuLXm7AqiiYkmP90sMEmIhf1A-dxH"
-            + "IupVJE7TtMIQWdbRGb7WxmYUPgndnmaKMDJVdwz0k0xjU0bBQVFXBarAyOab33YSFohaKR1NDUMybRjN8BX7sKEo8dBGzdtlkk9T"
-            + "5TzC8SSEKhT8roiLmyyr4zUqbOkjeMh8IsvMNBziUFquOrvR5R_K-Ni2KYPoORiq3K4FuRVmVDTmQts6JRRYZGE-yXPraMvSuymf"
-            + "kJqi749VcqDARgRMunQT7B0IQSAff7QrIiPexEy3ZA"
+        + "IupVJE7TtMIQWdbRGb7WxmYUPgndnmaKMDJVdwz0k0xjU0bBQVFXBarAyOab33YSFohaKR1NDUMybRjN8BX7sKEo8dBGzdtlkk9T"
+        + "5TzC8SSEKhT8roiLmyyr4zUqbOkjeMh8IsvMNBziUFquOrvR5R_K-Ni2KYPoORiq3K4FuRVmVDTmQts6JRRYZGE-yXPraMvSuymf"
+        + "kJqi749VcqDARgRMunQT7B0IQSAff7QrIiPexEy3ZA"
     static let jwk: [String: JSONValue] = members.mapValues { .string($0) }.merging(["kty": "RSA"]) { old, _ in old }
     private static let members: [String: String] = [
         "n": "4PzaRdMjwWtRTambBQelsSoebmiNB0rC8-633ozClRPh4p9B_nVzg-k5Amu2oySkAnDxsR8ZkPPtdPRb06JcxytrWToBZPAiSFr3"

@@ -13,11 +13,15 @@ import Testing
         func send(_ method: String, _ path: String, _ body: JSONValue? = nil) async -> TestVaults.Answer {
             await vaults.send(.init(rawValue: method), path, body, as: vaults.owner, vault: "contoso-vault")
         }
-        let first = await send("PUT", "/secrets/external-url", ["value": "https://x/y?sig=1", "contentType": "text/plain", "tags": ["a": "b"]])
+        let first = await send(
+            "PUT", "/secrets/external-url",
+            ["value": "https://x/y?sig=1", "contentType": "text/plain", "tags": ["a": "b"]])
         #expect(first.status == 200)
         #expect(first.body["value"] == "https://x/y?sig=1")
         let id = try #require(first.body["id"]?.stringValue)
-        #expect(id.wholeMatch(of: /https:\/\/contoso-vault\.vault\.coffer\.localhost\/secrets\/external-url\/[0-9a-f]{32}/) != nil)
+        #expect(
+            id.wholeMatch(of: /https:\/\/contoso-vault\.vault\.coffer\.localhost\/secrets\/external-url\/[0-9a-f]{32}/)
+                != nil)
         #expect(first.body["attributes"]?["recoveryLevel"] == "Recoverable+Purgeable")
         let second = await send("PUT", "/secrets/External-Url", ["value": "v2"])
         #expect(second.body["id"]?.stringValue != id)
@@ -29,7 +33,9 @@ import Testing
         #expect(list.body["value"]?.arrayValue?.first?["value"] == nil)
         #expect(list.body["nextLink"] == .null)
         #expect((await send("GET", "/secrets/external-url/versions")).body["value"]?.arrayValue?.count == 2)
-        let updated = await send("PATCH", "/secrets/external-url/", ["attributes": ["enabled": false, "exp": 1_893_456_000], "contentType": "x"])
+        let updated = await send(
+            "PATCH", "/secrets/external-url/",
+            ["attributes": ["enabled": false, "exp": 1_893_456_000], "contentType": "x"])
         #expect(updated.status == 200 && updated.body["value"] == nil && updated.body["contentType"] == "x")
         let refused = await send("GET", "/secrets/external-url/")
         #expect(refused.status == 403 && refused.code == "Forbidden" && refused.innerCode == "SecretDisabled")
@@ -49,11 +55,14 @@ import Testing
         let largest = String(repeating: "x", count: 25_600)
         #expect(await vaults.owned(.PUT, "/secrets/s", ["value": .string(largest)]).status == 200)
         #expect(await vaults.owned(.PUT, "/secrets/s", ["value": .string(largest + "x")]).status == 400)
-        #expect(await vaults.owned(.PUT, "/secrets/s", ["value": .string(String(repeating: "x", count: 300_000))]).status == 413)
+        #expect(
+            await vaults.owned(.PUT, "/secrets/s", ["value": .string(String(repeating: "x", count: 300_000))]).status
+                == 413)
         let tags = Dictionary(uniqueKeysWithValues: (0..<16).map { ("t\($0)", JSONValue.string("v")) })
         #expect(await vaults.owned(.PUT, "/secrets/s", ["value": "v", "tags": .object(tags)]).status == 400)
         #expect(await vaults.owned(.PUT, "/secrets/s", [:]).status == 400)
-        #expect(await vaults.owned(.PUT, "/secrets/\(String(repeating: "n", count: 128))", ["value": "v"]).status == 400)
+        #expect(
+            await vaults.owned(.PUT, "/secrets/\(String(repeating: "n", count: 128))", ["value": "v"]).status == 400)
     }
 
     @Test(arguments: ["keys", "secrets"])
@@ -77,7 +86,9 @@ import Testing
         #expect(await vaults.owned(.POST, "/\(other)/restore", body, vault: "vault2").status == 400)
         var damaged = [UInt8](base64URL: value)!
         damaged[damaged.count / 2] ^= 1
-        #expect(await vaults.owned(.POST, "/\(area)/restore", ["value": .string(damaged.base64URL)], vault: "vault2").status == 400)
+        #expect(
+            await vaults.owned(.POST, "/\(area)/restore", ["value": .string(damaged.base64URL)], vault: "vault2").status
+                == 400)
     }
 
     @Test func otherRoomsUseTheSameOperationsAndChecks() async throws {
@@ -96,7 +107,10 @@ import Testing
         #expect(try await vaults.service.listSecrets(as: vaults.owner, in: vault).map(\.name) == ["s"])
         try await vaults.service.deleteSecret(as: vaults.owner, "s", in: vault)
         await #expect(throws: VaultError.self) { try await vaults.service.getSecret(as: app, "s", in: vault) }
-        for text in ["http://v1.vault.azure.net/secrets/s", "https://example.com/secrets/s", "https://vault1.vault.azure.net/keys/s", "", "https://"] {
+        for text in [
+            "http://v1.vault.azure.net/secrets/s", "https://example.com/secrets/s",
+            "https://vault1.vault.azure.net/keys/s", "", "https://",
+        ] {
             #expect(vaults.service.secretIdentifier(text) == nil)
         }
     }

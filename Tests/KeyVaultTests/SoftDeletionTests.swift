@@ -12,7 +12,9 @@ import Testing
         let live = "/\(kind.plural)/o"
         let deleted = "/\(kind.deletedPlural)/o"
         func make() async -> TestVaults.Answer {
-            kind == .key ? await vaults.owned(.POST, live + "/create", ["kty": "EC"]) : await vaults.owned(.PUT, live, ["value": "v"])
+            kind == .key
+                ? await vaults.owned(.POST, live + "/create", ["kty": "EC"])
+                : await vaults.owned(.PUT, live, ["value": "v"])
         }
         #expect(await make().body["attributes"]?["recoveryLevel"] == "CustomizedRecoverable+Purgeable")
         _ = await make()
@@ -24,7 +26,10 @@ import Testing
         #expect(gone.body["deletedDate"] == .integer(now))
         #expect(gone.body["scheduledPurgeDate"] == .integer(now + 7 * 86_400))
         #expect(gone.body["value"] == nil)
-        for (method, path) in [(HTTPMethod.GET, live), (.GET, live + "/versions"), (.DELETE, live), (.PATCH, live), (.POST, live + "/backup")] {
+        for (method, path) in [
+            (HTTPMethod.GET, live), (.GET, live + "/versions"), (.DELETE, live), (.PATCH, live),
+            (.POST, live + "/backup"),
+        ] {
             let answer = await vaults.send(method, path, method == .PATCH ? [:] : nil, as: vaults.owner)
             #expect(answer.status == 404 && answer.code == "\(kind.title)NotFound", "\(method) \(path)")
         }

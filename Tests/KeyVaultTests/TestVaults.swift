@@ -24,7 +24,9 @@ final class TestVaults: Sendable {
     final class TestClock: WallClock {
         private let time = Mutex(Timestamp(unixSeconds: 1_790_000_000))
         func now() -> Timestamp { time.withLock { $0 } }
-        func advance(days: Int64 = 0, seconds: Int64 = 0) { time.withLock { $0 = $0.adding(seconds: days * 86_400 + seconds) } }
+        func advance(days: Int64 = 0, seconds: Int64 = 0) {
+            time.withLock { $0 = $0.adding(seconds: days * 86_400 + seconds) }
+        }
     }
 
     let engine = InMemoryEngine()
@@ -46,13 +48,15 @@ final class TestVaults: Sendable {
         tokens = TokenVerifier(clock: clock)
         try await tokens.publish(jwks: TestTokens.jwks, issuers: [TestTokens.issuer])
         let store = try SealedStore(
-            metadata: engine, extents: engine, rootKey: RootKey(version: 1, key: SystemRandomness().secret(32)), clock: clock,
+            metadata: engine, extents: engine, rootKey: RootKey(version: 1, key: SystemRandomness().secret(32)),
+            clock: clock,
             randomness: SystemRandomness())
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         service = KeyVaultService(
             store: store, access: access, tokens: tokens,
-            installation: Installation(tenantID: Self.tenant, subscriptionID: Self.subscription, subscriptionName: "test"),
+            installation: Installation(
+                tenantID: Self.tenant, subscriptionID: Self.subscription, subscriptionName: "test"),
             hostNames: Self.names, clock: clock, randomness: SystemRandomness(), logger: logger)
         assign(owner, role: "Owner", at: .root)
     }
@@ -112,7 +116,8 @@ final class TestVaults: Sendable {
         [
             "tenantId": .string(tenant), "objectId": .string(caller.objectID),
             "permissions": [
-                "keys": .array(keys.map { .string($0) }), "secrets": .array(secrets.map { .string($0) }), "certificates": [],
+                "keys": .array(keys.map { .string($0) }), "secrets": .array(secrets.map { .string($0) }),
+                "certificates": [],
                 "storage": [],
             ],
         ]
@@ -154,25 +159,33 @@ final class TestVaults: Sendable {
     /// Sends one request; `as` nil sends no token.
     func send(
         _ method: HTTPMethod, _ path: String, _ body: JSONValue? = nil, as caller: Caller?, vault: String = "vault1",
-        names: NameFamily = TestVaults.names.own, peer: String = "127.0.0.1", query: String = "api-version=7.6-preview.2",
+        names: NameFamily = TestVaults.names.own, peer: String = "127.0.0.1",
+        query: String = "api-version=7.6-preview.2",
         token: String? = nil, raw: [UInt8]? = nil
     ) async -> Answer {
         var headers: HTTPHeaders = ["Content-Type": "application/json", "x-ms-client-request-id": "client-1"]
-        if let token = token ?? caller.map({ TestTokens.token(for: $0, audience: names.vaultAudience, now: clock.now()) }) {
+        if let token = token
+            ?? caller.map({ TestTokens.token(for: $0, audience: names.vaultAudience, now: clock.now()) })
+        {
             headers.add(name: "Authorization", value: "Bearer \(token)")
         }
         let bytes = raw ?? body?.serialized() ?? []
         let request = Request(
-            id: "request-1", method: method, rawPath: path, rawQuery: query, headers: headers, endpoint: .vault(vault), names: names,
-            transport: Transport(scheme: .https, tlsVersion: .v1_3, peerAddress: peer), body: .bytes(ByteBuffer(bytes: bytes)))
+            id: "request-1", method: method, rawPath: path, rawQuery: query, headers: headers, endpoint: .vault(vault),
+            names: names,
+            transport: Transport(scheme: .https, tlsVersion: .v1_3, peerAddress: peer),
+            body: .bytes(ByteBuffer(bytes: bytes)))
         let response = await service.respond(to: request)
         var value = JSONValue.null
-        if case .bytes(let buffer) = response.body { value = (try? JSONValue(parsing: buffer.readableBytesView)) ?? .null }
+        if case .bytes(let buffer) = response.body {
+            value = (try? JSONValue(parsing: buffer.readableBytesView)) ?? .null
+        }
         return Answer(status: Int(response.status.code), headers: response.headers, body: value)
     }
 
     /// As the owner.
-    func owned(_ method: HTTPMethod, _ path: String, _ body: JSONValue? = nil, vault: String = "vault1") async -> Answer {
+    func owned(_ method: HTTPMethod, _ path: String, _ body: JSONValue? = nil, vault: String = "vault1") async -> Answer
+    {
         await send(method, path, body, as: owner, vault: vault)
     }
 }
@@ -181,13 +194,16 @@ final class TestVaults: Sendable {
 enum TestTokens {
     static let issuer = "https://sts.windows.net/\(TestVaults.tenant)/"
     private static let key = try! _RSA.Signing.PrivateKey(keySize: .bits2048)
+    /// Signing takes a millisecond: the same claims are signed once.
+    private static let made = Mutex<[[UInt8]: String]>([:])
 
     static var jwks: [UInt8] {
         let parts = try! key.publicKey.getKeyPrimitives()
         let json: JSONValue = [
             "keys": [
                 [
-                    "kty": "RSA", "kid": "k1", "use": "sig", "alg": "RS256", "n": .string([UInt8](parts.modulus).base64URL),
+                    "kty": "RSA", "kid": "k1", "use": "sig", "alg": "RS256",
+                    "n": .string([UInt8](parts.modulus).base64URL),
                     "e": .string([UInt8](parts.publicExponent).base64URL),
                 ]
             ]
@@ -196,16 +212,23 @@ enum TestTokens {
     }
 
     static func token(
-        for caller: Caller, audience: String, now: Timestamp, lifetimeSeconds: Int64 = 3_600, issuer: String = TestTokens.issuer
+        for caller: Caller, audience: String, now: Timestamp, lifetimeSeconds: Int64 = 3_600,
+        issuer: String = TestTokens.issuer
     ) -> String {
         let header: JSONValue = ["alg": "RS256", "typ": "JWT", "kid": "k1"]
         let claims: JSONValue = [
-            "aud": .string(audience), "iss": .string(issuer), "iat": .integer(now.unixSeconds), "nbf": .integer(now.unixSeconds),
-            "exp": .integer(now.unixSeconds + lifetimeSeconds), "tid": .string(caller.tenantID), "oid": .string(caller.objectID),
+            "aud": .string(audience), "iss": .string(issuer), "iat": .integer(now.unixSeconds),
+            "nbf": .integer(now.unixSeconds),
+            "exp": .integer(now.unixSeconds + lifetimeSeconds), "tid": .string(caller.tenantID),
+            "oid": .string(caller.objectID),
             "sub": .string(caller.objectID), "appid": .string(caller.applicationID ?? ""), "idtyp": "app", "ver": "1.0",
         ]
         let input = header.serialized().base64URL + "." + claims.serialized().base64URL
+        let known = made.withLock { $0[claims.serialized()] }
+        if let known { return known }
         let signature = try! key.signature(for: SHA256.hash(data: Data(input.utf8)), padding: .insecurePKCS1v1_5)
-        return input + "." + [UInt8](signature.rawRepresentation).base64URL
+        let token = input + "." + [UInt8](signature.rawRepresentation).base64URL
+        made.withLock { $0[claims.serialized()] = token }
+        return token
     }
 }

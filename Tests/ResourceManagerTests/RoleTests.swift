@@ -1,6 +1,7 @@
 import AccessControl
 import CofferCore
 import Foundation
+import IdentityService
 import NIOHTTP1
 import Testing
 

@@ -1,6 +1,10 @@
 import CofferCore
 import Foundation
+import IdentityService
+import IdentityService
 import NIOHTTP1
+import ResourceProviders
+import ResourceProviders
 import Testing
 
 @Suite struct WireTests {

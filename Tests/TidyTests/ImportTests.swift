@@ -59,7 +59,7 @@ struct PackageMap {
     ]
     /// Modules of a listed package that no product names; docs/decisions says why each is used.
     static let undeclared: [String: Set<String>] = [
-        "EncryptionAtRest": ["CCryptoBoringSSL"], "EmbeddedEngine": ["CCryptoBoringSSL"], "coffer": ["SystemPackage"],
+        "EmbeddedEngine": ["CCryptoBoringSSL"], "coffer": ["SystemPackage"],
     ]
 
     let rooms: [String: Set<String>]
@@ -67,11 +67,19 @@ struct PackageMap {
     init() throws {
         let text = try String(contentsOfFile: Tree.root + "/Package.swift", encoding: .utf8)
         var groups: [String: Set<String>] = [:]
-        for name in ["nio", "crypto", "x509", "jwt", "log"] {
+        // In the order in which they build on one another.
+        for name in ["nio", "crypto", "x509", "jwt", "log", "service"] {
             guard let start = text.range(of: "let \(name)") else { continue }
             let rest = text[start.upperBound...]
-            let end = rest.range(of: "\nlet ")?.lowerBound ?? rest.range(of: "\nfunc ")!.lowerBound
-            groups[name] = Set(Self.libraries(in: String(rest[..<end])))
+            let ends = ["\nlet ", "\nfunc ", "\n///"].compactMap { rest.range(of: $0)?.lowerBound }
+            let definition = String(rest[..<(ends.min() ?? rest.endIndex)])
+            groups[name] = Set(Self.libraries(in: definition))
+            if name == "service" {
+                groups[name] = Set(Self.quoted(in: definition))
+                for (group, modules) in groups where Self.mentions(group, in: definition) {
+                    groups[name]!.formUnion(modules)
+                }
+            }
         }
         var rooms: [String: Set<String>] = [:]
         let body = text.components(separatedBy: "targets: [\n").last!

@@ -3,9 +3,11 @@ internal import CofferCore
 internal import HTTPEdge
 internal import StorageAccount
 
-/// What an operation needs of its caller, in the three languages callers speak: SAS letters, role actions, public access.
+/// What an operation needs of its caller, in the three languages callers speak: SAS letters, role actions, public
+/// access.
 struct Access: Sendable {
-    /// SAS permissions, any of which suffices ("Create a service SAS", "Create an account SAS": permissions by operation).
+    /// SAS permissions, any of which suffices ("Create a service SAS", "Create an account SAS": permissions by
+    /// operation).
     var letters: Set<Character>
     /// Account SAS resource type: `s`, `c` or `o`.
     var resourceType: Character
@@ -25,12 +27,14 @@ struct Access: Sendable {
 
     static let overwriteActions = [write]
 
-    static let readBlob = Access(letters: ["r"], resourceType: "o", actions: [read], takesBlobSAS: true, publicAccess: .blob)
+    static let readBlob = Access(
+        letters: ["r"], resourceType: "o", actions: [read], takesBlobSAS: true, publicAccess: .blob)
     /// Writes that create: `c` alone allows it while nothing stands there (`mayOverwrite`).
     static let putBlob = Access(letters: ["w", "c"], resourceType: "o", actions: [write, add], takesBlobSAS: true)
     static let writeBlob = Access(letters: ["w"], resourceType: "o", actions: [write], takesBlobSAS: true)
     static let appendBlob = Access(letters: ["a", "w"], resourceType: "o", actions: [write, add], takesBlobSAS: true)
-    static let snapshotBlob = Access(letters: ["c", "w"], resourceType: "o", actions: [write, add], takesBlobSAS: true)
+    static let snapshotBlob = Access(
+        letters: ["c", "w"], resourceType: "o", actions: [write, add], takesBlobSAS: true)
     static let deleteBlob = Access(letters: ["d"], resourceType: "o", actions: [delete], takesBlobSAS: true)
     static let leaseBlob = Access(letters: ["w", "d"], resourceType: "o", actions: [write], takesBlobSAS: true)
     static let readTags = Access(
@@ -40,32 +44,43 @@ struct Access: Sendable {
 
     static let listBlobs = Access(letters: ["l"], resourceType: "c", actions: [read], publicAccess: .container)
     static let readContainer = Access(
-        letters: ["r"], resourceType: "c", actions: [.control(root + "/containers/read")], takesContainerSAS: false, publicAccess: .container)
+        letters: ["r"], resourceType: "c", actions: [.control(root + "/containers/read")], takesContainerSAS: false,
+        publicAccess: .container)
     static let createContainer = Access(
-        letters: ["c", "w"], resourceType: "c", actions: [.control(root + "/containers/write")], takesContainerSAS: false)
+        letters: ["c", "w"], resourceType: "c", actions: [.control(root + "/containers/write")],
+        takesContainerSAS: false)
     static let writeContainer = Access(
         letters: ["w"], resourceType: "c", actions: [.control(root + "/containers/write")], takesContainerSAS: false)
     static let leaseContainer = Access(
-        letters: ["w", "d"], resourceType: "c", actions: [.control(root + "/containers/write")], takesContainerSAS: false)
+        letters: ["w", "d"], resourceType: "c", actions: [.control(root + "/containers/write")],
+        takesContainerSAS: false)
     static let deleteContainer = Access(
         letters: ["d"], resourceType: "c", actions: [.control(root + "/containers/delete")], takesContainerSAS: false)
     /// Access policies are never read or written with a SAS: its holder could extend its own rights.
     static let readACL = Access(
-        letters: [], resourceType: "c", actions: [.control(root + "/containers/getAcl/action")], takesContainerSAS: false)
+        letters: [], resourceType: "c", actions: [.control(root + "/containers/getAcl/action")],
+        takesContainerSAS: false)
     static let writeACL = Access(
-        letters: [], resourceType: "c", actions: [.control(root + "/containers/setAcl/action")], takesContainerSAS: false)
+        letters: [], resourceType: "c", actions: [.control(root + "/containers/setAcl/action")],
+        takesContainerSAS: false)
 
     static let listContainers = Access(
         letters: ["l"], resourceType: "s", actions: [.control(root + "/containers/read")], takesContainerSAS: false)
-    static let readService = Access(letters: ["r"], resourceType: "s", actions: [.control(root + "/read")], takesContainerSAS: false)
-    static let writeService = Access(letters: ["w"], resourceType: "s", actions: [.control(root + "/write")], takesContainerSAS: false)
+    static let readService = Access(
+        letters: ["r"], resourceType: "s", actions: [.control(root + "/read")], takesContainerSAS: false)
+    static let writeService = Access(
+        letters: ["w"], resourceType: "s", actions: [.control(root + "/write")], takesContainerSAS: false)
     static let delegateKey = Access(
-        letters: [], resourceType: "s", actions: [.control(root + "/generateUserDelegationKey/action")], takesContainerSAS: false)
+        letters: [], resourceType: "s", actions: [.control(root + "/generateUserDelegationKey/action")],
+        takesContainerSAS: false)
 }
 
 extension BlobService {
-    /// Throws unless the caller may. Anonymous callers pass here only where the operation is open to some; `enter` asks the container.
-    func authorize(_ call: BlobCall, _ access: Access, container: String? = nil, blob: String? = nil) throws(StorageError) {
+    /// Throws unless the caller may. Anonymous callers pass here only where the operation is open to some; `enter` asks
+    /// the container.
+    func authorize(_ call: BlobCall, _ access: Access, container: String? = nil, blob: String? = nil)
+        throws(StorageError)
+    {
         switch call.caller {
         case .accountKey: return
         case .sharedAccess(let grant): try authorize(call, grant, access, container, blob)
@@ -84,10 +99,12 @@ extension BlobService {
         case .container(let name):
             guard access.takesContainerSAS, name == container else { throw .authorizationFailure }
         case .blob(let grantedContainer, let grantedBlob):
-            guard access.takesBlobSAS, grantedContainer == container, grantedBlob == blob, (call.parameters["snapshot"] ?? "").isEmpty
+            guard access.takesBlobSAS, grantedContainer == container, grantedBlob == blob,
+                (call.parameters["snapshot"] ?? "").isEmpty
             else { throw .authorizationFailure }
         case .snapshot(let grantedContainer, let grantedBlob, let snapshot):
-            guard access.takesBlobSAS, grantedContainer == container, grantedBlob == blob, call.parameters["snapshot"] == snapshot
+            guard access.takesBlobSAS, grantedContainer == container, grantedBlob == blob,
+                call.parameters["snapshot"] == snapshot
             else { throw .authorizationFailure }
         }
         guard !access.letters.isDisjoint(with: grant.permissions) else { throw .permissionMismatch }
@@ -124,22 +141,30 @@ extension BlobService {
     }
 
     /// Authorizes, then finds the container. What does not exist is told only to those who may know.
-    func enter(_ call: BlobCall, _ container: String, blob: String? = nil, _ access: Access) async throws -> ContainerHandle {
+    func enter(_ call: BlobCall, _ container: String, blob: String? = nil, _ access: Access) async throws
+        -> ContainerHandle
+    {
         try authorize(call, access, container: container, blob: blob)
         if case .anonymous = call.caller {
             guard call.account.allowsBlobPublicAccess else { throw StorageError.publicAccessNotPermitted }
-            guard let handle = try await self.container(container, of: call.account), let level = handle.record.publicAccess,
+            guard let handle = try await self.container(container, of: call.account),
+                let level = handle.record.publicAccess,
                 level == .container || access.publicAccess == .blob
             else { throw noAuthentication(call) }
             return handle
         }
-        guard let handle = try await self.container(container, of: call.account) else { throw StorageError.containerNotFound }
+        guard let handle = try await self.container(container, of: call.account) else {
+            throw StorageError.containerNotFound
+        }
         return handle
     }
 
-    /// 401 with a challenge for clients that name a version which knows it (2019-12-12), 404 for others, as Azure answers.
+    /// 401 with a challenge for clients that name a version which knows it (2019-12-12), 404 for others, as Azure
+    /// answers.
     func noAuthentication(_ call: BlobCall) -> StorageError {
-        guard let version = call.request.header("x-ms-version"), version >= "2019-12-12" else { return .resourceNotFound }
+        guard let version = call.request.header("x-ms-version"), version >= "2019-12-12" else {
+            return .resourceNotFound
+        }
         return accounts.noAuthenticationInformation(call.request)
     }
 }

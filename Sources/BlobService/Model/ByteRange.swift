@@ -5,8 +5,8 @@ enum ByteRange: Sendable, Equatable {
     case bounded(UInt64, UInt64)
     case from(UInt64)
 
-    /// Reads `bytes=a-b` and `bytes=a-`. Anything else, a suffix range (`bytes=-n`) included, is nil: Azure then answers with the whole blob for
-    /// `Range`, and this service does for both headers.
+    /// Reads `bytes=a-b` and `bytes=a-`. Anything else, a suffix range (`bytes=-n`) included, is nil: Azure then
+    /// answers with the whole blob for `Range`, and this service does for both headers.
     init?(header: String) {
         guard header.hasPrefix("bytes=") else { return nil }
         let parts = header.dropFirst(6).split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
@@ -31,7 +31,8 @@ enum ByteRange: Sendable, Equatable {
             case .bounded(let start, _), .from(let start): start
             }
         guard start < length else {
-            var error = StorageError(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
+            var error = StorageError(
+                416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
             error.headers = [("Content-Range", "bytes */\(length)")]
             throw error
         }

@@ -3,7 +3,8 @@ internal import HTTPEdge
 internal import NIOHTTP1
 internal import StorageAccount
 
-/// The conditional headers of a request ("Specifying conditional headers for Blob service operations") and its lease identifier.
+/// The conditional headers of a request ("Specifying conditional headers for Blob service operations") and its lease
+/// identifier.
 struct Conditions: Sendable {
     enum Match: Sendable, Equatable {
         case any
@@ -25,7 +26,8 @@ struct Conditions: Sendable {
     static let none = Conditions()
     init() {}
 
-    /// `prefix` is `x-ms-source-` for the conditions on a copy's source. A date that does not parse is ignored (RFC 9110 §13.1.3).
+    /// `prefix` is `x-ms-source-` for the conditions on a copy's source. A date that does not parse is ignored (RFC
+    /// 9110 §13.1.3).
     init(_ request: Request, prefix: String = "") throws(StorageError) {
         ifMatch = request.header(prefix + "If-Match").map(Self.match)
         ifNoneMatch = request.header(prefix + "If-None-Match").map(Self.match)
@@ -59,7 +61,8 @@ struct Conditions: Sendable {
         if isUnchanged(etag: etag, modified: modified) { throw .notModified }
     }
 
-    /// For writes, against what stands there now (nil: nothing). 412, or 409 for `If-None-Match: *` where the operation says so.
+    /// For writes, against what stands there now (nil: nothing). 412, or 409 for `If-None-Match: *` where the operation
+    /// says so.
     func checkWrite(etag: ETag?, modified: Timestamp?, existing: StorageError = .conditionNotMet) throws(StorageError) {
         guard let etag, let modified else {
             if ifMatch != nil { throw .conditionNotMet }
@@ -74,7 +77,8 @@ struct Conditions: Sendable {
         if let ifMatch, !ifMatch.matches(etag) { throw .conditionNotMet }
         if let ifUnmodifiedSince, modified.unixSeconds > ifUnmodifiedSince.unixSeconds { throw .conditionNotMet }
     }
-    /// Both `If-None-Match` and `If-Modified-Since`, where given, must say "unchanged" (RFC 2616 §14.26, which Azure follows).
+    /// Both `If-None-Match` and `If-Modified-Since`, where given, must say "unchanged" (RFC 2616 §14.26, which Azure
+    /// follows).
     private func isUnchanged(etag: ETag, modified: Timestamp) -> Bool {
         let sameTag = ifNoneMatch.map { $0.matches(etag) }
         let notLater = ifModifiedSince.map { modified.unixSeconds <= $0.unixSeconds }
@@ -95,7 +99,8 @@ struct Conditions: Sendable {
         if leaseID == nil, lease.isActive(at: now) {
             throw StorageError(
                 412, "LeaseIdMissing",
-                "There is currently a lease on the \(resource.rawValue.lowercased()) and no lease ID was specified in the request.")
+                "There is currently a lease on the \(resource.rawValue.lowercased()) and no lease ID was specified in the request."
+            )
         }
         try checkLeaseForRead(lease, of: resource, at: now)
     }
@@ -105,7 +110,8 @@ struct Conditions: Sendable {
         let what = resource.rawValue.lowercased()
         switch lease.state(at: now) {
         case .available:
-            throw StorageError(412, "LeaseNotPresentWith\(resource.rawValue)Operation", "There is currently no lease on the \(what).")
+            throw StorageError(
+                412, "LeaseNotPresentWith\(resource.rawValue)Operation", "There is currently no lease on the \(what).")
         case .expired, .broken:
             guard lease.holds(leaseID) else { throw Self.mismatch(resource) }
             throw StorageError(412, "LeaseLost", "A lease ID was specified, but the lease for the \(what) has expired.")
@@ -120,13 +126,18 @@ struct Conditions: Sendable {
     }
 }
 
-/// A GUID in any of the spellings Azure takes (with or without hyphens, in braces), as lower case with hyphens; nil for anything else.
+/// A GUID in any of the spellings Azure takes (with or without hyphens, in braces), as lower case with hyphens; nil for
+/// anything else.
 func leaseIdentifier(_ text: String) -> String? {
     var body = Substring(text)
-    if (body.first == "{" && body.last == "}") || (body.first == "(" && body.last == ")") { body = body.dropFirst().dropLast() }
+    if (body.first == "{" && body.last == "}") || (body.first == "(" && body.last == ")") {
+        body = body.dropFirst().dropLast()
+    }
     let digits = body.utf8.filter { $0 != 0x2d }
-    guard digits.count == 32, body.utf8.count == 32 || body.utf8.count == 36, [UInt8](hex: String(decoding: digits, as: UTF8.self)) != nil
+    guard digits.count == 32, body.utf8.count == 32 || body.utf8.count == 36,
+        [UInt8](hex: String(decoding: digits, as: UTF8.self)) != nil
     else { return nil }
     let lower = Array(String(decoding: digits, as: UTF8.self).lowercased().utf8)
-    return [0..<8, 8..<12, 12..<16, 16..<20, 20..<32].map { String(decoding: lower[$0], as: UTF8.self) }.joined(separator: "-")
+    return [0..<8, 8..<12, 12..<16, 16..<20, 20..<32].map { String(decoding: lower[$0], as: UTF8.self) }.joined(
+        separator: "-")
 }

@@ -1,11 +1,13 @@
 internal import CofferCore
 
-/// An entity tag as Azure writes it, `"0x8D…"`: ticks of 100 ns since the year 1, and never the same twice for one resource.
+/// An entity tag as Azure writes it, `"0x8D…"`: ticks of 100 ns since the year 1, and never the same twice for one
+/// resource.
 struct ETag: Sendable, Hashable, Codable {
     let number: UInt64
     init(number: UInt64) { self.number = number }
 
-    /// The tag of a write at `now` that replaces `previous`: greater than it even when the clock stood still or went back.
+    /// The tag of a write at `now` that replaces `previous`: greater than it even when the clock stood still or went
+    /// back.
     init(at now: Timestamp, after previous: ETag?) {
         let ticks = UInt64(bitPattern: now.microseconds &* 10 &+ 621_355_968_000_000_000)
         number = max(ticks, (previous?.number ?? 0) &+ 1)

@@ -1,7 +1,7 @@
 internal import CofferCore
 
-/// The lease of a blob or container: a state machine without a clock. Source: "Lease Blob" and "Lease Container" (Blob service REST API), whose
-/// tables of outcomes by state the methods follow.
+/// The lease of a blob or container: a state machine without a clock. Source: "Lease Blob" and "Lease Container" (Blob
+/// service REST API), whose tables of outcomes by state the methods follow.
 struct Lease: Sendable, Hashable, Codable {
     private enum Phase: Hashable, Codable {
         case available
@@ -18,7 +18,8 @@ struct Lease: Sendable, Hashable, Codable {
 
     /// Refusals, by the names the wire uses for them.
     enum Refusal: Error, Equatable {
-        case alreadyPresent, idMismatch, notPresent, isBreakingAndCannotBeAcquired, isBreakingAndCannotBeChanged, isBrokenAndCannotBeRenewed
+        case alreadyPresent, idMismatch, notPresent, isBreakingAndCannotBeAcquired, isBreakingAndCannotBeChanged,
+            isBrokenAndCannotBeRenewed
     }
 
     func state(at now: Timestamp) -> State {
@@ -89,7 +90,8 @@ struct Lease: Sendable, Hashable, Codable {
         phase = .available
     }
 
-    /// Returns the seconds until the lease is broken. `periodSeconds` nil: what remains of a fixed lease, nothing for an infinite one.
+    /// Returns the seconds until the lease is broken. `periodSeconds` nil: what remains of a fixed lease, nothing for
+    /// an infinite one.
     mutating func breakLease(periodSeconds: Int?, at now: Timestamp) throws(Refusal) -> Int {
         switch phase {
         case .available: throw .notPresent
@@ -112,13 +114,15 @@ struct Lease: Sendable, Hashable, Codable {
         }
     }
 
-    /// What a write of the blob itself does to its lease: one that expired or was broken is forgotten and cannot be renewed.
+    /// What a write of the blob itself does to its lease: one that expired or was broken is forgotten and cannot be
+    /// renewed.
     mutating func settleAfterWrite(at now: Timestamp) {
         if !isActive(at: now) { phase = .available }
     }
 
     private mutating func hold(_ id: String, _ seconds: Int?, _ now: Timestamp) {
-        phase = .held(id: id.lowercased(), durationSeconds: seconds, expiry: seconds.map { now.adding(seconds: Int64($0)) })
+        phase = .held(
+            id: id.lowercased(), durationSeconds: seconds, expiry: seconds.map { now.adding(seconds: Int64($0)) })
     }
     private static func seconds(from: Timestamp, to: Timestamp) -> Int {
         Int((to.microseconds - from.microseconds + 999_999) / 1_000_000)

@@ -2,7 +2,8 @@ internal import CofferCore
 internal import EncryptionAtRest
 internal import StorageAccount
 
-/// Where a list goes on: the key of the first item not yet told, behind a version mark. Opaque to clients, and checked when it comes back.
+/// Where a list goes on: the key of the first item not yet told, behind a version mark. Opaque to clients, and checked
+/// when it comes back.
 enum ListMarker {
     private static let mark = "1!"
     static func encode(_ key: [UInt8]) -> String { mark + key.base64URL }
@@ -52,7 +53,8 @@ struct BlobPage: Sendable {
     var next: [UInt8]?
 }
 
-/// Walks a container's rows: skips what was not asked for, folds names at the delimiter, and jumps over what a prefix covers.
+/// Walks a container's rows: skips what was not asked for, folds names at the delimiter, and jumps over what a prefix
+/// covers.
 struct BlobWalk {
     let prefix: String
     let delimiter: String?
@@ -72,7 +74,9 @@ struct BlobWalk {
             let rows = try await scan(from, end, limit)
             var jump: [UInt8]?
             for row in rows {
-                guard let (name, snapshot) = BlobKeys.parse(row.key), includeSnapshots || snapshot == nil else { continue }
+                guard let (name, snapshot) = BlobKeys.parse(row.key), includeSnapshots || snapshot == nil else {
+                    continue
+                }
                 let blob = try BlobRow(row)
                 if blob.record.isUncommitted, !includeUncommitted { continue }
                 guard page.items.count < maximum else {

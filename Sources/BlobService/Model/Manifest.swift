@@ -1,9 +1,11 @@
 internal import EncryptionAtRest
 
-/// A blob's content: byte ranges, in order and without gaps, each a slice of an immutable extent. Sealed with the blob's key.
+/// A blob's content: byte ranges, in order and without gaps, each a slice of an immutable extent. Sealed with the
+/// blob's key.
 struct Manifest: Sendable {
     struct Slice: Sendable, Hashable {
-        /// The block this slice was committed as, in the spelling of the client; empty for content that was not put as blocks.
+        /// The block this slice was committed as, in the spelling of the client; empty for content that was not put as
+        /// blocks.
         var blockID: String
         var extent: ExtentReference
         var offset: Int
@@ -15,7 +17,9 @@ struct Manifest: Sendable {
     init(slices: [Slice]) { self.slices = slices }
     /// One extent as a whole.
     init(_ extent: ExtentReference) {
-        slices = extent.plaintextBytes == 0 ? [] : [Slice(blockID: "", extent: extent, offset: 0, length: extent.plaintextBytes)]
+        slices =
+            extent.plaintextBytes == 0
+            ? [] : [Slice(blockID: "", extent: extent, offset: 0, length: extent.plaintextBytes)]
     }
 
     var length: UInt64 { slices.reduce(0) { $0 + UInt64($1.length) } }
@@ -75,7 +79,9 @@ struct Manifest: Sendable {
             let index = try reader.int()
             let offset = try reader.int()
             let length = try reader.int()
-            guard index < extents.count, offset <= extents[index].plaintextBytes, length <= extents[index].plaintextBytes - offset else {
+            guard index < extents.count, offset <= extents[index].plaintextBytes,
+                length <= extents[index].plaintextBytes - offset
+            else {
                 throw .malformed
             }
             slices.append(Slice(blockID: blockID, extent: extents[index], offset: offset, length: length))

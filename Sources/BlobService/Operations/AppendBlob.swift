@@ -58,9 +58,12 @@ extension BlobService {
                         412, "AppendPositionConditionNotMet", "The append position condition specified was not met.")
                 }
                 if let maximum, record.length + UInt64(body.length) > maximum {
-                    throw StorageError(412, "MaxBlobSizeConditionNotMet", "The max blob size condition specified was not met.")
+                    throw StorageError(
+                        412, "MaxBlobSizeConditionNotMet", "The max blob size condition specified was not met.")
                 }
-                guard record.blockCount < UInt64(BlobLimits.committedBlocks) else { throw StorageError.blockCountExceedsLimit }
+                guard record.blockCount < UInt64(BlobLimits.committedBlocks) else {
+                    throw StorageError.blockCountExceedsLimit
+                }
                 var secrets = try await open(row, call, container, under: key)
                 secrets.manifest.slices += body.manifest.slices
                 let offset = record.length
@@ -71,7 +74,8 @@ extension BlobService {
                 record.lease.settleAfterWrite(at: call.now)
                 let done = try await commit(
                     call, container, checks: [.unchanged(row.key, row.version)],
-                    writes: [try await put(record, secrets, at: row.key, call, container, under: key)], linking: body.extents)
+                    writes: [try await put(record, secrets, at: row.key, call, container, under: key)],
+                    linking: body.extents)
                 return done ? (record, offset) : nil
             }
         }
@@ -90,7 +94,9 @@ extension BlobService {
     ) throws(StorageError) {
         guard record.type == .append else { throw .invalidBlobType }
         try checkChange(call, conditions, record)
-        guard !record.isAppendSealed else { throw StorageError(409, "BlobIsSealed", "The specified blob is sealed and its contents can't be modified.") }
+        guard !record.isAppendSealed else {
+            throw StorageError(409, "BlobIsSealed", "The specified blob is sealed and its contents can't be modified.")
+        }
         try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
     }
 
@@ -109,7 +115,8 @@ extension BlobService {
             guard record.type == .append else { throw StorageError.invalidBlobType }
             try self.checkChange(call, conditions, record)
             if let position, position != record.length {
-                throw StorageError(412, "AppendPositionConditionNotMet", "The append position condition specified was not met.")
+                throw StorageError(
+                    412, "AppendPositionConditionNotMet", "The append position condition specified was not met.")
             }
             if !record.isAppendSealed {
                 record.isAppendSealed = true

@@ -21,7 +21,8 @@ extension BlobService {
             secrets.metadata = metadata
             self.touch(&record, call)
             let sealed = try call.volume.seal(
-                secrets.encoded(including: record.customerKeySHA256 == nil), at: row.key, in: container.partition, under: key)
+                secrets.encoded(including: record.customerKeySHA256 == nil), at: row.key, in: container.partition,
+                under: key)
             return ((), sealed)
         }
         var response = Response(status: .ok)

@@ -14,7 +14,8 @@ struct BlockListRequest: Sendable, Equatable {
         left.entries.elementsEqual(right.entries) { $0.source == $1.source && $0.id == $1.id }
     }
 
-    /// Throws 400 `InvalidXmlDocument` for another document, `InvalidXmlNodeValue` for an identifier that is not base64, and 409 for too many blocks.
+    /// Throws 400 `InvalidXmlDocument` for another document, `InvalidXmlNodeValue` for an identifier that is not
+    /// base64, and 409 for too many blocks.
     init(_ root: XMLNode) throws(StorageError) {
         guard root.name == "BlockList" else { throw .invalidXML }
         guard root.children.count <= BlobLimits.committedBlocks else { throw .blockCountExceedsLimit }
@@ -23,7 +24,9 @@ struct BlockListRequest: Sendable, Equatable {
         for child in root.children {
             guard let source = Source(rawValue: child.name) else { throw .invalidXML }
             let id = child.text.trimmedOfXMLSpace
-            guard let bytes = [UInt8](base64: id), (1...BlobLimits.blockIDBytes).contains(bytes.count) else { throw .invalidBlockList }
+            guard let bytes = [UInt8](base64: id), (1...BlobLimits.blockIDBytes).contains(bytes.count) else {
+                throw .invalidBlockList
+            }
             entries.append((source, id))
         }
     }
@@ -59,7 +62,9 @@ extension BlobService {
         let body = try await call.request.body.collect(upTo: BlobLimits.blockListBodyBytes)
         var hash = BodyHash(md5: call.request.headers.contains(name: "Content-MD5"), crc64: true)
         hash.update(body)
-        try hash.check(md5: try call.md5Header("Content-MD5"), crc64: call.header("x-ms-content-crc64").flatMap { [UInt8](base64: $0) })
+        try hash.check(
+            md5: try call.md5Header("Content-MD5"),
+            crc64: call.header("x-ms-content-crc64").flatMap { [UInt8](base64: $0) })
         let request = try BlockListRequest(try readXML(body))
         let content = call.contentHeaders(fallbacks: false)
 
@@ -85,7 +90,8 @@ extension BlobService {
     }
 
     private func assemble(
-        _ request: BlockListRequest, _ existing: BlobRow?, _ call: BlobCall, _ container: ContainerHandle, _ name: String,
+        _ request: BlockListRequest, _ existing: BlobRow?, _ call: BlobCall, _ container: ContainerHandle,
+        _ name: String,
         _ customerKey: CustomerKeyHeaders?, _ key: DataKey
     ) async throws -> Manifest {
         var committed: [[UInt8]: [Manifest.Slice]] = [:]
@@ -96,14 +102,16 @@ extension BlobService {
             }
         }
         let staged = Dictionary(
-            try await stagedBlocks(call, container, name).map { ($0.idBytes, $0) }, uniquingKeysWith: { _, last in last })
+            try await stagedBlocks(call, container, name).map { ($0.idBytes, $0) },
+            uniquingKeysWith: { _, last in last })
         var slices: [Manifest.Slice] = []
         slices.reserveCapacity(request.entries.count)
         for (source, id) in request.entries {
             let idBytes = [UInt8](base64: id) ?? []
             if source != .committed, let block = staged[idBytes] {
                 try CustomerKeyHeaders.check(customerKey, against: block.record.customerKeySHA256)
-                let plain = try call.volume.open(block.row.sealed, at: block.row.key, in: container.partition, under: key)
+                let plain = try call.volume.open(
+                    block.row.sealed, at: block.row.key, in: container.partition, under: key)
                 guard !plain.isEmpty else { continue }
                 let extent = try BlockRecord.decodeExtent(plain)
                 slices.append(Manifest.Slice(blockID: id, extent: extent, offset: 0, length: extent.plaintextBytes))
@@ -117,7 +125,9 @@ extension BlobService {
     }
 
     /// The uncommitted blocks of a name that are not older than a week.
-    private func stagedBlocks(_ call: BlobCall, _ container: ContainerHandle, _ name: String) async throws -> [StagedBlock] {
+    private func stagedBlocks(_ call: BlobCall, _ container: ContainerHandle, _ name: String) async throws
+        -> [StagedBlock]
+    {
         let range = BlobKeys.blocks(name)
         let limit = call.now.adding(seconds: -BlobLimits.uncommittedBlockSeconds)
         var blocks: [StagedBlock] = []
@@ -134,14 +144,19 @@ extension BlobService {
         manifest.slices.filter { !$0.blockID.isEmpty }.map { ($0.blockID, [$0]) }
     }
 
-    /// Get Block List: committed blocks in the order of the content, uncommitted ones in the order of their identifiers.
+    /// Get Block List: committed blocks in the order of the content, uncommitted ones in the order of their
+    /// identifiers.
     func getBlockList(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .readBlob)
         let conditions = try Conditions(call.request)
         let snapshot = try snapshotParameter(call)
         let type = call.parameters["blocklisttype"]?.lowercased() ?? "committed"
-        guard ["committed", "uncommitted", "all"].contains(type) else { throw StorageError.invalidQuery("blocklisttype", type) }
-        guard let row = try await blobRow(call, container, name, snapshot: snapshot) else { throw StorageError.blobNotFound }
+        guard ["committed", "uncommitted", "all"].contains(type) else {
+            throw StorageError.invalidQuery("blocklisttype", type)
+        }
+        guard let row = try await blobRow(call, container, name, snapshot: snapshot) else {
+            throw StorageError.blobNotFound
+        }
         guard row.record.type == .block else { throw StorageError.invalidBlobType }
         if row.record.isUncommitted, type == "committed" { throw StorageError.blobNotFound }
         if snapshot == nil { try conditions.checkLeaseForRead(row.record.lease, of: .blob, at: call.now) }
@@ -151,14 +166,18 @@ extension BlobService {
         if type != "uncommitted" {
             xml.open("CommittedBlocks")
             if !row.record.isUncommitted {
-                for (id, slices) in try await committedBlocks(row, call, container) { write(id, slices.reduce(0) { $0 + UInt64($1.length) }, to: &xml) }
+                for (id, slices) in try await committedBlocks(row, call, container) {
+                    write(id, slices.reduce(0) { $0 + UInt64($1.length) }, to: &xml)
+                }
             }
             xml.close("CommittedBlocks")
         }
         if type != "committed" {
             xml.open("UncommittedBlocks")
             if snapshot == nil {
-                for block in try await stagedBlocks(call, container, name) { write(block.record.id, block.record.length, to: &xml) }
+                for block in try await stagedBlocks(call, container, name) {
+                    write(block.record.id, block.record.length, to: &xml)
+                }
             }
             xml.close("UncommittedBlocks")
         }
@@ -171,7 +190,8 @@ extension BlobService {
         return response
     }
 
-    /// Needs the key the manifest is sealed under; the operation takes no customer-provided key, so such a blob's blocks are told by no one.
+    /// Needs the key the manifest is sealed under; the operation takes no customer-provided key, so such a blob's
+    /// blocks are told by no one.
     private func committedBlocks(
         _ row: BlobRow, _ call: BlobCall, _ container: ContainerHandle
     ) async throws -> [(id: String, slices: [Manifest.Slice])] {

@@ -24,7 +24,9 @@ extension BlobService {
         xml.close("SignedIdentifiers")
         var response = Response.xml(.ok, xml)
         response.headers.add(etag: record.etag, modified: record.modified)
-        if let access = record.publicAccess { response.headers.add(name: "x-ms-blob-public-access", value: access.rawValue) }
+        if let access = record.publicAccess {
+            response.headers.add(name: "x-ms-blob-public-access", value: access.rawValue)
+        }
         return response
     }
 
@@ -60,13 +62,16 @@ extension BlobService {
             guard (1...64).contains(identifier.count) else { throw nodeError("Id", identifier) }
             let policy = node["AccessPolicy"]
             let permissions = policy?["Permission"]?.text
-            if let permissions, !permissions.allSatisfy("racwdxyltmeopif".contains) { throw nodeError("Permission", permissions) }
+            if let permissions, !permissions.allSatisfy("racwdxyltmeopif".contains) {
+                throw nodeError("Permission", permissions)
+            }
             policies.append(
                 ContainerRecord.AccessPolicy(
                     identifier: identifier, start: try time(policy, "Start"), expiry: try time(policy, "Expiry"),
                     permissions: permissions.flatMap { $0.isEmpty ? nil : $0 }))
         }
-        guard policies.count <= BlobLimits.storedAccessPolicies, Set(policies.map(\.identifier)).count == policies.count else {
+        guard policies.count <= BlobLimits.storedAccessPolicies, Set(policies.map(\.identifier)).count == policies.count
+        else {
             throw nodeError("SignedIdentifiers", "\(policies.count)")
         }
         return policies
@@ -78,7 +83,8 @@ extension BlobService {
     }
     private static func nodeError(_ name: String, _ value: String) -> StorageError {
         var error = StorageError(
-            400, "InvalidXmlNodeValue", "The value provided for one of the XML nodes in the request body was not in the correct format.")
+            400, "InvalidXmlNodeValue",
+            "The value provided for one of the XML nodes in the request body was not in the correct format.")
         error.details = [("XmlNodeName", name), ("XmlNodeValue", value)]
         return error
     }

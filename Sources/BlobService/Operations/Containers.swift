@@ -16,11 +16,13 @@ extension BlobService {
         let access = try publicAccessHeader(call)
         let metadata = try call.metadata().map { ContainerRecord.Pair(name: $0.0, value: $0.1) }
         guard try await readContainer(name, of: call.account) == nil else { throw StorageError.containerAlreadyExists }
-        let record = ContainerRecord(id: randomness.bytes(16).hex, at: call.now, publicAccess: access, metadata: metadata)
+        let record = ContainerRecord(
+            id: randomness.bytes(16).hex, at: call.now, publicAccess: access, metadata: metadata)
         // The partition's own mark first: a container that can be found can be written to.
         let partition = VolumePartition.container(record.id)
         let marked = try await call.volume.commit(
-            partition, checks: [.absent(BlobKeys.container)], writes: [.put(BlobKeys.container, visible: Array(name.utf8), sealed: [])])
+            partition, checks: [.absent(BlobKeys.container)],
+            writes: [.put(BlobKeys.container, visible: Array(name.utf8), sealed: [])])
         precondition(marked != .conflict, "a random identifier of 128 bits came twice")
         let key = AccountKeySpace.container(name)
         let outcome = try await call.volume.commit(
@@ -37,7 +39,9 @@ extension BlobService {
 
     private func refuseContainerScopes(_ call: BlobCall) throws(StorageError) {
         if let scope = call.header("x-ms-default-encryption-scope"), scope != "$account-encryption-key" {
-            throw StorageError(409, "EncryptionScopeNotAvailable", "The encryption scope is not available: this account has no encryption scopes.")
+            throw StorageError(
+                409, "EncryptionScopeNotAvailable",
+                "The encryption scope is not available: this account has no encryption scopes.")
         }
         if call.header("x-ms-deny-encryption-scope-override")?.lowercased() == "true",
             call.header("x-ms-default-encryption-scope") == nil
@@ -66,8 +70,12 @@ extension BlobService {
         response.headers.add(metadata: record.metadata.map { ($0.name, $0.value) })
         if call.parameters["comp"] == nil {
             response.headers.add(lease: record.lease, at: call.now)
-            if let access = record.publicAccess { response.headers.add(name: "x-ms-blob-public-access", value: access.rawValue) }
-            for name in ["x-ms-has-immutability-policy", "x-ms-has-legal-hold", "x-ms-immutable-storage-with-versioning-enabled"] {
+            if let access = record.publicAccess {
+                response.headers.add(name: "x-ms-blob-public-access", value: access.rawValue)
+            }
+            for name in [
+                "x-ms-has-immutability-policy", "x-ms-has-legal-hold", "x-ms-immutable-storage-with-versioning-enabled",
+            ] {
                 response.headers.add(name: name, value: "false")
             }
             response.headers.add(name: "x-ms-default-encryption-scope", value: "$account-encryption-key")
@@ -94,12 +102,15 @@ extension BlobService {
 
     // MARK: Delete
 
-    /// Delete Container. The name is free at once; the rows and extents go right after, and `collectGarbage` finishes what a crash interrupts.
+    /// Delete Container. The name is free at once; the rows and extents go right after, and `collectGarbage` finishes
+    /// what a crash interrupts.
     func deleteContainer(_ call: BlobCall, _ name: String) async throws -> Response {
         try authorize(call, .deleteContainer, container: name)
         let conditions = try Conditions(call.request)
         let id = try await retrying { () -> String? in
-            guard let handle = try await readContainer(name, of: call.account) else { throw StorageError.containerNotFound }
+            guard let handle = try await readContainer(name, of: call.account) else {
+                throw StorageError.containerNotFound
+            }
             let record = handle.record
             try conditions.checkWrite(etag: record.etag, modified: record.modified)
             try conditions.checkLeaseForWrite(record.lease, of: .container, at: call.now)
@@ -114,7 +125,8 @@ extension BlobService {
         do {
             _ = try await purge(id, call.volume, batches: 8)
         } catch {
-            logger.warning("A deleted container's blobs stay for the garbage collection", metadata: ["container": "\(id)"])
+            logger.warning(
+                "A deleted container's blobs stay for the garbage collection", metadata: ["container": "\(id)"])
         }
         return Response(status: .accepted)
     }

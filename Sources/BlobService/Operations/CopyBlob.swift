@@ -17,9 +17,11 @@ struct CopySource: Sendable {
 }
 
 extension BlobService {
-    /// Copy Blob and Copy Blob From URL. The source is a blob of this server; the copy is done when the answer leaves (`x-ms-copy-status: success`).
+    /// Copy Blob and Copy Blob From URL. The source is a blob of this server; the copy is done when the answer leaves
+    /// (`x-ms-copy-status: success`).
     ///
-    /// Inside one container and under the account's key both blobs hold the same extents; else the content is opened and sealed again.
+    /// Inside one container and under the account's key both blobs hold the same extents; else the content is opened
+    /// and sealed again.
     func copyBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .putBlob)
         let conditions = try Conditions(call.request)
@@ -32,7 +34,9 @@ extension BlobService {
         try checkReplacement(call, container, current.flatMap { $0.record.isUncommitted ? nil : $0.record }, conditions)
 
         let source = try await openSource(call)
-        if isSynchronous, let wanted = try call.md5Header("x-ms-source-content-md5"), let have = source.secrets.md5, wanted != have {
+        if isSynchronous, let wanted = try call.md5Header("x-ms-source-content-md5"), let have = source.secrets.md5,
+            wanted != have
+        {
             throw StorageError.md5Mismatch
         }
         let key = try await call.volume.accountKey()
@@ -78,7 +82,8 @@ extension BlobService {
 
         let source = try await openSource(call)
         let key = try await dataKey(call, customerKey)
-        let body = try await ingest(source, 0..<source.row.record.length, call, under: key, limit: BlobLimits.putBlobBytes)
+        let body = try await ingest(
+            source, 0..<source.row.record.length, call, under: key, limit: BlobLimits.putBlobBytes)
         let copiesProperties = call.header("x-ms-copy-source-blob-properties")?.lowercased() != "false"
         var secrets = BlobSecrets()
         secrets.metadata = metadata.isEmpty && copiesProperties ? source.secrets.metadata : metadata
@@ -113,7 +118,8 @@ extension BlobService {
         guard (call.request.body.declaredLength ?? 0) == 0 else { throw StorageError.invalidHeader("Content-Length") }
         let source = try await openSource(call)
         let length = source.row.record.length
-        let range = try call.header("x-ms-source-range").flatMap(ByteRange.init(header:))?.resolve(length: length) ?? 0..<length
+        let range =
+            try call.header("x-ms-source-range").flatMap(ByteRange.init(header:))?.resolve(length: length) ?? 0..<length
         return try await ingest(source, range, call, under: key, limit: limit)
     }
 
@@ -131,7 +137,8 @@ extension BlobService {
         let sealer = try await call.volume.createExtent(under: key, expectedBytes: range.count)
         do {
             for piece in source.secrets.manifest.pieces(of: range) {
-                try await source.account.volume.readExtent(piece.extent, range: piece.range, under: source.key) { bytes in
+                try await source.account.volume.readExtent(piece.extent, range: piece.range, under: source.key) {
+                    bytes in
                     hash.update(bytes)
                     try await sealer.append(bytes)
                 }
@@ -145,7 +152,8 @@ extension BlobService {
         return IngestedBody(extent: extent, length: range.count, md5: hash.value.md5, crc64: hash.value.crc64)
     }
 
-    /// The same extents where they can be shared; else one new extent, sliced as the source was, so that blocks keep their identifiers.
+    /// The same extents where they can be shared; else one new extent, sliced as the source was, so that blocks keep
+    /// their identifiers.
     private func copyContent(
         of source: CopySource, to container: ContainerHandle, _ call: BlobCall, under key: DataKey
     ) async throws -> (manifest: Manifest, fresh: [ExtentReference]) {
@@ -178,27 +186,35 @@ extension BlobService {
 
     // MARK: Source
 
-    /// Finds and opens the blob that `x-ms-copy-source` names, with the rights its URL or `x-ms-copy-source-authorization` brings. A source in the
-    /// same account needs none when the request is signed with the account's key, or by a principal who may read it.
+    /// Finds and opens the blob that `x-ms-copy-source` names, with the rights its URL or
+    /// `x-ms-copy-source-authorization` brings. A source in the same account needs none when the request is signed with
+    /// the account's key, or by a principal who may read it.
     private func openSource(_ call: BlobCall) async throws -> CopySource {
         guard let url = call.header("x-ms-copy-source"), let location = SourceLocation(url), url.utf8.count <= 2_048,
             let (endpoint, family) = names.match(location.authority)
-        else { throw StorageError.invalidHeader("x-ms-copy-source", reason: "It must be the URL of a blob of this server.") }
+        else {
+            throw StorageError.invalidHeader("x-ms-copy-source", reason: "It must be the URL of a blob of this server.")
+        }
         guard case .storage(let accountName, .blob) = endpoint else {
             throw StorageError.invalidHeader("x-ms-copy-source", reason: "It must be the URL of a blob of this server.")
         }
         let account = try await accounts.account(named: accountName)
         var headers = HTTPHeaders()
-        if let authorization = call.header("x-ms-copy-source-authorization") { headers.add(name: "Authorization", value: authorization) }
+        if let authorization = call.header("x-ms-copy-source-authorization") {
+            headers.add(name: "Authorization", value: authorization)
+        }
         if let version = call.header("x-ms-version") { headers.add(name: "x-ms-version", value: version) }
         for name in ["key", "key-sha256", "algorithm"] {
-            if let value = call.header("x-ms-source-encryption-" + name) { headers.add(name: "x-ms-encryption-" + name, value: value) }
+            if let value = call.header("x-ms-source-encryption-" + name) {
+                headers.add(name: "x-ms-encryption-" + name, value: value)
+            }
         }
         for name in ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"] {
             if let value = call.header("x-ms-source-" + name) { headers.add(name: "x-ms-source-" + name, value: value) }
         }
         let request = Request(
-            id: call.request.id, method: .GET, rawPath: location.path, rawQuery: location.query, headers: headers, endpoint: endpoint,
+            id: call.request.id, method: .GET, rawPath: location.path, rawQuery: location.query, headers: headers,
+            endpoint: endpoint,
             names: family, transport: call.request.transport, body: .empty)
         let brings = headers.contains(name: "Authorization") || QueryParameters(request)["sig"] != nil
         var caller = call.caller
@@ -215,7 +231,9 @@ extension BlobService {
     }
 
     private func openSource(_ call: BlobCall, _ url: String) async throws -> CopySource {
-        guard case .blob(let containerName, let name) = try BlobAddress(rawPath: call.request.rawPath, isContainer: false) else {
+        guard
+            case .blob(let containerName, let name) = try BlobAddress(rawPath: call.request.rawPath, isContainer: false)
+        else {
             throw StorageError.invalidHeader("x-ms-copy-source")
         }
         let container = try await enter(call, containerName, blob: name, .readBlob)
@@ -231,11 +249,15 @@ extension BlobService {
         try Conditions(call.request, prefix: "x-ms-source-")
     }
 
-    /// Refusals of the source are told as such: its own code in the message, 409 for a key that does not fit (recorded behaviour), 404 as it is.
+    /// Refusals of the source are told as such: its own code in the message, 409 for a key that does not fit (recorded
+    /// behaviour), 404 as it is.
     private static func sourceError(_ error: StorageError) -> StorageError {
         switch error.status {
         case 404: error
-        case 412: StorageError(412, "SourceConditionNotMet", "The source condition specified using HTTP conditional header(s) is not met.")
+        case 412:
+            StorageError(
+                412, "SourceConditionNotMet",
+                "The source condition specified using HTTP conditional header(s) is not met.")
         case 409: StorageError(409, "CannotVerifyCopySource", error.message)
         case 401, 403: StorageError(403, "CannotVerifyCopySource", error.message)
         default: error

@@ -5,12 +5,14 @@ internal import NIOHTTP1
 internal import StorageAccount
 
 extension BlobService {
-    /// Delete Blob: the base blob with or without its snapshots, only its snapshots, or one snapshot. Needs no key. There is no soft delete:
-    /// what is deleted is gone.
+    /// Delete Blob: the base blob with or without its snapshots, only its snapshots, or one snapshot. Needs no key.
+    /// There is no soft delete: what is deleted is gone.
     func deleteBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .deleteBlob)
         let conditions = try Conditions(call.request)
-        if call.parameters["deletetype"] != nil { throw StorageError.featureNotEnabled("Permanent delete of soft-deleted blobs") }
+        if call.parameters["deletetype"] != nil {
+            throw StorageError.featureNotEnabled("Permanent delete of soft-deleted blobs")
+        }
         let choice = call.header("x-ms-delete-snapshots")?.lowercased()
         guard choice == nil || choice == "include" || choice == "only" else {
             throw StorageError.invalidHeader("x-ms-delete-snapshots", choice)
@@ -34,7 +36,8 @@ extension BlobService {
             var change = Unlinking(checks: [.unchanged(row.key, row.version)])
             if choice != nil, row.record.snapshotCount > 0 {
                 let group = BlobKeys.group(name)
-                let rows = try await call.volume.scan(container.partition, from: group.from, upTo: group.upTo, limit: .max)
+                let rows = try await call.volume.scan(
+                    container.partition, from: group.from, upTo: group.upTo, limit: .max)
                 for snapshot in rows where snapshot.key != row.key {
                     change.checks.append(.unchanged(snapshot.key, snapshot.version))
                     change.writes.append(.delete(snapshot.key))

@@ -5,8 +5,8 @@ public import StorageAccount
 extension BlobService {
     private static let rowsPerBatch = 1_000
 
-    /// Removes what nobody can reach any more: the rows of deleted containers, and uncommitted blocks older than a week. The composition root
-    /// calls it at start and from a timer; it may be called at any time and more than once.
+    /// Removes what nobody can reach any more: the rows of deleted containers, and uncommitted blocks older than a
+    /// week. The composition root calls it at start and from a timer; it may be called at any time and more than once.
     public func collectGarbage(in account: StorageAccountView) async throws {
         let deleted = try await account.volume.scan(
             .account, from: AccountKeySpace.allDeleted.from, upTo: AccountKeySpace.allDeleted.upTo, limit: .max)
@@ -34,7 +34,10 @@ extension BlobService {
             var extents: [ExtentReference] = []
             for row in rows {
                 let isBlob = BlobKeys.parse(row.key) != nil
-                extents += isBlob ? try BlobRecord(decoding: row.visible).releasable : try BlockRecord(decoding: row.visible).releasable
+                extents +=
+                    isBlob
+                    ? try BlobRecord(decoding: row.visible).releasable
+                    : try BlockRecord(decoding: row.visible).releasable
             }
             _ = try await volume.commit(
                 partition, checks: [], writes: rows.map { .delete($0.key) }, releasing: extents)
@@ -46,13 +49,15 @@ extension BlobService {
         let limit = clock.now().adding(seconds: -BlobLimits.uncommittedBlockSeconds)
         var from = BlobKeys.allBlocks.from
         while true {
-            let rows = try await volume.scan(partition, from: from, upTo: BlobKeys.allBlocks.upTo, limit: Self.rowsPerBatch)
+            let rows = try await volume.scan(
+                partition, from: from, upTo: BlobKeys.allBlocks.upTo, limit: Self.rowsPerBatch)
             guard let last = rows.last else { return }
             for row in rows {
                 let block = try BlockRecord(decoding: row.visible)
                 guard block.uploaded < limit else { continue }
                 _ = try await volume.commit(
-                    partition, checks: [.unchanged(row.key, row.version)], writes: [.delete(row.key)], releasing: block.releasable)
+                    partition, checks: [.unchanged(row.key, row.version)], writes: [.delete(row.key)],
+                    releasing: block.releasable)
             }
             from = last.key + [0]
         }

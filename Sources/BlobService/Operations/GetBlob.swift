@@ -34,14 +34,16 @@ extension BlobService {
                 throw StorageError.invalidHeader("x-ms-range-get-content-md5", "true")
             }
             guard UInt64(range.count) <= BlobLimits.rangeHashBytes else {
-                throw StorageError.invalidHeader("x-ms-range-get-content-md5", reason: "The range is larger than 4 MiB.")
+                throw StorageError.invalidHeader(
+                    "x-ms-range-get-content-md5", reason: "The range is larger than 4 MiB.")
             }
         }
 
         var response = Response(status: asked == nil ? .ok : .partialContent)
         response.headers.add(blob: record, snapshot: snapshot, secrets: secrets, at: call.now)
         if asked != nil {
-            response.headers.add(name: "Content-Range", value: "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(record.length)")
+            response.headers.add(
+                name: "Content-Range", value: "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(record.length)")
             if let md5 = secrets.md5 { response.headers.add(name: "x-ms-blob-content-md5", value: md5.base64) }
         } else if let md5 = secrets.md5 {
             response.headers.add(name: "Content-MD5", value: md5.base64)
@@ -58,7 +60,9 @@ extension BlobService {
             let volume = call.volume
             response.body = .stream(length: range.count) { writer in
                 for piece in pieces {
-                    try await volume.readExtent(piece.extent, range: piece.range, under: key) { try await writer.write($0) }
+                    try await volume.readExtent(piece.extent, range: piece.range, under: key) {
+                        try await writer.write($0)
+                    }
                 }
             }
         }
@@ -121,7 +125,9 @@ extension BlobService {
         if record.type == .block {
             response.headers.add(name: "x-ms-access-tier", value: (record.tier ?? .hot).rawValue)
             if record.tier == nil { response.headers.add(name: "x-ms-access-tier-inferred", value: "true") }
-            if let changed = record.tierChanged { response.headers.add(name: "x-ms-access-tier-change-time", value: changed.rfc1123) }
+            if let changed = record.tierChanged {
+                response.headers.add(name: "x-ms-access-tier-change-time", value: changed.rfc1123)
+            }
         }
         response.headers.override(by: call.caller)
         response.body = .omitted(length: Int(record.length))

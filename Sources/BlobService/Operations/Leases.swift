@@ -24,8 +24,11 @@ private enum LeaseAction {
         switch call.header("x-ms-lease-action")?.lowercased() {
         case "acquire":
             guard let text = call.header("x-ms-lease-duration") else { throw .missingHeader("x-ms-lease-duration") }
-            guard let seconds = Int(text), seconds == -1 || (15...60).contains(seconds) else { throw .invalidHeader("x-ms-lease-duration", text) }
-            self = .acquire(proposed: try identifier("x-ms-proposed-lease-id"), durationSeconds: seconds == -1 ? nil : seconds)
+            guard let seconds = Int(text), seconds == -1 || (15...60).contains(seconds) else {
+                throw .invalidHeader("x-ms-lease-duration", text)
+            }
+            self = .acquire(
+                proposed: try identifier("x-ms-proposed-lease-id"), durationSeconds: seconds == -1 ? nil : seconds)
         case "renew": self = .renew(try required("x-ms-lease-id"))
         case "change": self = .change(try required("x-ms-lease-id"), to: try required("x-ms-proposed-lease-id"))
         case "release": self = .release(try required("x-ms-lease-id"))
@@ -34,7 +37,9 @@ private enum LeaseAction {
                 self = .breakLease(periodSeconds: nil)
                 return
             }
-            guard let seconds = Int(text), (0...60).contains(seconds) else { throw .invalidHeader("x-ms-lease-break-period", text) }
+            guard let seconds = Int(text), (0...60).contains(seconds) else {
+                throw .invalidHeader("x-ms-lease-break-period", text)
+            }
             self = .breakLease(periodSeconds: seconds)
         case nil: throw .missingHeader("x-ms-lease-action")
         case let other?: throw .invalidHeader("x-ms-lease-action", other)

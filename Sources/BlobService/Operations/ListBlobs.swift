@@ -7,12 +7,13 @@ internal import StorageAccount
 
 extension BlobService {
     private static let blobIncludes: Set<String> = [
-        "snapshots", "metadata", "uncommittedblobs", "copy", "deleted", "tags", "versions", "immutabilitypolicy", "legalhold",
+        "snapshots", "metadata", "uncommittedblobs", "copy", "deleted", "tags", "versions", "immutabilitypolicy",
+        "legalhold",
         "deletedwithversions", "permissions",
     ]
 
-    /// List Blobs, flat or by delimiter. Without `include=metadata` or `tags` it needs no key: with the customer's key gone it goes on, and only the
-    /// Content-MD5 of blobs is left out.
+    /// List Blobs, flat or by delimiter. Without `include=metadata` or `tags` it needs no key: with the customer's key
+    /// gone it goes on, and only the Content-MD5 of blobs is left out.
     ///
     /// Order: UTF-8 bytes of the name; a blob's snapshots, oldest first, come before it.
     func listBlobs(_ call: BlobCall, _ containerName: String) async throws -> Response {
@@ -21,13 +22,18 @@ extension BlobService {
         for unsupported in ["versions", "deletedwithversions"] where parameters.include.contains(unsupported) {
             throw StorageError.featureNotEnabled("Blob versioning")
         }
-        if parameters.include.contains("permissions") { throw StorageError.featureNotEnabled("A hierarchical namespace") }
+        if parameters.include.contains("permissions") {
+            throw StorageError.featureNotEnabled("A hierarchical namespace")
+        }
         let delimiter = call.parameters["delimiter"].flatMap { $0.isEmpty ? nil : $0 }
         if delimiter != nil, parameters.include.contains("snapshots") {
-            throw StorageError.invalidQuery("include", "snapshots", reason: "Snapshots are listed without a delimiter only.")
+            throw StorageError.invalidQuery(
+                "include", "snapshots", reason: "Snapshots are listed without a delimiter only.")
         }
         let range = BlobKeys.listing(prefix: parameters.prefix)
-        let start = try parameters.marker.map { text throws(StorageError) in try ListMarker.decode(text, within: range) } ?? range.from
+        let start =
+            try parameters.marker.map { text throws(StorageError) in try ListMarker.decode(text, within: range) }
+            ?? range.from
         let walk = BlobWalk(
             prefix: parameters.prefix, delimiter: delimiter, includeSnapshots: parameters.include.contains("snapshots"),
             includeUncommitted: parameters.include.contains("uncommittedblobs"))
@@ -40,7 +46,8 @@ extension BlobService {
         xml.open(
             "EnumerationResults",
             [
-                ("ServiceEndpoint", call.request.names.url(of: call.request.endpoint) + "/"), ("ContainerName", container.name),
+                ("ServiceEndpoint", call.request.names.url(of: call.request.endpoint) + "/"),
+                ("ContainerName", container.name),
             ])
         xml.element("Prefix", ifPresent: call.parameters["prefix"])
         xml.element("Marker", ifPresent: call.parameters["marker"])
@@ -63,7 +70,8 @@ extension BlobService {
         return .xml(.ok, xml)
     }
 
-    /// The account's key, if the list can use it. Asked-for metadata needs it (403 when it is gone); a Content-MD5 alone does not.
+    /// The account's key, if the list can use it. Asked-for metadata needs it (403 when it is gone); a Content-MD5
+    /// alone does not.
     private func listingKey(_ call: BlobCall, _ parameters: ListParameters, _ page: BlobPage) async throws -> DataKey? {
         guard !page.items.isEmpty else { return nil }
         if !parameters.include.isDisjoint(with: ["metadata", "tags"]) { return try await call.volume.accountKey() }

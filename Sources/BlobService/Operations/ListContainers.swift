@@ -10,7 +10,9 @@ extension BlobService {
         try authorize(call, .listContainers)
         let parameters = try ListParameters(call, allowedIncludes: ["metadata", "deleted", "system"])
         let range = AccountKeySpace.containers(prefix: parameters.prefix)
-        var from = try parameters.marker.map { text throws(StorageError) in try ListMarker.decode(text, within: range) } ?? range.from
+        var from =
+            try parameters.marker.map { text throws(StorageError) in try ListMarker.decode(text, within: range) }
+            ?? range.from
         var listed: [(name: String, record: ContainerRecord)] = []
         var next: [UInt8]?
         scanning: while true {
@@ -19,7 +21,9 @@ extension BlobService {
             for row in rows {
                 let name = String(decoding: row.key.dropFirst(2), as: UTF8.self)
                 // `$logs` and its kind are listed on request only; `$root` and `$web` always.
-                if name.hasPrefix("$"), name != "$root", name != "$web", !parameters.include.contains("system") { continue }
+                if name.hasPrefix("$"), name != "$root", name != "$web", !parameters.include.contains("system") {
+                    continue
+                }
                 guard listed.count < parameters.maximum else {
                     next = row.key
                     break scanning

@@ -58,8 +58,8 @@ extension BlobService {
         return response
     }
 
-    /// Seals the request's body into an extent and checks it against `Content-Length`, `Content-MD5` and `x-ms-content-crc64`. Nothing stays of a
-    /// body that ends early, is too long or does not match.
+    /// Seals the request's body into an extent and checks it against `Content-Length`, `Content-MD5` and
+    /// `x-ms-content-crc64`. Nothing stays of a body that ends early, is too long or does not match.
     func ingest(
         _ call: BlobCall, under key: DataKey, limit: Int, computingMD5: Bool, computingCRC64: Bool = false
     ) async throws -> IngestedBody {
@@ -67,7 +67,9 @@ extension BlobService {
         guard declared <= limit else { throw StorageError.bodyTooLarge }
         let wantedMD5 = try call.md5Header("Content-MD5")
         let wantedCRC64 = try call.header("x-ms-content-crc64").map { text throws(StorageError) in
-            guard let bytes = [UInt8](base64: text), bytes.count == 8 else { throw .invalidHeader("x-ms-content-crc64", text) }
+            guard let bytes = [UInt8](base64: text), bytes.count == 8 else {
+                throw .invalidHeader("x-ms-content-crc64", text)
+            }
             return bytes
         }
         guard wantedMD5 == nil || wantedCRC64 == nil else {

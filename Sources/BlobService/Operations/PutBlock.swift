@@ -42,7 +42,8 @@ extension BlobService {
     }
 
     private func stage(
-        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ id: String, _ idBytes: [UInt8], _ body: IngestedBody,
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ id: String, _ idBytes: [UInt8],
+        _ body: IngestedBody,
         _ conditions: Conditions, _ key: DataKey
     ) async throws {
         let blockKey = BlobKeys.block(name, idBytes)
@@ -70,7 +71,8 @@ extension BlobService {
                 rows[1].map { .unchanged(blockKey, $0.version) } ?? .absent(blockKey),
             ]
             let replaced = try rows[1].map { try BlockRecord(decoding: $0.visible).releasable } ?? []
-            let done = try await commit(call, container, checks: checks, writes: writes, linking: extents, releasing: replaced)
+            let done = try await commit(
+                call, container, checks: checks, writes: writes, linking: extents, releasing: replaced)
             return done ? true : nil
         }
     }
@@ -82,9 +84,14 @@ extension BlobService {
     }
 
     /// All identifiers of a blob's uncommitted blocks have one length ("Put Block"); any one of them tells it.
-    private func checkBlockIDLength(_ call: BlobCall, _ container: ContainerHandle, _ name: String, _ length: Int) async throws {
+    private func checkBlockIDLength(_ call: BlobCall, _ container: ContainerHandle, _ name: String, _ length: Int)
+        async throws
+    {
         let range = BlobKeys.blocks(name)
-        guard let first = try await call.volume.scan(container.partition, from: range.from, upTo: range.upTo, limit: 1).first else { return }
+        guard
+            let first = try await call.volume.scan(container.partition, from: range.from, upTo: range.upTo, limit: 1)
+                .first
+        else { return }
         guard first.key.count - range.from.count == length else { throw StorageError.invalidBlobOrBlock }
     }
 }

@@ -20,11 +20,13 @@ extension BlobService {
         return response
     }
 
-    /// Get Blob Service Stats: only the secondary endpoint of a read-access geo-redundant account answers it, and there is none.
+    /// Get Blob Service Stats: only the secondary endpoint of a read-access geo-redundant account answers it, and there
+    /// is none.
     func getServiceStats(_ call: BlobCall) async throws -> Response {
         try authorize(call, .readService)
         throw StorageError(
-            400, "InvalidQueryParameterValue", "Get Blob Service Stats needs the secondary endpoint of a read-access geo-redundant account.")
+            400, "InvalidQueryParameterValue",
+            "Get Blob Service Stats needs the secondary endpoint of a read-access geo-redundant account.")
     }
 
     /// Get User Delegation Key: for principals only.

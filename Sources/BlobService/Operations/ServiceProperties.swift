@@ -48,7 +48,8 @@ extension BlobService {
         xml.close(name)
     }
 
-    /// Set Blob Service Properties: what is not in the document stays. Switching on analytics, soft delete or the static website is refused.
+    /// Set Blob Service Properties: what is not in the document stays. Switching on analytics, soft delete or the
+    /// static website is refused.
     func setServiceProperties(_ call: BlobCall) async throws -> Response {
         try authorize(call, .writeService)
         let root = try readXML(try await call.request.body.collect(upTo: BlobLimits.xmlBodyBytes))
@@ -78,14 +79,18 @@ extension BlobService {
                 (node[name]?.text ?? "").split(separator: ",").map { String($0.drop { $0 == " " }) }
             }
             return BlobServiceProperties.CORSRule(
-                allowedOrigins: list("AllowedOrigins"), allowedMethods: list("AllowedMethods"), allowedHeaders: list("AllowedHeaders"),
+                allowedOrigins: list("AllowedOrigins"), allowedMethods: list("AllowedMethods"),
+                allowedHeaders: list("AllowedHeaders"),
                 exposedHeaders: list("ExposedHeaders"), maxAgeInSeconds: Int(node["MaxAgeInSeconds"]?.text ?? "") ?? -1)
         }
-        let methods: Set<String> = ["DELETE", "GET", "HEAD", "MERGE", "POST", "OPTIONS", "PUT", "PATCH", "CONNECT", "TRACE"]
+        let methods: Set<String> = [
+            "DELETE", "GET", "HEAD", "MERGE", "POST", "OPTIONS", "PUT", "PATCH", "CONNECT", "TRACE",
+        ]
         let isValid =
             rules.count <= BlobServiceProperties.corsRuleLimit
             && rules.allSatisfy {
-                !$0.allowedOrigins.isEmpty && !$0.allowedMethods.isEmpty && $0.allowedMethods.allSatisfy(methods.contains)
+                !$0.allowedOrigins.isEmpty && !$0.allowedMethods.isEmpty
+                    && $0.allowedMethods.allSatisfy(methods.contains)
                     && $0.maxAgeInSeconds >= 0 && $0.allowedOrigins.count <= 64
             }
         guard isValid else { throw StorageError(400, "InvalidXmlNodeValue", "A CORS rule is not valid.") }
@@ -107,14 +112,21 @@ extension BlobService {
         guard let rule = rules.first(where: { $0.allows(origin: origin, method: method, headers: headers) }) else {
             throw StorageError(
                 403, "CorsPreflightFailure",
-                rules.isEmpty ? "CORS not enabled or no matching rule found for this request." : "No CORS rule matches this request.")
+                rules.isEmpty
+                    ? "CORS not enabled or no matching rule found for this request."
+                    : "No CORS rule matches this request.")
         }
         var response = Response(status: .ok)
-        response.headers.add(name: "Access-Control-Allow-Origin", value: rule.allowedOrigins.contains("*") ? "*" : origin)
+        response.headers.add(
+            name: "Access-Control-Allow-Origin", value: rule.allowedOrigins.contains("*") ? "*" : origin)
         response.headers.add(name: "Access-Control-Allow-Methods", value: method)
-        if !headers.isEmpty { response.headers.add(name: "Access-Control-Allow-Headers", value: headers.joined(separator: ",")) }
+        if !headers.isEmpty {
+            response.headers.add(name: "Access-Control-Allow-Headers", value: headers.joined(separator: ","))
+        }
         response.headers.add(name: "Access-Control-Max-Age", value: String(rule.maxAgeInSeconds))
-        if !rule.allowedOrigins.contains("*") { response.headers.add(name: "Access-Control-Allow-Credentials", value: "true") }
+        if !rule.allowedOrigins.contains("*") {
+            response.headers.add(name: "Access-Control-Allow-Credentials", value: "true")
+        }
         return response
     }
 
@@ -124,7 +136,8 @@ extension BlobService {
         let rules = try await accounts.blobServiceProperties(of: account).corsRules
         guard !rules.isEmpty else { return }
         headers.add(name: "Vary", value: "Origin")
-        guard let rule = rules.first(where: { $0.allows(origin: origin, method: request.method.rawValue, headers: []) }) else { return }
+        guard let rule = rules.first(where: { $0.allows(origin: origin, method: request.method.rawValue, headers: []) })
+        else { return }
         headers.add(name: "Access-Control-Allow-Origin", value: rule.allowedOrigins.contains("*") ? "*" : origin)
         if !rule.exposedHeaders.isEmpty {
             headers.add(name: "Access-Control-Expose-Headers", value: rule.exposedHeaders.joined(separator: ","))
@@ -136,11 +149,14 @@ extension BlobService {
 extension BlobServiceProperties.CORSRule {
     /// Whether the rule lets a script of `origin` send `method` with these headers ("CORS support for Azure Storage").
     func allows(origin: String, method: String, headers: [String]) -> Bool {
-        guard allowedOrigins.contains("*") || allowedOrigins.contains(origin), allowedMethods.contains(method) else { return false }
+        guard allowedOrigins.contains("*") || allowedOrigins.contains(origin), allowedMethods.contains(method) else {
+            return false
+        }
         return headers.allSatisfy { header in
             allowedHeaders.contains { pattern in
                 let pattern = pattern.lowercased()
-                return pattern.hasSuffix("*") ? header.lowercased().hasPrefix(pattern.dropLast()) : header.lowercased() == pattern
+                return pattern.hasSuffix("*")
+                    ? header.lowercased().hasPrefix(pattern.dropLast()) : header.lowercased() == pattern
             }
         }
     }

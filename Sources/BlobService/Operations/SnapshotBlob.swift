@@ -5,7 +5,8 @@ internal import NIOHTTP1
 internal import StorageAccount
 
 extension BlobService {
-    /// Snapshot Blob: a read-only row beside the base blob that holds the same extents. Metadata in the request replaces the blob's own in it.
+    /// Snapshot Blob: a read-only row beside the base blob that holds the same extents. Metadata in the request
+    /// replaces the blob's own in it.
     func snapshotBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .snapshotBlob)
         let conditions = try Conditions(call.request)
@@ -47,7 +48,8 @@ extension BlobService {
     }
 
     /// The request's time, or the next microsecond at which the blob has no snapshot.
-    private func freeSnapshotTime(_ call: BlobCall, _ container: ContainerHandle, _ name: String) async throws -> String {
+    private func freeSnapshotTime(_ call: BlobCall, _ container: ContainerHandle, _ name: String) async throws -> String
+    {
         var time = call.now
         while true {
             let text = time.iso8601WithTicks

@@ -1,7 +1,9 @@
-/// Row keys inside a container's partition. Names hold no NUL, so `name 00` ends a name and keys sort as names do: by UTF-8 bytes, which for
-/// names without surrogate pairs is the order Azure lists in. A name's snapshots come before its base blob, oldest first.
+/// Row keys inside a container's partition. Names hold no NUL, so `name 00` ends a name and keys sort as names do: by
+/// UTF-8 bytes, which for names without surrogate pairs is the order Azure lists in. A name's snapshots come before its
+/// base blob, oldest first.
 enum BlobKeys {
-    /// Present as long as the container is: every commit checks it, so that nothing is written behind a container's deletion.
+    /// Present as long as the container is: every commit checks it, so that nothing is written behind a container's
+    /// deletion.
     static let container: [UInt8] = [0x00]
 
     private static let blobMark: UInt8 = 0x62
@@ -9,12 +11,18 @@ enum BlobKeys {
 
     static func base(_ name: String) -> [UInt8] { key(blobMark, name, [0xff]) }
     static func snapshot(_ name: String, _ snapshot: String) -> [UInt8] { key(blobMark, name, Array(snapshot.utf8)) }
-    static func row(_ name: String, _ snapshot: String?) -> [UInt8] { snapshot.map { self.snapshot(name, $0) } ?? base(name) }
+    static func row(_ name: String, _ snapshot: String?) -> [UInt8] {
+        snapshot.map { self.snapshot(name, $0) } ?? base(name)
+    }
     /// The base blob and all its snapshots.
-    static func group(_ name: String) -> (from: [UInt8], upTo: [UInt8]) { (key(blobMark, name, []), end(blobMark, name)) }
+    static func group(_ name: String) -> (from: [UInt8], upTo: [UInt8]) {
+        (key(blobMark, name, []), end(blobMark, name))
+    }
     /// An uncommitted block.
     static func block(_ name: String, _ id: [UInt8]) -> [UInt8] { key(blockMark, name, id) }
-    static func blocks(_ name: String) -> (from: [UInt8], upTo: [UInt8]) { (key(blockMark, name, []), end(blockMark, name)) }
+    static func blocks(_ name: String) -> (from: [UInt8], upTo: [UInt8]) {
+        (key(blockMark, name, []), end(blockMark, name))
+    }
 
     /// Every blob row whose name begins with `prefix`.
     static func listing(prefix: String) -> (from: [UInt8], upTo: [UInt8]) {
@@ -23,7 +31,8 @@ enum BlobKeys {
     }
     static var allBlocks: (from: [UInt8], upTo: [UInt8]) { ([blockMark], [blockMark + 1]) }
 
-    /// The smallest key above every key that begins with `prefix`. A key's first byte is a mark below 0xff, so there always is one.
+    /// The smallest key above every key that begins with `prefix`. A key's first byte is a mark below 0xff, so there
+    /// always is one.
     static func successor(of prefix: [UInt8]) -> [UInt8] {
         var bytes = prefix
         while let last = bytes.popLast() {

@@ -33,9 +33,11 @@ struct CopyRecord: Sendable, Equatable {
 
 /// What lists, leases and deletes may read of a blob (or snapshot) without a key: the row's visible part.
 ///
-/// `releasable` holds where the blob's extents lie, without their keys, so that a delete can give the space back when the keys are gone.
+/// `releasable` holds where the blob's extents lie, without their keys, so that a delete can give the space back when
+/// the keys are gone.
 struct BlobRecord: Sendable {
-    /// Blocks were put under this name but never committed: only block operations and lists that ask for it see such a row.
+    /// Blocks were put under this name but never committed: only block operations and lists that ask for it see such a
+    /// row.
     var isUncommitted = false
     /// Uncommitted blocks may lie beside this base blob; whatever replaces the blob removes them.
     var hasStagedBlocks = false
@@ -58,7 +60,8 @@ struct BlobRecord: Sendable {
     var tagCount: UInt64 = 0
     var copy: CopyRecord?
     var releasable: [ExtentReference] = []
-    /// MD5 and tags of a blob under a customer-provided key, sealed under the account's: operations that carry no such key change them.
+    /// MD5 and tags of a blob under a customer-provided key, sealed under the account's: operations that carry no such
+    /// key change them.
     var accountSealed: [UInt8] = []
 
     private static let version: UInt8 = 1
@@ -78,7 +81,9 @@ struct BlobRecord: Sendable {
         writer.number(etag.number)
         writer.timestamp(created)
         writer.timestamp(modified)
-        for value in [content.type, content.encoding, content.language, content.disposition, content.cacheControl] { writer.optional(value) }
+        for value in [content.type, content.encoding, content.language, content.disposition, content.cacheControl] {
+            writer.optional(value)
+        }
         lease.encode(into: &writer)
         writer.optional(tier?.rawValue)
         writer.optional(tierChanged) { $0.timestamp($1) }
@@ -130,7 +135,8 @@ struct BlobRecord: Sendable {
         tagCount = try reader.number()
         if try reader.flag() {
             copy = CopyRecord(
-                id: try reader.string(), source: try reader.string(), completed: try reader.timestamp(), bytes: try reader.number())
+                id: try reader.string(), source: try reader.string(), completed: try reader.timestamp(),
+                bytes: try reader.number())
         }
         let count = try reader.int()
         guard count <= reader.remaining else { throw .malformed }
@@ -142,7 +148,8 @@ struct BlobRecord: Sendable {
 }
 
 extension ExtentReference {
-    /// What a row's visible part keeps of an extent it holds: enough to release it, without its key. nil for a body inside its reference.
+    /// What a row's visible part keeps of an extent it holds: enough to release it, without its key. nil for a body
+    /// inside its reference.
     var withoutKey: ExtentReference? { isInline ? nil : ExtentReference(releasing: location) }
 }
 

@@ -33,7 +33,9 @@ extension BlobService {
     // MARK: Reading
 
     /// The row, committed or not; nil when there is none.
-    func blobRow(_ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil) async throws -> BlobRow? {
+    func blobRow(_ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil) async throws
+        -> BlobRow?
+    {
         let row = try await call.volume.get(container.partition, [BlobKeys.row(name, snapshot)])[0]
         return try row.map(BlobRow.init)
     }
@@ -60,7 +62,9 @@ extension BlobService {
     }
 
     /// Opens a row's sealed parts. `key` must be of the kind the row names (`CustomerKeyHeaders.check` came before).
-    func open(_ row: BlobRow, _ call: BlobCall, _ container: ContainerHandle, under key: DataKey) async throws -> BlobSecrets {
+    func open(_ row: BlobRow, _ call: BlobCall, _ container: ContainerHandle, under key: DataKey) async throws
+        -> BlobSecrets
+    {
         guard !row.sealed.isEmpty else { return BlobSecrets() }
         let plain = try call.volume.open(row.sealed, at: row.key, in: container.partition, under: key)
         var secrets = try BlobSecrets(decoding: plain)
@@ -81,27 +85,31 @@ extension BlobService {
     ) async throws -> VolumeWrite {
         var record = record
         let isCustomers = record.customerKeySHA256 != nil
-        precondition(isCustomers == (dataKey.customerProvidedKeySHA256 != nil), "a row is sealed under the kind of key it names")
+        precondition(
+            isCustomers == (dataKey.customerProvidedKeySHA256 != nil), "a row is sealed under the kind of key it names")
         record.tagCount = UInt64(secrets.tags.count)
         record.releasable = secrets.manifest.extents.compactMap(\.withoutKey)
         record.accountSealed = []
         if isCustomers, secrets.md5 != nil || !secrets.tags.isEmpty {
             record.accountSealed = try call.volume.seal(
-                secrets.encodedAccountPart(), at: key, in: container.partition, under: try await call.volume.accountKey())
+                secrets.encodedAccountPart(), at: key, in: container.partition,
+                under: try await call.volume.accountKey())
         }
         let sealed = try call.volume.seal(
             secrets.encoded(including: !isCustomers), at: key, in: container.partition, under: dataKey)
         return .put(key, visible: record.encoded(), sealed: sealed)
     }
 
-    /// Commits into a container that must still be there; false when a check failed and the caller should read again. Throws 404 when the container
-    /// went away meanwhile.
+    /// Commits into a container that must still be there; false when a check failed and the caller should read again.
+    /// Throws 404 when the container went away meanwhile.
     func commit(
-        _ call: BlobCall, _ container: ContainerHandle, checks: [VolumeCheck], writes: [VolumeWrite], linking: [ExtentReference] = [],
+        _ call: BlobCall, _ container: ContainerHandle, checks: [VolumeCheck], writes: [VolumeWrite],
+        linking: [ExtentReference] = [],
         releasing: [ExtentReference] = []
     ) async throws -> Bool {
         let outcome = try await call.volume.commit(
-            container.partition, checks: [.present(BlobKeys.container)] + checks, writes: writes, linking: linking, releasing: releasing)
+            container.partition, checks: [.present(BlobKeys.container)] + checks, writes: writes, linking: linking,
+            releasing: releasing)
         if outcome != .conflict { return true }
         let current = try await readContainer(container.name, of: call.account)
         guard current?.record.id == container.record.id else {
@@ -125,8 +133,8 @@ extension BlobService {
 
     /// Replaces (or creates) the base blob of `name`: the way every write of new content ends.
     ///
-    /// `make` gets what stands there now, already checked against lease and conditions, and may run again after a lost race. Extents that were
-    /// written for a replacement that is refused are nobody's and the store takes them back.
+    /// `make` gets what stands there now, already checked against lease and conditions, and may run again after a lost
+    /// race. Extents that were written for a replacement that is refused are nobody's and the store takes them back.
     func replaceBlob(
         _ call: BlobCall, _ container: ContainerHandle, _ name: String, conditions: Conditions, under key: DataKey,
         make: (_ existing: BlobRow?) async throws -> (BlobRecord, BlobSecrets)
@@ -164,7 +172,8 @@ extension BlobService {
         if existing != nil, !mayOverwrite(call, container: container.name) { throw .unauthorizedOverwrite }
     }
 
-    /// Runs what ends in the commit that links `extents`; when it throws, they are nobody's and the store takes them back.
+    /// Runs what ends in the commit that links `extents`; when it throws, they are nobody's and the store takes them
+    /// back.
     func linking<Result>(
         _ extents: [ExtentReference], _ call: BlobCall, _ body: () async throws -> Result
     ) async throws -> Result {
@@ -191,7 +200,8 @@ extension BlobService {
         }
     }
 
-    /// Changes MD5 or tags, which answer to the account's key whatever key the content answers to. Returns the new sealed part, nil when it stays.
+    /// Changes MD5 or tags, which answer to the account's key whatever key the content answers to. Returns the new
+    /// sealed part, nil when it stays.
     func changeAccountPart(
         _ row: BlobRow, _ record: inout BlobRecord, _ call: BlobCall, _ container: ContainerHandle,
         _ change: (inout BlobSecrets) -> Void
@@ -201,15 +211,18 @@ extension BlobService {
             var secrets = try await open(row, call, container, under: key)
             change(&secrets)
             record.tagCount = UInt64(secrets.tags.count)
-            return try call.volume.seal(secrets.encoded(including: true), at: row.key, in: container.partition, under: key)
+            return try call.volume.seal(
+                secrets.encoded(including: true), at: row.key, in: container.partition, under: key)
         }
         var part = BlobSecrets()
         if !record.accountSealed.isEmpty {
-            try part.decodeAccountPart(try call.volume.open(record.accountSealed, at: row.key, in: container.partition, under: key))
+            try part.decodeAccountPart(
+                try call.volume.open(record.accountSealed, at: row.key, in: container.partition, under: key))
         }
         change(&part)
         record.tagCount = UInt64(part.tags.count)
-        record.accountSealed = try call.volume.seal(part.encodedAccountPart(), at: row.key, in: container.partition, under: key)
+        record.accountSealed = try call.volume.seal(
+            part.encodedAccountPart(), at: row.key, in: container.partition, under: key)
         return nil
     }
 }

@@ -11,7 +11,8 @@ struct ContainerHandle: Sendable {
     var partition: VolumePartition { .container(record.id) }
 }
 
-/// Containers lately read, so that a blob request reads one row, not two. A commit that changes a container forgets it before it is answered.
+/// Containers lately read, so that a blob request reads one row, not two. A commit that changes a container forgets it
+/// before it is answered.
 final class ContainerCache: Sendable {
     private struct Key: Hashable {
         let account: AccountID
@@ -58,12 +59,15 @@ extension BlobService {
         return ContainerHandle(name: name, record: try ContainerRecord(decoding: row.visible), version: row.version)
     }
 
-    /// Changes a container's row: reads, lets `change` decide, commits, and begins again when another change came between.
+    /// Changes a container's row: reads, lets `change` decide, commits, and begins again when another change came
+    /// between.
     func updateContainer<Result>(
         _ call: BlobCall, _ name: String, _ change: (inout ContainerRecord) throws -> Result
     ) async throws -> (ContainerRecord, Result) {
         try await retrying {
-            guard let handle = try await readContainer(name, of: call.account) else { throw StorageError.containerNotFound }
+            guard let handle = try await readContainer(name, of: call.account) else {
+                throw StorageError.containerNotFound
+            }
             var record = handle.record
             let result = try change(&record)
             let key = AccountKeySpace.container(name)
@@ -75,7 +79,8 @@ extension BlobService {
         }
     }
 
-    /// The one loop for commits that lost a race: nil from `attempt` means try again. Throws 503 when the row stays contended.
+    /// The one loop for commits that lost a race: nil from `attempt` means try again. Throws 503 when the row stays
+    /// contended.
     func retrying<Result>(_ attempt: () async throws -> Result?) async throws -> Result {
         for _ in 0..<64 {
             if let result = try await attempt() { return result }

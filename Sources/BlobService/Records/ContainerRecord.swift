@@ -2,8 +2,8 @@ internal import CofferCore
 internal import Foundation
 internal import StorageAccount
 
-/// A container as it lies in the account's partition, wholly in the row's visible part: Azure goes on answering for containers, their metadata
-/// and their access policies when a customer's key is gone.
+/// A container as it lies in the account's partition, wholly in the row's visible part: Azure goes on answering for
+/// containers, their metadata and their access policies when a customer's key is gone.
 struct ContainerRecord: Sendable, Codable {
     enum PublicAccess: String, Sendable, Codable { case container, blob }
     struct AccessPolicy: Sendable, Codable, Equatable {

@@ -76,7 +76,9 @@ struct RecordReader {
         guard let value = Int(exactly: try number()) else { throw .malformed }
         return value
     }
-    mutating func timestamp() throws(RecordError) -> Timestamp { Timestamp(microseconds: Int64(bitPattern: try number())) }
+    mutating func timestamp() throws(RecordError) -> Timestamp {
+        Timestamp(microseconds: Int64(bitPattern: try number()))
+    }
     mutating func byteString() throws(RecordError) -> [UInt8] {
         let count = try int()
         guard count <= bytes.count - position else { throw .malformed }

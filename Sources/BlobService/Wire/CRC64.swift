@@ -1,5 +1,5 @@
-/// CRC-64/NVME (polynomial 0x9A6C9329AC4BC9B5 reflected, initial value and final XOR all ones): what `x-ms-content-crc64` carries, as eight
-/// little-endian bytes in base64.
+/// CRC-64/NVME (polynomial 0x9A6C9329AC4BC9B5 reflected, initial value and final XOR all ones): what
+/// `x-ms-content-crc64` carries, as eight little-endian bytes in base64.
 struct CRC64 {
     private var state: UInt64 = .max
 

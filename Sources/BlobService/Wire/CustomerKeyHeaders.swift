@@ -4,15 +4,17 @@ internal import EncryptionAtRest
 internal import HTTPEdge
 internal import StorageAccount
 
-/// A customer-provided key of one request: `x-ms-encryption-key`, `-key-sha256`, `-algorithm` (seed 002; recorded errors in
-/// specs/recorded/encryption-errors.json).
+/// A customer-provided key of one request: `x-ms-encryption-key`, `-key-sha256`, `-algorithm` (seed 002; recorded
+/// errors in specs/recorded/encryption-errors.json).
 struct CustomerKeyHeaders: Sendable {
     let key: SecretBytes
     /// base64, in the canonical spelling.
     let sha256: String
 
     /// nil when the request carries none. Writes need all three headers; reads may leave the algorithm out.
-    static func read(_ request: Request, isWrite: Bool, prefix: String = "x-ms-") throws(StorageError) -> CustomerKeyHeaders? {
+    static func read(_ request: Request, isWrite: Bool, prefix: String = "x-ms-") throws(StorageError)
+        -> CustomerKeyHeaders?
+    {
         let keyName = prefix + "encryption-key"
         let hashName = prefix + "encryption-key-sha256"
         let algorithmName = prefix + "encryption-algorithm"

@@ -5,7 +5,8 @@ internal import NIOCore
 internal import NIOHTTP1
 internal import StorageAccount
 
-/// Limits of the Blob service, from "Scalability and performance targets for Blob storage"; bytes unless the name says otherwise.
+/// Limits of the Blob service, from "Scalability and performance targets for Blob storage"; bytes unless the name says
+/// otherwise.
 enum BlobLimits {
     static let putBlobBytes = 5_000 << 20
     static let putBlockBytes = 4_000 << 20
@@ -27,7 +28,8 @@ enum BlobLimits {
 extension BlobCall {
     func header(_ name: String) -> String? { request.header(name) }
 
-    /// `x-ms-meta-*`, in the order sent. Names are C# identifiers ("Setting and retrieving properties and metadata"); values ASCII; 8 KiB in all.
+    /// `x-ms-meta-*`, in the order sent. Names are C# identifiers ("Setting and retrieving properties and metadata");
+    /// values ASCII; 8 KiB in all.
     func metadata() throws(StorageError) -> [(String, String)] {
         var pairs: [(String, String)] = []
         var total = 0
@@ -38,7 +40,8 @@ extension BlobCall {
             }
             guard isIdentifier(key), value.utf8.allSatisfy({ (0x20...0x7e).contains($0) || $0 == 9 }) else {
                 throw StorageError(
-                    400, "InvalidMetadata", "The specified metadata is invalid. It includes characters that are not permitted.")
+                    400, "InvalidMetadata",
+                    "The specified metadata is invalid. It includes characters that are not permitted.")
             }
             total += key.utf8.count + value.utf8.count
             if let twin = pairs.firstIndex(where: { $0.0.lowercased() == key.lowercased() }) {
@@ -48,7 +51,8 @@ extension BlobCall {
             }
         }
         guard total <= BlobLimits.metadataBytes else {
-            throw StorageError(400, "MetadataTooLarge", "The size of the specified metadata exceeds the maximum size permitted.")
+            throw StorageError(
+                400, "MetadataTooLarge", "The size of the specified metadata exceeds the maximum size permitted.")
         }
         return pairs
     }
@@ -78,23 +82,33 @@ extension BlobCall {
         return try parseTier(text)
     }
     func parseTier(_ text: String) throws(StorageError) -> AccessTier {
-        if let tier = [AccessTier.hot, .cool, .cold].first(where: { $0.rawValue.lowercased() == text.lowercased() }) { return tier }
+        if let tier = [AccessTier.hot, .cool, .cold].first(where: { $0.rawValue.lowercased() == text.lowercased() }) {
+            return tier
+        }
         if text.lowercased() == "archive" { throw .notImplemented("the Archive access tier") }
         throw .invalidHeader("x-ms-access-tier", text)
     }
 
     /// Encryption scopes are not offered: a write that names one must not be stored under another key.
     func refuseEncryptionScope() throws(StorageError) {
-        if let name = header("x-ms-encryption-scope"), !name.isEmpty, name != "$account-encryption-key" { throw Self.scopeUnavailable }
-        if case .sharedAccess(let grant) = caller, let scope = grant.encryptionScope, !scope.isEmpty { throw Self.scopeUnavailable }
+        if let name = header("x-ms-encryption-scope"), !name.isEmpty, name != "$account-encryption-key" {
+            throw Self.scopeUnavailable
+        }
+        if case .sharedAccess(let grant) = caller, let scope = grant.encryptionScope, !scope.isEmpty {
+            throw Self.scopeUnavailable
+        }
     }
     private static var scopeUnavailable: StorageError {
-        StorageError(409, "EncryptionScopeNotAvailable", "The encryption scope is not available: this account has no encryption scopes.")
+        StorageError(
+            409, "EncryptionScopeNotAvailable",
+            "The encryption scope is not available: this account has no encryption scopes.")
     }
 
     /// Immutability, legal hold and expiry headers promise a protection that is not there.
     func refuseUnsupportedWriteHeaders() throws(StorageError) {
-        for name in ["x-ms-immutability-policy-until-date", "x-ms-legal-hold", "x-ms-expiry-time", "x-ms-structured-body"]
+        for name in [
+            "x-ms-immutability-policy-until-date", "x-ms-legal-hold", "x-ms-expiry-time", "x-ms-structured-body",
+        ]
         where request.headers.contains(name: name) {
             if name == "x-ms-legal-hold", header(name)?.lowercased() == "false" { continue }
             throw .unsupportedHeader(name)
@@ -126,14 +140,17 @@ private func formDecoded(_ text: Substring) -> String? {
 func validateTags(_ tags: [(String, String)]) throws(StorageError) {
     func isAllowed(_ text: String) -> Bool {
         text.utf8.allSatisfy {
-            (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || (0x61...0x7a).contains($0) || " +-./:=_".utf8.contains($0)
+            (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || (0x61...0x7a).contains($0)
+                || " +-./:=_".utf8.contains($0)
         }
     }
     let isValid =
         tags.count <= BlobLimits.tags && Set(tags.map(\.0)).count == tags.count
         && tags.allSatisfy { (1...128).contains($0.0.count) && $0.1.count <= 256 && isAllowed($0.0) && isAllowed($0.1) }
     guard isValid else {
-        throw StorageError(400, "InvalidTag", "The tags specified are invalid. It contains characters that are not permitted, or too many tags.")
+        throw StorageError(
+            400, "InvalidTag",
+            "The tags specified are invalid. It contains characters that are not permitted, or too many tags.")
     }
 }
 

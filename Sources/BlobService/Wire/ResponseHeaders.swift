@@ -58,7 +58,8 @@ extension HTTPHeaders {
     mutating func override(by grant: StorageCaller) {
         guard case .sharedAccess(let grant) = grant, !grant.responseHeaders.isEmpty else { return }
         let names = [
-            "rscc": "Cache-Control", "rscd": "Content-Disposition", "rsce": "Content-Encoding", "rscl": "Content-Language",
+            "rscc": "Cache-Control", "rscd": "Content-Disposition", "rsce": "Content-Encoding",
+            "rscl": "Content-Language",
             "rsct": "Content-Type",
         ]
         for (parameter, value) in grant.responseHeaders {

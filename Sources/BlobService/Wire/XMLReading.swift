@@ -13,13 +13,16 @@ struct XMLNode: Sendable, Equatable {
     func all(_ name: String) -> [XMLNode] { children.filter { $0.name == name } }
 }
 
-/// Reads a request's XML body. Throws 400 `InvalidXmlDocument` for anything but well-formed UTF-8 without a document type declaration: entities
-/// and external references are refused before a parser sees them.
+/// Reads a request's XML body. Throws 400 `InvalidXmlDocument` for anything but well-formed UTF-8 without a document
+/// type declaration: entities and external references are refused before a parser sees them.
 func readXML(_ body: ByteBuffer, maximumDepth: Int = 16) throws(StorageError) -> XMLNode {
     var bytes = Array(body.readableBytesView)
     if bytes.starts(with: [0xef, 0xbb, 0xbf]) { bytes.removeFirst(3) }
-    guard let text = String(validating: bytes, as: UTF8.self), !bytes.contains(0), !declaresDocumentType(bytes) else { throw .invalidXML }
-    // The declaration may name another encoding than the bytes have; without it the parser takes UTF-8 (XML 1.0 §4.3.3).
+    guard let text = String(validating: bytes, as: UTF8.self), !bytes.contains(0), !declaresDocumentType(bytes) else {
+        throw .invalidXML
+    }
+    // The declaration may name another encoding than the bytes have; without it the parser takes UTF-8 (XML 1.0
+    // §4.3.3).
     var content = Substring(text)
     if content.hasPrefix("<?xml"), let end = content.range(of: "?>") { content = content[end.upperBound...] }
     let builder = TreeBuilder(maximumDepth: maximumDepth)

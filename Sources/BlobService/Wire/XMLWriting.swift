@@ -48,7 +48,8 @@ struct XMLDocumentWriter {
         bytes.append(contentsOf: name.utf8)
         bytes.append(0x3e)
     }
-    /// A blob's name: percent-encoded and marked `Encoded="true"` when it holds characters that XML 1.0 §2.2 does not allow ("List Blobs").
+    /// A blob's name: percent-encoded and marked `Encoded="true"` when it holds characters that XML 1.0 §2.2 does not
+    /// allow ("List Blobs").
     mutating func name(_ element: StaticString, _ name: String) {
         guard name.unicodeScalars.contains(where: { !isXMLCharacter($0) }) else { return self.element(element, name) }
         open(element, [("Encoded", "true")])

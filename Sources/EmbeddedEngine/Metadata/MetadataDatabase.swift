@@ -5,8 +5,8 @@ internal import StorageEngine
 struct MetadataDatabase: Sendable {
     let path: String
     let vfs: SealedVFS
-    /// Pages in the log after which the writer copies them into the database: 32 MiB.
-    static let checkpointPages = 4096
+    /// Pages in the log after which the writer copies them into the database: 16 MiB.
+    static let checkpointPages = 2048
 
     /// A partition's identifier is the version of the commit that made it, so none is ever used twice. `version` stands before `value`: checks do not
     /// read values.
@@ -47,7 +47,7 @@ struct MetadataDatabase: Sendable {
             PRAGMA mmap_size = 0;
             PRAGMA wal_autocheckpoint = 0;
             PRAGMA journal_size_limit = 67108864;
-            PRAGMA cache_size = \(isWriter ? -32_768 : -8_192);
+            PRAGMA cache_size = \(isWriter ? -16_384 : -4_096);
             PRAGMA trusted_schema = OFF;
             """)
         var reserved: Int32 = -1

@@ -1,6 +1,6 @@
 internal import CSQLite
+internal import NIOConcurrencyHelpers
 internal import StorageEngine
-internal import Synchronization
 
 /// A read connection with its statements.
 final class RowReader {
@@ -26,6 +26,8 @@ final class RowReader {
         begin = try connection.prepare("BEGIN")
         end = try connection.prepare("COMMIT")
     }
+
+    func close() { connection.close() }
 
     func get(_ partition: Partition, _ keys: [RowKey]) throws(SQLiteFailure) -> [Row?] {
         if keys.count == 1 { return [try get(partition, keys[0])] }
@@ -75,6 +77,18 @@ final class RowReader {
         }
     }
 
+    /// Reads, and so authenticates, every page, and has SQLite check that they fit together. The problems found.
+    func verify() throws(SQLiteFailure) -> [String] {
+        let check = try connection.prepare("PRAGMA integrity_check(20)")
+        defer { check.reset() }
+        var problems: [String] = []
+        while try check.step() {
+            let line = check.text(0)
+            if line != "ok" { problems.append(line) }
+        }
+        return problems
+    }
+
     func partitions(after: Partition?, limit: Int) throws(SQLiteFailure) -> [Partition] {
         try (after?.bytes ?? []).withBytes { first throws(SQLiteFailure) -> [Partition] in
             selectPartitions.bind(1, first)
@@ -89,56 +103,64 @@ final class RowReader {
 }
 
 /// Read connections. A reader works on the thread that asks, so there are never more than there are threads; a few are kept.
-final class RowReaderPool: Sendable {
-    private struct State: ~Copyable {
-        var idle: [RowReader] = []
-        var isClosed = false
-    }
+final class RowReaderPool: @unchecked Sendable {
+    // @unchecked: what changes is touched only while `lock` is held.
+
     private static let idleLimit = 16
     private let database: MetadataDatabase
-    private let state = Mutex(State())
+    // The value is the number of readers at work, so that `close` can wait for none.
+    private let lock = ConditionLock(value: 0)
+    private var busy = 0
+    private var idle: [RowReader] = []
+    private var isClosed = false
 
     init(_ database: MetadataDatabase) { self.database = database }
 
     func read<Result>(
         _ body: (RowReader) throws(SQLiteFailure) -> Result
     ) throws(StorageEngineError) -> Result {
-        let reader = try borrow()
+        var reader = try begin()
         do throws(SQLiteFailure) {
-            let result = try body(reader)
-            giveBack(reader)
+            let ready = if let reader { reader } else { try RowReader(database) }
+            reader = ready
+            let result = try body(ready)
+            end(ready, isSound: true)
             return result
         } catch {
             // A connection that failed is not used again.
+            end(reader, isSound: false)
             throw error.engineError
         }
     }
 
+    /// Returns when no reader is at work: a connection that closed later would take the log from whoever opened the directory next.
     func close() {
-        let idle = state.withLock { state in
-            state.isClosed = true
-            let idle = ReaderBox(readers: state.idle)
-            state.idle = []
-            return idle
-        }
-        _ = idle
+        lock.lock()
+        isClosed = true
+        let ending = idle
+        idle = []
+        lock.unlock(withValue: busy)
+        ending.forEach { $0.close() }
+        lock.lock(whenValue: 0)
+        lock.unlock(withValue: 0)
     }
 
-    private struct ReaderBox: @unchecked Sendable { let readers: [RowReader] }
-
-    private func borrow() throws(StorageEngineError) -> RowReader {
-        let (box, isClosed) = state.withLock { state in
-            (ReaderBox(readers: state.idle.popLast().map { [$0] } ?? []), state.isClosed)
+    private func begin() throws(StorageEngineError) -> RowReader? {
+        lock.lock()
+        guard !isClosed else {
+            lock.unlock(withValue: busy)
+            throw StorageEngineError(.unavailable, "The storage engine is closed.")
         }
-        guard !isClosed else { throw StorageEngineError(.unavailable, "The storage engine is closed.") }
-        if let reader = box.readers.first { return reader }
-        do throws(SQLiteFailure) { return try RowReader(database) } catch { throw error.engineError }
+        let reader = idle.popLast()
+        busy += 1
+        lock.unlock(withValue: busy)
+        return reader
     }
 
-    private func giveBack(_ reader: RowReader) {
-        let box = ReaderBox(readers: [reader])
-        state.withLock { state in
-            if !state.isClosed, state.idle.count < Self.idleLimit { state.idle.append(contentsOf: box.readers) }
-        }
+    private func end(_ reader: RowReader?, isSound: Bool) {
+        lock.lock()
+        if let reader, isSound, !isClosed, idle.count < Self.idleLimit { idle.append(reader) } else { reader?.close() }
+        busy -= 1
+        lock.unlock(withValue: busy)
     }
 }

@@ -76,7 +76,7 @@ final class SQLiteConnection: @unchecked Sendable {
         let statement = try prepare("PRAGMA " + sql)
         defer { statement.reset() }
         guard try statement.step() else { return nil }
-        return sqlite3_column_text(statement.pointer, 0).map { String(cString: $0) }
+        return statement.text(0)
     }
 
     func failure(_ code: Int32) -> SQLiteFailure {
@@ -120,6 +120,8 @@ final class SQLiteStatement {
     func reset() { sqlite3_reset(pointer) }
 
     func number(_ column: Int32) -> Int64 { sqlite3_column_int64(pointer, column) }
+
+    func text(_ column: Int32) -> String { sqlite3_column_text(pointer, column).map { String(cString: $0) } ?? "" }
 
     func bytes(_ column: Int32) -> [UInt8] {
         let count = Int(sqlite3_column_bytes(pointer, column))

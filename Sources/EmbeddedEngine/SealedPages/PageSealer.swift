@@ -13,7 +13,7 @@ enum PageKind: UInt8, Sendable { case database = 1, log = 2 }
 /// A sealed page is `ciphertext (8,152) | epoch (16) | counter (8) | tag (16)`. The epoch is 16 random bytes, drawn at every start; its key is
 /// HKDF-SHA256(page key, salt: database id, info: label | epoch), and the nonce is the counter, which never repeats in an epoch. So no nonce
 /// repeats under a key however often pages are written, where random 96-bit nonces would allow 2^32 pages (SP 800-38D §8.3) in all.
-/// Authenticated beside the page: label, database id, file kind, position. An older version of the same page is authentic:
+/// Authenticated beside the page: database id, position, file kind. An older version of the same page is authentic:
 /// rollback of whole pages is for the layer above (docs/format.md).
 final class PageSealer: @unchecked Sendable {
     // @unchecked: the stored keys are written in init only; everything that changes is behind `state` or atomic.
@@ -25,7 +25,8 @@ final class PageSealer: @unchecked Sendable {
     private static let bodyBytes = pageBytes - reservedBytes
     private static let epochBytes = 16
     /// Pages per epoch: keeps GCM's distinguishing advantage below 2^-57.
-    private static let pagesPerEpoch: UInt64 = 1 << 27
+    static let pagesPerEpoch: UInt64 = 1 << 27
+    private let pagesPerEpoch: UInt64
 
     private struct State {
         var current: Epoch
@@ -38,7 +39,10 @@ final class PageSealer: @unchecked Sendable {
     private let state: Mutex<State>
     private let mask: LogHeaderMask
 
-    init(pageKey: SecretBytes, databaseID: [UInt8], randomness: any Randomness) {
+    init(
+        pageKey: SecretBytes, databaseID: [UInt8], randomness: any Randomness, pagesPerEpoch: UInt64 = PageSealer.pagesPerEpoch
+    ) {
+        self.pagesPerEpoch = pagesPerEpoch
         precondition(databaseID.count == 16)
         let key = pageKey.withUnsafeBytes { SymmetricKey(data: $0) }
         self.pageKey = key
@@ -104,7 +108,7 @@ final class PageSealer: @unchecked Sendable {
 
     private func nextNonce() -> (Epoch, UInt64) {
         state.withLock { state in
-            if state.current.used == Self.pagesPerEpoch {
+            if state.current.used == pagesPerEpoch {
                 let next = Epoch(id: Self.drawEpochID(randomness), pageKey: pageKey, databaseID: databaseID)
                 state.known[next.id] = next
                 state.current = next
@@ -126,7 +130,7 @@ final class PageSealer: @unchecked Sendable {
     }
 
     private func withAdditionalData(_ kind: PageKind, _ position: UInt64, _ body: (UnsafeRawBufferPointer) -> Bool) -> Bool {
-        // "coffer/page/v1" is implied by the epoch key's label; these are the fields that differ.
+        // `database id (16) | position (8) | kind (1)`; the label went into the epoch's key.
         withUnsafeTemporaryAllocation(byteCount: 25, alignment: 8) { buffer in
             databaseID.withUnsafeBytes { buffer.copyMemory(from: $0) }
             buffer.storeBytes(of: position.bigEndian, toByteOffset: 16, as: UInt64.self)

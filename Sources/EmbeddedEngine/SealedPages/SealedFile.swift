@@ -39,8 +39,12 @@ class SealedFile {
 
     func read(_ out: UnsafeMutableRawPointer, _ count: Int, at offset: Int) -> Int32 { SQLiteCode.readFailed }
     func write(_ bytes: UnsafeRawPointer, _ count: Int, at offset: Int) -> Int32 { SQLiteCode.writeFailed }
+    /// Writes what was held back.
+    func flush() -> Int32 { SQLITE_OK }
 
     final func sync() -> Int32 {
+        let code = flush()
+        guard code == SQLITE_OK else { return code }
         guard vfs.disk.sync(descriptor) == 0 else { return SQLiteCode.syncFailed }
         if !isNameDurable {
             guard vfs.disk.syncDirectory(parent(of: path)) == 0 else { return SQLiteCode.syncFailed }
@@ -50,7 +54,9 @@ class SealedFile {
     }
 
     final func truncate(_ size: Int) -> Int32 {
-        vfs.disk.truncate(descriptor, to: size) == 0 ? SQLITE_OK : SQLiteCode.truncateFailed
+        let code = flush()
+        guard code == SQLITE_OK else { return code }
+        return vfs.disk.truncate(descriptor, to: size) == 0 ? SQLITE_OK : SQLiteCode.truncateFailed
     }
 
     final func put(_ bytes: UnsafeRawPointer, _ count: Int, at offset: Int) -> Int32 {
@@ -126,12 +132,46 @@ final class DatabaseFile: SealedFile {
 
 /// The write-ahead log (sqlite.org/fileformat2.html §4): a 32-byte header in clear, then frames of a 24-byte header, its last 16 bytes masked, and a
 /// page sealed at its offset.
+///
+/// SQLite writes header after page after header; they are gathered, and a transaction goes out in one write when SQLite asks for its fsync. Other
+/// connections do not look for frames before that.
 final class LogFile: SealedFile {
     static let fileHeaderBytes = 32
     static let frameHeaderBytes = 24
     static let frameBytes = frameHeaderBytes + PageSealer.pageBytes
+    private static let gatherLimit = 64 * frameBytes
+
+    // Sealed bytes for `gatheredOffset` and on; allocated by the first write, so that connections that only read have none.
+    private var gathered: UnsafeMutableRawPointer?
+    private var gatheredOffset = 0
+    private var gatheredCount = 0
+
+    deinit { gathered?.deallocate() }
+
+    /// Room for `count` bytes at `offset`, to be filled at once; nil when what was gathered before could not be written.
+    private func gather(_ count: Int, at offset: Int) -> (room: UnsafeMutableRawPointer?, code: Int32) {
+        if offset != gatheredOffset + gatheredCount || gatheredCount + count > Self.gatherLimit {
+            let code = flush()
+            guard code == SQLITE_OK else { return (nil, code) }
+            gatheredOffset = offset
+        }
+        let buffer = gathered ?? .allocate(byteCount: Self.gatherLimit, alignment: 16)
+        gathered = buffer
+        gatheredCount += count
+        return (buffer + gatheredCount - count, SQLITE_OK)
+    }
+
+    override func flush() -> Int32 {
+        guard gatheredCount > 0, let gathered else { return SQLITE_OK }
+        // Given up when it fails: SQLite then undoes the transaction, and writes its frames anew.
+        let count = gatheredCount
+        gatheredCount = 0
+        return put(gathered, count, at: gatheredOffset)
+    }
 
     override func read(_ out: UnsafeMutableRawPointer, _ count: Int, at offset: Int) -> Int32 {
+        let flushed = flush()
+        guard flushed == SQLITE_OK else { return flushed }
         if offset + count <= Self.fileHeaderBytes { return get(out, count, at: offset) }
         guard offset >= Self.fileHeaderBytes else { return SQLiteCode.readFailed }
         let inFrame = (offset - Self.fileHeaderBytes) % Self.frameBytes
@@ -163,18 +203,25 @@ final class LogFile: SealedFile {
     }
 
     override func write(_ bytes: UnsafeRawPointer, _ count: Int, at offset: Int) -> Int32 {
-        if offset == 0, count == Self.fileHeaderBytes { return put(bytes, count, at: 0) }
-        guard offset >= Self.fileHeaderBytes else { return SQLiteCode.writeFailed }
-        let inFrame = (offset - Self.fileHeaderBytes) % Self.frameBytes
-        let frame = offset - inFrame
-        if inFrame == 0, count == Self.frameHeaderBytes {
-            memcpy(scratch, bytes, count)
-            vfs.sealer.maskLogHeader(scratch + 8, frameOffset: UInt64(frame))
-            return put(scratch, count, at: offset)
+        let isFileHeader = offset == 0 && count == Self.fileHeaderBytes
+        guard isFileHeader || offset >= Self.fileHeaderBytes else { return SQLiteCode.writeFailed }
+        let inFrame = isFileHeader ? 0 : (offset - Self.fileHeaderBytes) % Self.frameBytes
+        let position = UInt64(offset - inFrame)
+        let isFrameHeader = !isFileHeader && inFrame == 0 && count == Self.frameHeaderBytes
+        let isPage = !isFileHeader && inFrame == Self.frameHeaderBytes && count == PageSealer.pageBytes
+        guard isFileHeader || isFrameHeader || isPage else { return SQLiteCode.writeFailed }
+
+        let (room, code) = gather(count, at: offset)
+        guard let room else { return code }
+        if isPage {
+            guard vfs.sealer.seal(bytes, into: room, kind: .log, position: position) else {
+                gatheredCount = 0
+                return SQLiteCode.writeFailed
+            }
+        } else {
+            memcpy(room, bytes, count)
+            if isFrameHeader { vfs.sealer.maskLogHeader(room + 8, frameOffset: position) }
         }
-        guard inFrame == Self.frameHeaderBytes, count == PageSealer.pageBytes,
-            vfs.sealer.seal(bytes, into: scratch, kind: .log, position: UInt64(frame))
-        else { return SQLiteCode.writeFailed }
-        return put(scratch, count, at: offset)
+        return SQLITE_OK
     }
 }

@@ -146,6 +146,8 @@ private func setFileFunctions(of methods: inout sqlite3_io_methods) {
     methods.xSync = { file, _ in withFile(file) { $0.sync() } }
     methods.xFileSize = { file, out in
         withFile(file) { file in
+            let code = file.flush()
+            guard code == SQLITE_OK else { return code }
             guard let size = Disk.size(file.descriptor) else { return SQLiteCode.sizeFailed }
             out!.pointee = Int64(size)
             return SQLITE_OK

@@ -1,4 +1,4 @@
-internal import CCryptoBoringSSL
+internal import CSealing
 internal import CofferCore
 
 /// A key data is sealed under: the account's (leased) or one a request brought. Not printable, not encodable.
@@ -54,7 +54,7 @@ public final class DataKey: Sendable, CustomStringConvertible, CustomReflectable
 
     private static func sha256(_ secret: SecretBytes) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: 32) { output, filled in
-            secret.withUnsafeBytes { _ = CCryptoBoringSSL_SHA256($0.bytes, $0.count, output.baseAddress!) }
+            secret.withUnsafeBytes { coffer_sha256(output.baseAddress!, $0.bytes, $0.count) }
             filled = 32
         }
     }

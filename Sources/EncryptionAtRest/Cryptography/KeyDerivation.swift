@@ -1,5 +1,5 @@
-internal import CCryptoBoringSSL
 internal import CPlatform
+internal import CSealing
 internal import CofferCore
 
 /// HKDF-SHA256 (RFC 5869) with the labels of docs/format.md §2.
@@ -30,10 +30,8 @@ enum KeyDerivation {
         from secret: SecretBytes, salt: [UInt8], info: [UInt8], to output: UnsafeMutableRawBufferPointer
     ) {
         secret.withUnsafeBytes { secret in
-            let derived = CCryptoBoringSSL_HKDF(
-                output.baseAddress!.assumingMemoryBound(to: UInt8.self), output.count, CCryptoBoringSSL_EVP_sha256(),
-                secret.bytes, secret.count,
-                salt, salt.count, info, info.count)
+            let derived = coffer_hkdf(
+                output.baseAddress!.bytes, output.count, secret.bytes, secret.count, salt, salt.count, info, info.count)
             precondition(derived == 1, "HKDF-SHA256 yields at most 8,160 bytes")
         }
     }
@@ -42,7 +40,6 @@ enum KeyDerivation {
 /// The strings that keep keys and messages apart. docs/format.md §2 and §3 list them; changing one is a new format.
 enum Label: String {
     case metadataPages = "coffer/v1/metadata-pages"
-    case rootKeyCheck = "coffer/v1/root-key-check"
     case records = "coffer/v1/records"
     case record = "coffer/v1/record"
     case accountKeyRecords = "coffer/v1/account-key-records"

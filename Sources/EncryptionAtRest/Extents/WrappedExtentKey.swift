@@ -1,7 +1,7 @@
 internal import CPlatform
 internal import CofferCore
 
-/// A data encryption key (DEK) wrapped for one extent. Layout, 131 bytes (docs/format.md §7.2): version 1 | algorithm 1
+/// A data encryption key (DEK) wrapped for one extent. Layout, 131 bytes (format.md §7.2): version 1 | algorithm 1
 /// | kind of key | key domain 16 | salt 32 | key commitment 32 | ciphertext 32 | tag 16.
 ///
 /// The wrapping key is derived for this extent and this salt alone and seals one message, so its nonce is zero. The
@@ -29,11 +29,9 @@ enum WrappedExtentKey {
                 wrapped.append(contentsOf: repeatElement(0, count: 48))
                 wrapped.withUnsafeMutableBytes { out in
                     let body = out.baseAddress!.advanced(by: commitmentEnd)
-                    withWrapping(derived, additional) { context, nonce, additional in
-                        AEAD.seal(
-                            context, UnsafeRawBufferPointer(dek), to: body, tag: body.advanced(by: 32), nonce: nonce,
-                            additional: additional)
-                    }
+                    AEAD.sealOnce(
+                        UnsafeRawBufferPointer(dek), key: .init(rebasing: derived[0..<32]), to: body,
+                        tag: body.advanced(by: 32), additional: additional)
                 }
                 return wrapped
             }
@@ -58,13 +56,10 @@ enum WrappedExtentKey {
             return withUnsafeTemporaryAllocation(byteCount: 32, alignment: 16) { dek in
                 defer { coffer_wipe(dek.baseAddress, dek.count) }
                 let isAuthentic = wrapped.withUnsafeBytes { bytes in
-                    withWrapping(derived, additional) { context, nonce, additional in
-                        AEAD.open(
-                            context, UnsafeRawBufferPointer(rebasing: bytes[commitmentEnd..<commitmentEnd + 32]),
-                            tag: UnsafeRawBufferPointer(rebasing: bytes[(commitmentEnd + 32)...]), to: dek.baseAddress!,
-                            nonce: nonce,
-                            additional: additional)
-                    }
+                    AEAD.openOnce(
+                        UnsafeRawBufferPointer(rebasing: bytes[commitmentEnd..<commitmentEnd + 32]),
+                        tag: UnsafeRawBufferPointer(rebasing: bytes[(commitmentEnd + 32)...]),
+                        key: .init(rebasing: derived[0..<32]), to: dek.baseAddress!, additional: additional)
                 }
                 return isAuthentic ? AEAD(key: UnsafeRawBufferPointer(dek)) : nil
             }
@@ -82,19 +77,5 @@ enum WrappedExtentKey {
 
     private static func bound(_ head: [UInt8], _ extentID: [UInt8], _ key: DataKey) -> [UInt8] {
         FieldList(.extentKey, key.account.bytes, extentID, head).bytes
-    }
-
-    private static func withWrapping<Result>(
-        _ derived: UnsafeRawBufferPointer, _ additional: [UInt8],
-        _ body: (AEAD.Context, UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Result
-    ) -> Result {
-        var nonce: (UInt64, UInt32) = (0, 0)
-        return withUnsafeBytes(of: &nonce) { nonce in
-            additional.withUnsafeBytes { additional in
-                AEAD.once(key: .init(rebasing: derived[0..<32])) { context in
-                    body(context, UnsafeRawBufferPointer(rebasing: nonce[..<AEAD.nonceBytes]), additional)
-                }
-            }
-        }
     }
 }

@@ -221,7 +221,7 @@ private struct Verifier {
     }
 
     private mutating func verifyExtent(_ reference: ExtentReference, _ key: DataKey) async throws {
-        var reader = try ExtentReader(core: core, reference: reference, dataKey: key)
+        let reader = try ExtentReader(core: core, reference: reference, dataKey: key)
         let count = reader.format.chunkCount(plaintextBytes: reference.plaintextBytes)
         let step = max(1, (1 << 20) / reader.format.chunkBytes)
         if depth == .metadata {

@@ -30,6 +30,8 @@ extension AccountVolume {
         guard !changes.isEmpty else {
             return VolumeCommit(try await core.commit(engine(partition), checks: rowChecks, writes: rowWrites))
         }
+        guard !changes.contains(where: { $0.delta > 0 && $0.reference.wrappedKey.count != WrappedExtentKey.byteCount })
+        else { throw SealedStoreError(.corrupt, "A reference for releasing alone cannot be linked.") }
         let fresh = core.unlinked.claim(changes.filter { $0.delta > 0 }.map(\.location))
         do {
             let outcome = try await commit(partition, rowChecks, rowWrites, changes, fresh: fresh)

@@ -50,22 +50,23 @@ extension AccountVolume {
         try checkKey(dataKey)
         let range = range.clamped(to: 0..<reference.plaintextBytes)
         guard !range.isEmpty else { return }
-        var reader = try ExtentReader(core: core, reference: reference, dataKey: dataKey)
+        let reader = try ExtentReader(core: core, reference: reference, dataKey: dataKey)
         let chunkBytes = reader.format.chunkBytes
         let chunksPerRead = max(1, Self.readBytes / chunkBytes)
-        var chunk = range.lowerBound / chunkBytes
         let end = (range.upperBound - 1) / chunkBytes + 1
-        while chunk < end {
+        var chunks = range.lowerBound / chunkBytes..<min(range.lowerBound / chunkBytes + chunksPerRead, end)
+        var sealed = try await reader.read(chunks)
+        while true {
             try await dataKey.confirmLease()
-            let next = min(chunk + chunksPerRead, end)
-            var piece = try await reader.open(chunk..<next)
-            let start = chunk * chunkBytes
-            piece.moveReaderIndex(forwardBy: max(0, range.lowerBound - start))
-            if let excess = Optional(min(next * chunkBytes, reference.plaintextBytes) - range.upperBound), excess > 0 {
-                piece.moveWriterIndex(to: piece.writerIndex - excess)
-            }
+            // Handed over, so that it is decrypted where it lies and not copied first.
+            let piece = try reader.open(consume sealed, chunks, clampedTo: range)
+            let next = chunks.upperBound..<min(chunks.upperBound + chunksPerRead, end)
+            guard !next.isEmpty else { return try await deliver(piece) }
+            // The engine reads on while this piece goes out.
+            async let ahead = reader.read(next)
             try await deliver(piece)
-            chunk = next
+            sealed = try await ahead
+            chunks = next
         }
     }
 
@@ -80,11 +81,11 @@ extension AccountVolume {
 }
 
 /// Reads chunks of one extent: a range is arithmetic, and all its chunks are verified before the first byte leaves.
-struct ExtentReader {
+struct ExtentReader: Sendable {
     let format: ExtentFormat
     private let core: StoreCore
     private let reference: ExtentReference
-    private var cipher: ChunkCipher
+    private let cipher: ChunkCipher
 
     init(core: StoreCore, reference: ExtentReference, dataKey: DataKey) throws(SealedStoreError) {
         self.core = core
@@ -97,66 +98,71 @@ struct ExtentReader {
             aead: try WrappedExtentKey.open(reference.wrappedKey, of: reference.extentID, under: dataKey))
     }
 
-    /// The plaintext of whole chunks, one after the other. With chunk 0 the header is read and compared too.
-    mutating func open(_ chunks: Range<Int>) async throws(SealedStoreError) -> ByteBuffer {
-        let count = format.chunkCount(plaintextBytes: reference.plaintextBytes)
+    private var chunkCount: Int { format.chunkCount(plaintextBytes: reference.plaintextBytes) }
+
+    /// The sealed bytes of whole chunks; with chunk 0, the header before them.
+    func read(_ chunks: Range<Int>) async throws(SealedStoreError) -> ByteBuffer {
         let sealed = format.sealedChunkBytes
         let start = chunks.lowerBound == 0 ? 0 : ExtentFormat.headerBytes + chunks.lowerBound * sealed
         let end =
-            chunks.upperBound == count
+            chunks.upperBound == chunkCount
             ? format.sealedBytes(plaintextBytes: reference.plaintextBytes)
             : ExtentFormat.headerBytes + chunks.upperBound * sealed
-        var buffer = try await read(start..<end)
-        if start == 0 {
+        let buffer: ByteBuffer
+        do { buffer = try await core.extents.read(ExtentLocation(reference.location), range: start..<end) } catch {
+            throw SealedStoreError(error)
+        }
+        guard buffer.readableBytes == end - start else {
+            throw SealedStoreError(
+                .corrupt, "The engine gave \(buffer.readableBytes) bytes of an extent instead of \(end - start).")
+        }
+        return buffer
+    }
+
+    /// Opens what `read` gave for the same chunks. Decrypts in place, then closes the gaps the tags leave, so that one
+    /// contiguous piece goes on; cut to the part of `range` that lies in it.
+    func open(
+        _ sealed: consuming ByteBuffer, _ chunks: Range<Int>, clampedTo range: Range<Int>
+    ) throws(SealedStoreError) -> ByteBuffer {
+        var buffer = sealed
+        if chunks.lowerBound == 0 {
             guard buffer.readBytes(length: ExtentFormat.headerBytes) == format.header else {
                 throw SealedStoreError(.corrupt, "An extent's header is not the one its reference asks for.")
             }
         }
-        try open(&buffer, chunks, count)
-        return buffer
-    }
-
-    private func read(_ range: Range<Int>) async throws(SealedStoreError) -> ByteBuffer {
-        let buffer: ByteBuffer
-        do { buffer = try await core.extents.read(ExtentLocation(reference.location), range: range) } catch {
-            throw SealedStoreError(error)
-        }
-        guard buffer.readableBytes == range.count else {
-            throw SealedStoreError(
-                .corrupt, "The engine gave \(buffer.readableBytes) bytes of an extent instead of \(range.count).")
-        }
-        return buffer
-    }
-
-    /// Decrypts in place, then closes the gaps the tags leave, so that one contiguous piece goes on.
-    private mutating func open(_ buffer: inout ByteBuffer, _ chunks: Range<Int>, _ count: Int) throws(SealedStoreError)
-    {
-        let sealed = format.sealedChunkBytes
-        let chunkBytes = format.chunkBytes
-        let totalBytes = reference.plaintextBytes
-        let plaintextBytes = buffer.withUnsafeMutableReadableBytes { bytes -> Int? in
-            var read = 0
-            var written = 0
-            for chunk in chunks {
-                let isLast = chunk == count - 1
-                let length = isLast ? totalBytes - chunk * chunkBytes + AEAD.tagBytes : sealed
-                let source = bytes.baseAddress!.advanced(by: read)
-                let isAuthentic = cipher.open(
-                    UnsafeRawBufferPointer(start: source, count: length), index: UInt32(chunk),
-                    totalBytes: isLast ? totalBytes : nil,
-                    to: source)
-                guard isAuthentic else { return nil }
-                if written != read {
-                    bytes.baseAddress!.advanced(by: written).copyMemory(from: source, byteCount: length - AEAD.tagBytes)
-                }
-                read += length
-                written += length - AEAD.tagBytes
-            }
-            return written
-        }
-        guard let plaintextBytes else {
+        guard let plaintextBytes = buffer.withUnsafeMutableReadableBytes({ decrypt($0, chunks) }) else {
             throw SealedStoreError(.corrupt, "An extent does not open: its bytes are damaged, moved or missing.")
         }
-        buffer.moveWriterIndex(to: buffer.readerIndex + plaintextBytes)
+        let start = chunks.lowerBound * format.chunkBytes
+        buffer.moveWriterIndex(to: buffer.readerIndex + min(plaintextBytes, range.upperBound - start))
+        buffer.moveReaderIndex(forwardBy: max(0, range.lowerBound - start))
+        return buffer
+    }
+
+    /// The plaintext of whole chunks.
+    func open(_ chunks: Range<Int>) async throws(SealedStoreError) -> ByteBuffer {
+        try open(try await read(chunks), chunks, clampedTo: 0..<reference.plaintextBytes)
+    }
+
+    /// The plaintext's length; nil when a chunk is not authentic.
+    private func decrypt(_ bytes: UnsafeMutableRawBufferPointer, _ chunks: Range<Int>) -> Int? {
+        var cipher = cipher
+        let last = chunkCount - 1
+        var read = 0
+        var written = 0
+        for chunk in chunks {
+            let plaintextBytes = min(format.chunkBytes, reference.plaintextBytes - chunk * format.chunkBytes)
+            let source = bytes.baseAddress!.advanced(by: read)
+            let isAuthentic = cipher.open(
+                UnsafeRawBufferPointer(start: source, count: plaintextBytes + AEAD.tagBytes), index: UInt32(chunk),
+                totalBytes: chunk == last ? reference.plaintextBytes : nil, to: source)
+            guard isAuthentic else { return nil }
+            if written != read {
+                bytes.baseAddress!.advanced(by: written).copyMemory(from: source, byteCount: plaintextBytes)
+            }
+            read += plaintextBytes + AEAD.tagBytes
+            written += plaintextBytes
+        }
+        return written
     }
 }

@@ -2,7 +2,8 @@ import COpenSSL
 import CofferCore
 import Glibc
 
-/// An RSA or EC key pair in OpenSSL's memory, which is cleansed when the last reference goes. Not printable, not encodable but by `pkcs8`.
+/// An RSA or EC key pair in OpenSSL's memory, which is cleansed when the last reference goes. Not printable, not
+/// encodable but by `pkcs8`.
 ///
 /// Operations may run concurrently: each has a context of its own, and OpenSSL never changes a key once it is made.
 final class AsymmetricKey: @unchecked Sendable {
@@ -54,7 +55,9 @@ final class AsymmetricKey: @unchecked Sendable {
     /// Reads what `pkcs8` wrote for a key of `type`.
     static func decode(pkcs8: UnsafeRawBufferPointer, type: KeyType) throws(CryptographyError) -> AsymmetricKey {
         var position = pkcs8.baseAddress?.assumingMemoryBound(to: UInt8.self)
-        guard let info = d2i_PKCS8_PRIV_KEY_INFO(nil, &position, pkcs8.count) else { throw .refused("decoding the key") }
+        guard let info = d2i_PKCS8_PRIV_KEY_INFO(nil, &position, pkcs8.count) else {
+            throw .refused("decoding the key")
+        }
         defer { PKCS8_PRIV_KEY_INFO_free(info) }
         guard let handle = EVP_PKCS82PKEY(info) else { throw .refused("decoding the key") }
         return AsymmetricKey(owning: handle, type: type)
@@ -74,23 +77,29 @@ final class AsymmetricKey: @unchecked Sendable {
     }
 
     private func number(_ parameter: String, paddedTo width: Int? = nil) throws(CryptographyError) -> [UInt8] {
-        // The type of a BIGNUM pointer is never named in this file: BoringSSL, under swift-crypto, completes a struct that OpenSSL keeps opaque,
-        // and which of the two Swift sees depends on the order it loads modules in.
+        // The type of a BIGNUM pointer is never named in this file: BoringSSL, under swift-crypto, completes a struct
+        // that OpenSSL keeps opaque, and which of the two Swift sees depends on the order it loads modules in.
         var value = BN_new()
         defer { BN_free(value) }
         guard EVP_PKEY_get_bn_param(handle, parameter, &value) == 1 else { throw .refused("reading the public key") }
         let count = width ?? Int(BN_num_bits(value) + 7) / 8
         var bytes = [UInt8](repeating: 0, count: count)
-        guard BN_bn2binpad(value, &bytes, Int32(count)) == Int32(count) else { throw .refused("reading the public key") }
+        guard BN_bn2binpad(value, &bytes, Int32(count)) == Int32(count) else {
+            throw .refused("reading the public key")
+        }
         return bytes
     }
 
     // MARK: RSA encryption (RFC 8017 §7)
 
-    func encrypt(_ plaintext: UnsafeRawBufferPointer, _ algorithm: EncryptionAlgorithm) throws(CryptographyError) -> [UInt8] {
+    func encrypt(_ plaintext: UnsafeRawBufferPointer, _ algorithm: EncryptionAlgorithm) throws(CryptographyError)
+        -> [UInt8]
+    {
         let context = try operationContext()
         defer { EVP_PKEY_CTX_free(context) }
-        guard EVP_PKEY_encrypt_init(context) == 1, setPadding(context, algorithm) else { throw .refused("the algorithm") }
+        guard EVP_PKEY_encrypt_init(context) == 1, setPadding(context, algorithm) else {
+            throw .refused("the algorithm")
+        }
         var count = Int(EVP_PKEY_get_size(handle))
         var ciphertext = [UInt8](repeating: 0, count: count)
         let input = plaintext.baseAddress?.assumingMemoryBound(to: UInt8.self)
@@ -105,7 +114,9 @@ final class AsymmetricKey: @unchecked Sendable {
     func decrypt(_ ciphertext: [UInt8], _ algorithm: EncryptionAlgorithm) throws(CryptographyError) -> SecretBytes {
         let context = try operationContext()
         defer { EVP_PKEY_CTX_free(context) }
-        guard EVP_PKEY_decrypt_init(context) == 1, setPadding(context, algorithm) else { throw .refused("the algorithm") }
+        guard EVP_PKEY_decrypt_init(context) == 1, setPadding(context, algorithm) else {
+            throw .refused("the algorithm")
+        }
         let capacity = Int(EVP_PKEY_get_size(handle))
         guard ciphertext.count == capacity else { throw .invalidInput }
         var count = capacity
@@ -117,7 +128,9 @@ final class AsymmetricKey: @unchecked Sendable {
             ERR_clear_error()
             throw .invalidInput
         }
-        return SecretBytes(count: count) { memory in opened.withUnsafeBytes { memory.copyMemory(from: .init(rebasing: $0.prefix(count))) } }
+        return SecretBytes(count: count) { memory in
+            opened.withUnsafeBytes { memory.copyMemory(from: .init(rebasing: $0.prefix(count))) }
+        }
     }
 
     private func setPadding(_ context: OpaquePointer, _ algorithm: EncryptionAlgorithm) -> Bool {
@@ -138,7 +151,9 @@ final class AsymmetricKey: @unchecked Sendable {
         guard digest.count == algorithm.hash.digestBytes, algorithm.fits(type) else { throw .invalidInput }
         let context = try operationContext()
         defer { EVP_PKEY_CTX_free(context) }
-        guard EVP_PKEY_sign_init(context) == 1, setSignature(context, algorithm) else { throw .refused("the algorithm") }
+        guard EVP_PKEY_sign_init(context) == 1, setSignature(context, algorithm) else {
+            throw .refused("the algorithm")
+        }
         var count = Int(EVP_PKEY_get_size(handle))
         var signature = [UInt8](repeating: 0, count: count)
         guard EVP_PKEY_sign(context, &signature, &count, digest, digest.count) == 1 else {
@@ -150,11 +165,14 @@ final class AsymmetricKey: @unchecked Sendable {
         return try rawSignature(der: signature, fieldBytes: curve.fieldBytes)
     }
 
-    func verify(digest: [UInt8], signature: [UInt8], _ algorithm: SignatureAlgorithm) throws(CryptographyError) -> Bool {
+    func verify(digest: [UInt8], signature: [UInt8], _ algorithm: SignatureAlgorithm) throws(CryptographyError) -> Bool
+    {
         guard digest.count == algorithm.hash.digestBytes, algorithm.fits(type) else { throw .invalidInput }
         let context = try operationContext()
         defer { EVP_PKEY_CTX_free(context) }
-        guard EVP_PKEY_verify_init(context) == 1, setSignature(context, algorithm) else { throw .refused("the algorithm") }
+        guard EVP_PKEY_verify_init(context) == 1, setSignature(context, algorithm) else {
+            throw .refused("the algorithm")
+        }
         var signature = signature
         if let curve = algorithm.curve {
             guard let der = derSignature(raw: signature, fieldBytes: curve.fieldBytes) else { return false }
@@ -244,11 +262,13 @@ extension AsymmetricKey {
         var members: [String: [UInt8]]
     }
 
-    /// Builds a key pair from a JSON Web Key and checks that its parts belong together. Throws `invalidInput` when they do not.
+    /// Builds a key pair from a JSON Web Key and checks that its parts belong together. Throws `invalidInput` when they
+    /// do not.
     static func make(_ components: Components) throws(CryptographyError) -> AsymmetricKey {
         guard let builder = OSSL_PARAM_BLD_new() else { throw .refused("memory") }
         defer { OSSL_PARAM_BLD_free(builder) }
-        // The builder keeps pointers, and the parameters made from it keep their names: nothing handed over goes before the key is made.
+        // The builder keeps pointers, and the parameters made from it keep their names: nothing handed over goes before
+        // the key is made.
         var releases: [() -> Void] = []
         defer { for release in releases { release() } }
         func kept(_ text: String) -> UnsafePointer<CChar>? {
@@ -257,7 +277,9 @@ extension AsymmetricKey {
             return UnsafePointer(copy)
         }
         func push(_ member: String, as parameter: String) -> Bool {
-            guard let bytes = components.members[member], let number = BN_bin2bn(bytes, Int32(bytes.count), nil) else { return false }
+            guard let bytes = components.members[member], let number = BN_bin2bn(bytes, Int32(bytes.count), nil) else {
+                return false
+            }
             releases.append { BN_clear_free(number) }
             return OSSL_PARAM_BLD_push_BN(builder, kept(parameter), number) == 1
         }
@@ -265,20 +287,27 @@ extension AsymmetricKey {
         case .rsa:
             // The numbered names are pasted together in core_names.h, which Swift does not import.
             let isComplete = [
-                ("n", OSSL_PKEY_PARAM_RSA_N), ("e", OSSL_PKEY_PARAM_RSA_E), ("d", OSSL_PKEY_PARAM_RSA_D), ("p", "rsa-factor1"),
+                ("n", OSSL_PKEY_PARAM_RSA_N), ("e", OSSL_PKEY_PARAM_RSA_E), ("d", OSSL_PKEY_PARAM_RSA_D),
+                ("p", "rsa-factor1"),
                 ("q", "rsa-factor2"), ("dp", "rsa-exponent1"), ("dq", "rsa-exponent2"), ("qi", "rsa-coefficient1"),
             ].allSatisfy { push($0.0, as: $0.1) }
             guard isComplete else { throw .invalidInput }
             return try finish(builder, "RSA", components.type)
         case .ec(let curve):
             let width = curve.fieldBytes
-            guard let x = components.members["x"], let y = components.members["y"], x.count <= width, y.count <= width else {
+            guard let x = components.members["x"], let y = components.members["y"], x.count <= width, y.count <= width
+            else {
                 throw .invalidInput
             }
-            let point = [4] + [UInt8](repeating: 0, count: width - x.count) + x + [UInt8](repeating: 0, count: width - y.count) + y
+            let point =
+                [4] + [UInt8](repeating: 0, count: width - x.count) + x + [UInt8](repeating: 0, count: width - y.count)
+                + y
             let made = point.withUnsafeBytes { bytes -> Result<AsymmetricKey, CryptographyError> in
-                guard OSSL_PARAM_BLD_push_utf8_string(builder, kept(OSSL_PKEY_PARAM_GROUP_NAME), kept(curve.groupName), 0) == 1,
-                    OSSL_PARAM_BLD_push_octet_string(builder, kept(OSSL_PKEY_PARAM_PUB_KEY), bytes.baseAddress, bytes.count) == 1,
+                guard
+                    OSSL_PARAM_BLD_push_utf8_string(builder, kept(OSSL_PKEY_PARAM_GROUP_NAME), kept(curve.groupName), 0)
+                        == 1,
+                    OSSL_PARAM_BLD_push_octet_string(
+                        builder, kept(OSSL_PKEY_PARAM_PUB_KEY), bytes.baseAddress, bytes.count) == 1,
                     push("d", as: OSSL_PKEY_PARAM_PRIV_KEY)
                 else { return .failure(.invalidInput) }
                 return Result { () throws(CryptographyError) in try finish(builder, "EC", components.type) }
@@ -297,7 +326,9 @@ extension AsymmetricKey {
         // EVP_PKEY_KEYPAIR of openssl/evp.h: private, public, domain and other parameters.
         let keyPair: Int32 = 0x87
         var handle: OpaquePointer?
-        guard EVP_PKEY_fromdata_init(context) == 1, EVP_PKEY_fromdata(context, &handle, keyPair, parameters) == 1, let handle else {
+        guard EVP_PKEY_fromdata_init(context) == 1, EVP_PKEY_fromdata(context, &handle, keyPair, parameters) == 1,
+            let handle
+        else {
             ERR_clear_error()
             throw .invalidInput
         }

@@ -1,7 +1,8 @@
 import NIOPosix
 import Synchronization
 
-/// A few threads of their own for what takes longer than an event loop may wait: key generation and operations with large keys.
+/// A few threads of their own for what takes longer than an event loop may wait: key generation and operations with
+/// large keys.
 final class CryptographyThreads: Sendable {
     private let pool: NIOThreadPool
     private let waiting = Mutex(0)

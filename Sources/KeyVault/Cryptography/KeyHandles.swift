@@ -1,9 +1,10 @@
 import Synchronization
 
-/// Decoded private keys, kept so that an operation need not decode its key again. Bounded; the longest unused goes first.
+/// Decoded private keys, kept so that an operation need not decode its key again. Bounded; the longest unused goes
+/// first.
 ///
-/// Nothing is decided by what lies here: every operation reads the key's record first. Dropping is hygiene, so that a key that was deleted or
-/// disabled does not stay in memory.
+/// Nothing is decided by what lies here: every operation reads the key's record first. Dropping is hygiene, so that a
+/// key that was deleted or disabled does not stay in memory.
 final class KeyHandles: Sendable {
     struct Name: Hashable, Sendable {
         let vault: String

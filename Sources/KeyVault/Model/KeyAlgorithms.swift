@@ -44,10 +44,13 @@ enum KeyOperation: String, Sendable, Codable, CaseIterable {
     case encrypt, decrypt, sign, verify, wrapKey, unwrapKey, `import`, export
 
     init?(ignoringCase name: String) {
-        guard let found = Self.allCases.first(where: { $0.rawValue.lowercased() == name.lowercased() }) else { return nil }
+        guard let found = Self.allCases.first(where: { $0.rawValue.lowercased() == name.lowercased() }) else {
+            return nil
+        }
         self = found
     }
-    /// Outside `nbf`…`exp` new data is not protected any more, but old data stays reachable (About keys, "Date-time controlled operations").
+    /// Outside `nbf`…`exp` new data is not protected any more, but old data stays reachable (About keys, "Date-time
+    /// controlled operations").
     var isRefusedOutsideValidity: Bool { self == .encrypt || self == .sign || self == .wrapKey }
 }
 

@@ -1,6 +1,7 @@
 import CofferCore
 
-/// When a key gets a new version by itself, and how long each version lives (Configure cryptographic key auto-rotation).
+/// When a key gets a new version by itself, and how long each version lives (Configure cryptographic key
+/// auto-rotation).
 struct RotationPolicy: Sendable, Codable, Equatable {
     enum ActionType: String, Sendable, Codable { case rotate = "Rotate", notify = "Notify" }
     enum Trigger: Sendable, Codable, Equatable { case afterCreate(CalendarPeriod), beforeExpiry(CalendarPeriod) }
@@ -64,7 +65,8 @@ struct CalendarPeriod: Sendable, Codable, Equatable {
     }
 
     var iso8601: String {
-        "P" + (years > 0 ? "\(years)Y" : "") + (months > 0 ? "\(months)M" : "") + (days > 0 || years + months == 0 ? "\(days)D" : "")
+        "P" + (years > 0 ? "\(years)Y" : "") + (months > 0 ? "\(months)M" : "")
+            + (days > 0 || years + months == 0 ? "\(days)D" : "")
     }
     /// A month counted as 30 days: for limits only.
     var approximateDays: Int { years * 365 + months * 30 + days }
@@ -76,13 +78,15 @@ struct CalendarPeriod: Sendable, Codable, Equatable {
         let (year, month) = (total / 12, total % 12 + 1)
         for day in stride(from: f.day, to: 27, by: -1) {
             if let moved = Timestamp(
-                year: year, month: month, day: day, hour: f.hour, minute: f.minute, second: f.second, microsecond: f.microsecond)
+                year: year, month: month, day: day, hour: f.hour, minute: f.minute, second: f.second,
+                microsecond: f.microsecond)
             {
                 return moved.adding(seconds: Int64(sign * days) * 86_400)
             }
         }
         let moved = Timestamp(
-            year: year, month: month, day: f.day, hour: f.hour, minute: f.minute, second: f.second, microsecond: f.microsecond)
+            year: year, month: month, day: f.day, hour: f.hour, minute: f.minute, second: f.second,
+            microsecond: f.microsecond)
         return (moved ?? start).adding(seconds: Int64(sign * days) * 86_400)
     }
 }

@@ -49,7 +49,8 @@ struct AttributeChanges: Sendable, Equatable {
     var expires: Timestamp?
 
     func made(at now: Timestamp) -> ObjectAttributes {
-        ObjectAttributes(isEnabled: isEnabled ?? true, notBefore: notBefore, expires: expires, created: now, updated: now)
+        ObjectAttributes(
+            isEnabled: isEnabled ?? true, notBefore: notBefore, expires: expires, created: now, updated: now)
     }
     func apply(to attributes: inout ObjectAttributes, at now: Timestamp) {
         if let isEnabled { attributes.isEnabled = isEnabled }
@@ -63,7 +64,8 @@ struct AttributeChanges: Sendable, Equatable {
 struct KeyDescription: Sendable, Codable, Equatable {
     var type: KeyType
     var operations: [KeyOperation]
-    /// RSA: modulus and exponent, big-endian without leading zeros. EC: the coordinates, padded to the field's length (RFC 7518 §6).
+    /// RSA: modulus and exponent, big-endian without leading zeros. EC: the coordinates, padded to the field's length
+    /// (RFC 7518 §6).
     var publicPart: PublicPart
     enum PublicPart: Sendable, Codable, Equatable {
         case rsa(modulus: [UInt8], exponent: [UInt8])
@@ -88,5 +90,7 @@ struct Page<Item: Sendable>: Sendable {
 /// `^[0-9a-zA-Z-]{1,127}$` (About keys, secrets, and certificates).
 func isValidObjectName(_ name: String) -> Bool {
     (1...127).contains(name.utf8.count)
-        && name.utf8.allSatisfy { (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 0x2d }
+        && name.utf8.allSatisfy {
+            (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 0x2d
+        }
 }

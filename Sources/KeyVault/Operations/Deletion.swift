@@ -5,7 +5,9 @@ import Logging
 /// The life after deletion, for keys and secrets alike: delete, look at, recover, purge. Soft deletion is always on.
 extension KeyVaultService {
     /// Deletes the object with all its versions; recoverable for the vault's retention time.
-    func delete(as caller: Caller, _ kind: ObjectKind, _ name: String, in address: VaultAddress) async throws -> StoredObject {
+    func delete(as caller: Caller, _ kind: ObjectKind, _ name: String, in address: VaultAddress) async throws
+        -> StoredObject
+    {
         let vault = try await open(address, as: caller)
         try vault.require(.delete(kind), object: name)
         let deleted = try await retryingConflicts { () async throws -> StoredObject? in
@@ -18,7 +20,9 @@ extension KeyVaultService {
         return deleted
     }
 
-    func getDeleted(as caller: Caller, _ kind: ObjectKind, _ name: String, in address: VaultAddress) async throws -> StoredObject {
+    func getDeleted(as caller: Caller, _ kind: ObjectKind, _ name: String, in address: VaultAddress) async throws
+        -> StoredObject
+    {
         let vault = try await open(address, as: caller)
         try vault.require(.getDeleted(kind), object: name)
         let header = try await vault.deletedHeader(kind, name)
@@ -44,7 +48,9 @@ extension KeyVaultService {
         return try await vault.listVersions(kind, name, after: after, limit: limit)
     }
 
-    func recover(as caller: Caller, _ kind: ObjectKind, _ name: String, in address: VaultAddress) async throws -> StoredObject {
+    func recover(as caller: Caller, _ kind: ObjectKind, _ name: String, in address: VaultAddress) async throws
+        -> StoredObject
+    {
         let vault = try await open(address, as: caller)
         try vault.require(.lifecycle("recover", kind), object: name)
         let recovered = try await retryingConflicts { () async throws -> StoredObject? in
@@ -69,14 +75,16 @@ extension KeyVaultService {
         changed(kind, name, in: vault, "purged")
     }
 
-    /// After a change of an object is durable and before it is acknowledged: decoded keys go, lease holders hear of it, the log has a line.
+    /// After a change of an object is durable and before it is acknowledged: decoded keys go, lease holders hear of it,
+    /// the log has a line.
     func changed(_ kind: ObjectKind, _ name: String, in vault: OpenVault, _ what: String) {
         if kind == .key {
             handles.drop(vault: vault.vault.incarnation, key: name.lowercased())
             announce(vault.vault.name.lowercased())
         }
         logger.info(
-            "\(kind.rawValue) \(what)", metadata: ["vault": "\(vault.vault.name)", "name": "\(name)", "oid": "\(vault.caller.objectID)"])
+            "\(kind.rawValue) \(what)",
+            metadata: ["vault": "\(vault.vault.name)", "oid": "\(vault.caller.objectID)"])
     }
 }
 

@@ -16,7 +16,8 @@ extension KeyVaultService {
     ) async throws -> [UInt8] {
         try requireRSA(found)
         let key = try await handle(of: found, in: vault)
-        return try refusing("The value is too long for the key and the algorithm, or empty.") { () throws(CryptographyError) in
+        return try refusing("The value is too long for the key and the algorithm, or empty.") {
+            () throws(CryptographyError) in
             try plaintext.withUnsafeBytes { bytes throws(CryptographyError) in try key.encrypt(bytes, algorithm) }
         }
     }
@@ -39,7 +40,8 @@ extension KeyVaultService {
     }
 
     func sign(
-        as caller: Caller, _ name: String, version: String?, in address: VaultAddress, _ algorithm: SignatureAlgorithm, digest: [UInt8]
+        as caller: Caller, _ name: String, version: String?, in address: VaultAddress, _ algorithm: SignatureAlgorithm,
+        digest: [UInt8]
     ) async throws -> (key: StoredObject, signature: [UInt8]) {
         let vault = try await open(address, as: caller)
         let found = try await keyForUse(.sign, name, version: version, in: vault)
@@ -49,7 +51,8 @@ extension KeyVaultService {
     }
 
     func verify(
-        as caller: Caller, _ name: String, version: String?, in address: VaultAddress, _ algorithm: SignatureAlgorithm, digest: [UInt8],
+        as caller: Caller, _ name: String, version: String?, in address: VaultAddress, _ algorithm: SignatureAlgorithm,
+        digest: [UInt8],
         signature: [UInt8]
     ) async throws -> Bool {
         let vault = try await open(address, as: caller)
@@ -61,7 +64,9 @@ extension KeyVaultService {
     // MARK: Preconditions
 
     /// Permission, then the version, then whether it may do the operation now.
-    func keyForUse(_ operation: KeyOperation, _ name: String, version: String?, in vault: OpenVault) async throws -> StoredObject {
+    func keyForUse(_ operation: KeyOperation, _ name: String, version: String?, in vault: OpenVault) async throws
+        -> StoredObject
+    {
         try vault.require(.cryptography(operation), object: name)
         let found = try await vault.find(.key, name, version: version)
         try requireUsable(found, for: operation)
@@ -76,7 +81,8 @@ extension KeyVaultService {
         let now = clock.now()
         if operation.isRefusedOutsideValidity {
             if let notBefore = attributes.notBefore, now < notBefore {
-                throw .forbidden("KeyNotYetValid", "Operation \(operation.rawValue) is not allowed on a key that is not yet valid.")
+                throw .forbidden(
+                    "KeyNotYetValid", "Operation \(operation.rawValue) is not allowed on a key that is not yet valid.")
             }
             if let expires = attributes.expires, now >= expires {
                 throw .forbidden("KeyExpired", "Operation \(operation.rawValue) is not allowed on an expired key.")
@@ -92,13 +98,20 @@ extension KeyVaultService {
             throw .badParameter("Key and key operation are incompatible: encryption and key wrapping need an RSA key.")
         }
     }
-    private func requireFit(_ found: StoredObject, _ algorithm: SignatureAlgorithm, _ digest: [UInt8]) throws(VaultError) {
+    private func requireFit(_ found: StoredObject, _ algorithm: SignatureAlgorithm, _ digest: [UInt8])
+        throws(VaultError)
+    {
         guard let type = found.version.key?.type, algorithm.fits(type) else {
-            throw .badParameter("Key and signing algorithm are incompatible: '\(algorithm.rawValue)' does not fit the key's type or curve.")
+            throw .badParameter(
+                "Key and signing algorithm are incompatible: '\(algorithm.rawValue)' does not fit the key's type or "
+                    + "curve."
+            )
         }
         guard digest.count == algorithm.hash.digestBytes else {
             throw .badParameter(
-                "Invalid length of 'value': \(digest.count) bytes. \(algorithm.rawValue) needs a digest of \(algorithm.hash.digestBytes) bytes.")
+                "Invalid length of 'value': \(digest.count) bytes. \(algorithm.rawValue) needs a digest of "
+                    + "\(algorithm.hash.digestBytes) bytes."
+            )
         }
     }
 
@@ -107,13 +120,17 @@ extension KeyVaultService {
     /// The version's private key, from memory or from its record.
     func handle(of found: StoredObject, in vault: OpenVault) async throws -> AsymmetricKey {
         guard let type = found.version.key?.type else { throw VaultError.objectNotFound(.key, found.header.name) }
-        let name = KeyHandles.Name(vault: vault.vault.incarnation, key: found.header.name.lowercased(), version: found.version.id)
+        let name = KeyHandles.Name(
+            vault: vault.vault.incarnation, key: found.header.name.lowercased(), version: found.version.id)
         let (kept, ticket) = handles.find(name)
         if let kept { return kept }
-        guard let material = try await vault.objects.material(.key, found.header.name, sequence: found.version.sequence) else {
+        guard let material = try await vault.objects.material(.key, found.header.name, sequence: found.version.sequence)
+        else {
             throw VaultError.objectNotFound(.key, found.header.name)
         }
-        let key = try material.withUnsafeBytes { bytes throws(CryptographyError) in try AsymmetricKey.decode(pkcs8: bytes, type: type) }
+        let key = try material.withUnsafeBytes { bytes throws(CryptographyError) in
+            try AsymmetricKey.decode(pkcs8: bytes, type: type)
+        }
         handles.keep(key, as: name, ticket: ticket)
         return key
     }

@@ -10,7 +10,9 @@ struct KeyCreation: Sendable {
 }
 
 extension KeyVaultService {
-    func createKey(as caller: Caller, _ name: String, in address: VaultAddress, _ creation: KeyCreation) async throws -> StoredObject {
+    func createKey(as caller: Caller, _ name: String, in address: VaultAddress, _ creation: KeyCreation) async throws
+        -> StoredObject
+    {
         let vault = try await open(address, as: caller)
         try vault.require(.createKey, object: name)
         return try await addKey(name, in: vault, creation, "created") { try AsymmetricKey.generate(creation.type) }
@@ -25,7 +27,8 @@ extension KeyVaultService {
         return try await addKey(name, in: vault, creation, "imported") {
             do throws(CryptographyError) { return try components.make() } catch {
                 guard error == .invalidInput else { throw error }
-                throw VaultError.badParameter("The JSON Web Key is not a valid private key: its parts do not belong together.")
+                throw VaultError.badParameter(
+                    "The JSON Web Key is not a valid private key: its parts do not belong together.")
             }
         }
     }
@@ -42,7 +45,8 @@ extension KeyVaultService {
         guard let key = newest.version.key else { throw VaultError.objectNotFound(.key, name) }
         var attributes = AttributeChanges(isEnabled: true)
         attributes.expires = newest.header.rotationPolicy?.expiryTime?.added(to: clock.now())
-        let creation = KeyCreation(type: key.type, operations: key.operations, attributes: attributes, tags: newest.version.tags)
+        let creation = KeyCreation(
+            type: key.type, operations: key.operations, attributes: attributes, tags: newest.version.tags)
         return try await addKey(name, in: vault, creation, "rotated") { try AsymmetricKey.generate(key.type) }
     }
 
@@ -51,7 +55,9 @@ extension KeyVaultService {
         _ make: @escaping @Sendable () throws -> AsymmetricKey
     ) async throws -> StoredObject {
         // A deleted key's name is refused before seconds go into a new one.
-        if try await vault.objects.header(.key, name)?.value.deletion != nil { throw VaultError.deletedButRecoverable(.key, name) }
+        if try await vault.objects.header(.key, name)?.value.deletion != nil {
+            throw VaultError.deletedButRecoverable(.key, name)
+        }
         let (material, publicPart) = try await threads.run {
             let key = try make()
             return (try key.pkcs8(), try key.publicPart())
@@ -67,7 +73,9 @@ extension KeyVaultService {
         return added
     }
 
-    func getKey(as caller: Caller, _ name: String, version: String?, in address: VaultAddress) async throws -> StoredObject {
+    func getKey(as caller: Caller, _ name: String, version: String?, in address: VaultAddress) async throws
+        -> StoredObject
+    {
         let vault = try await open(address, as: caller)
         try vault.require(.getKey, object: name)
         return try await vault.find(.key, name, version: version)

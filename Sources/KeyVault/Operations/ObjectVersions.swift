@@ -24,7 +24,8 @@ extension OpenVault {
 
     /// Adds a version to a live object, or makes the object. Throws 409 when the name belongs to a deleted one.
     func addVersion(
-        _ kind: ObjectKind, _ name: String, material: SecretBytes, changing change: (inout ObjectHeader) -> Void = { _ in },
+        _ kind: ObjectKind, _ name: String, material: SecretBytes,
+        changing change: (inout ObjectHeader) -> Void = { _ in },
         _ makeVersion: (_ sequence: Int, _ header: ObjectHeader?) throws -> ObjectVersion
     ) async throws -> StoredObject {
         try await retryingConflicts {

@@ -29,8 +29,9 @@ extension KeyVaultService {
         return updated
     }
 
-    /// Rotates every key whose policy says so by now, and purges what was deleted so long ago that its retention is over. Called from a timer;
-    /// an hour between calls is plenty. What fails is logged and tried again at the next call.
+    /// Rotates every key whose policy says so by now, and purges what was deleted so long ago that its retention is
+    /// over. Called from a timer; an hour between calls is plenty. What fails is logged and tried again at the next
+    /// call.
     public func performDueWork() async {
         do {
             for vault in try await index.all() {
@@ -54,12 +55,14 @@ extension KeyVaultService {
                 for (_, header) in try await opened.objects.headers(kind, after: nil, limit: .max) {
                     let now = clock.now()
                     if let deletion = header.deletion {
-                        guard deletion.scheduledPurge <= now, let read = try await opened.objects.header(kind, header.name),
+                        guard deletion.scheduledPurge <= now,
+                            let read = try await opened.objects.header(kind, header.name),
                             read.value.deletion == deletion, try await opened.objects.purge(kind, read)
                         else { continue }
                         changed(kind, header.name, in: opened, "purged at the end of its retention")
                     } else if let policy = header.rotationPolicy,
-                        let newest = try await opened.objects.version(kind, header.name, sequence: header.latestSequence),
+                        let newest = try await opened.objects.version(
+                            kind, header.name, sequence: header.latestSequence),
                         let due = policy.rotationDue(newest.value.attributes), due <= now
                     {
                         _ = try await rotate(header.name, in: opened)
@@ -67,7 +70,8 @@ extension KeyVaultService {
                 }
             }
         } catch {
-            logger.error("scheduled work of a vault stopped", metadata: ["vault": "\(vault.name)", "error": "\(error)"])
+            logger.error(
+                "scheduled work of a vault stopped", metadata: ["vault": "\(vault.name)", "error": "\(error)"])
         }
     }
 }

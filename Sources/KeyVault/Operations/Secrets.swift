@@ -27,7 +27,9 @@ struct SecretCreation: Sendable {
 }
 
 extension KeyVaultService {
-    func setSecret(as caller: Caller, _ name: String, in address: VaultAddress, _ creation: SecretCreation) async throws -> StoredObject {
+    func setSecret(as caller: Caller, _ name: String, in address: VaultAddress, _ creation: SecretCreation) async throws
+        -> StoredObject
+    {
         let vault = try await open(address, as: caller)
         try vault.require(.setSecret, object: name)
         return try await addSecret(name, in: vault, creation)

@@ -4,7 +4,8 @@ import Foundation
 
 /// One vault's keys and secrets.
 ///
-/// Layout (record domain `vault`, partition `objects-{incarnation}`; `K` is `key` or `secret`, names in lower case, sequences in ten digits):
+/// Layout (record domain `vault`, partition `objects-{incarnation}`; `K` is `key` or `secret`, names in lower case,
+/// sequences in ten digits):
 /// * `K/{name}` → `ObjectHeader`
 /// * `K-version/{name}/{sequence}` → `ObjectVersion`
 /// * `K-sequence/{name}/{version id}` → the sequence, as text
@@ -41,18 +42,25 @@ struct ObjectRecords: Sendable {
 
     func header(_ kind: ObjectKind, _ name: String) async throws -> Header? {
         guard let record = try await records.get(headerKey(kind, name)) else { return nil }
-        return Header(value: try JSONDecoder().decode(ObjectHeader.self, from: Data(record.value)), version: record.version)
+        return Header(
+            value: try JSONDecoder().decode(ObjectHeader.self, from: Data(record.value)), version: record.version)
     }
     /// Headers whose lower-case name sorts after `after`, with the name to continue from.
-    func headers(_ kind: ObjectKind, after: String?, limit: Int) async throws -> [(position: String, header: ObjectHeader)] {
+    func headers(_ kind: ObjectKind, after: String?, limit: Int) async throws -> [(
+        position: String, header: ObjectHeader
+    )] {
         let prefix = "\(kind.rawValue)/"
         return try await records.scan(prefix: prefix, after: after.map { prefix + $0 }, limit: limit).map { record in
-            (String(record.key.dropFirst(prefix.count)), try JSONDecoder().decode(ObjectHeader.self, from: Data(record.value)))
+            (
+                String(record.key.dropFirst(prefix.count)),
+                try JSONDecoder().decode(ObjectHeader.self, from: Data(record.value))
+            )
         }
     }
     func version(_ kind: ObjectKind, _ name: String, sequence: Int) async throws -> Version? {
         guard let record = try await records.get(key(kind, "version", name, digits(sequence))) else { return nil }
-        return Version(value: try JSONDecoder().decode(ObjectVersion.self, from: Data(record.value)), version: record.version)
+        return Version(
+            value: try JSONDecoder().decode(ObjectVersion.self, from: Data(record.value)), version: record.version)
     }
     func sequence(_ kind: ObjectKind, _ name: String, versionID: String) async throws -> Int? {
         guard let record = try await records.get(key(kind, "sequence", name, versionID)) else { return nil }
@@ -74,8 +82,11 @@ struct ObjectRecords: Sendable {
 
     // MARK: Writing
 
-    /// Adds versions and replaces the header, if it is still the one that was read (nil: still absent). false on conflict.
-    func add(_ kind: ObjectKind, _ header: ObjectHeader, replacing read: RecordVersion?, _ added: [NewVersion]) async throws -> Bool {
+    /// Adds versions and replaces the header, if it is still the one that was read (nil: still absent). false on
+    /// conflict.
+    func add(_ kind: ObjectKind, _ header: ObjectHeader, replacing read: RecordVersion?, _ added: [NewVersion])
+        async throws -> Bool
+    {
         let name = header.name
         let headerKey = headerKey(kind, name)
         var writes: [RecordWrite] = [.put(headerKey, try encoded(header))]
@@ -90,7 +101,8 @@ struct ObjectRecords: Sendable {
     }
     func replace(_ kind: ObjectKind, _ header: Header) async throws -> Bool {
         let key = headerKey(kind, header.value.name)
-        return try await records.commit(checks: [.unchanged(key, header.version)], [.put(key, try encoded(header.value))]) != .conflict
+        return try await records.commit(
+            checks: [.unchanged(key, header.version)], [.put(key, try encoded(header.value))]) != .conflict
     }
     /// Replaces one version's attributes, if neither it nor the header (a deletion) has changed.
     func replace(_ kind: ObjectKind, _ version: Version, under header: Header) async throws -> Bool {
@@ -107,7 +119,8 @@ struct ObjectRecords: Sendable {
         for part in ["version", "sequence", "material"] {
             writes += try await records.scan(prefix: key(kind, part, name, "")).map { .delete($0.key) }
         }
-        return try await records.commit(checks: [.unchanged(headerKey(kind, name), header.version)], writes) != .conflict
+        return try await records.commit(checks: [.unchanged(headerKey(kind, name), header.version)], writes)
+            != .conflict
     }
     /// Removes everything, in steps: repeatable after a crash.
     func destroy() async throws {

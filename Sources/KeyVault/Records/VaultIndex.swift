@@ -1,12 +1,18 @@
 import CofferCore
 import EncryptionAtRest
 import Foundation
+import Synchronization
 
 /// All vaults by name, live and deleted: a name stays taken until its vault is purged.
 ///
-/// Layout (record domain `vault`, partition `index`): `vault/{name}` → `Vault`; `backup-key` → 32 bytes. Names in lower case.
-struct VaultIndex: Sendable {
+/// Layout (record domain `vault`, partition `index`): `vault/{name}` → `Vault`; `backup-key` → 32 bytes. Names in lower
+/// case.
+final class VaultIndex: Sendable {
     private let records: SealedRecords
+    /// Decoded records. The store is asked every time; only the decoding of a record that has not changed is spared.
+    private let decoded = Mutex<[String: Entry]>([:])
+    /// Above this many the cache starts anew.
+    private static let decodedLimit = 1_024
 
     init(store: SealedStore) { records = store.records(.vault, "index") }
 
@@ -19,7 +25,14 @@ struct VaultIndex: Sendable {
 
     func find(_ name: String) async throws -> Entry? {
         guard let record = try await records.get(key(name)) else { return nil }
-        return Entry(vault: try JSONDecoder().decode(Vault.self, from: Data(record.value)), version: record.version)
+        if let known = decoded.withLock({ $0[record.key] }), known.version == record.version { return known }
+        let entry = Entry(
+            vault: try JSONDecoder().decode(Vault.self, from: Data(record.value)), version: record.version)
+        decoded.withLock { decoded in
+            if decoded.count >= Self.decodedLimit { decoded.removeAll() }
+            decoded[record.key] = entry
+        }
+        return entry
     }
 
     /// In the order of names.
@@ -57,7 +70,8 @@ func encoded(_ value: some Encodable) throws -> [UInt8] {
     return [UInt8](try encoder.encode(value))
 }
 
-/// Runs `attempt` until it does not return nil (a commit conflict). Attempts read again, so each decides on what it saw.
+/// Runs `attempt` until it does not return nil (a commit conflict). Attempts read again, so each decides on what it
+/// saw.
 func retryingConflicts<Result>(_ attempt: () async throws -> Result?) async throws -> Result {
     for _ in 0..<32 {
         if let result = try await attempt() { return result }

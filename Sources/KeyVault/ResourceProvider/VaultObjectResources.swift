@@ -2,10 +2,12 @@ import CofferCore
 import EncryptionAtRest
 import ResourceProviders
 
-/// Keys and secrets as resources of the control plane, as templates make them. Roles decide by control actions; values and private keys are
-/// never answered.
+/// Keys and secrets as resources of the control plane, as templates make them. Roles decide by control actions; values
+/// and private keys are never answered.
 extension KeyVaultService {
-    func serveVaultObjects(_ request: ControlRequest, _ types: [String], as caller: Caller) async throws -> ControlResponse {
+    func serveVaultObjects(_ request: ControlRequest, _ types: [String], as caller: Caller) async throws
+        -> ControlResponse
+    {
         let path = request.path
         let kind: ObjectKind = types[1] == "keys" ? .key : .secret
         let area = "vaults/\(kind.plural)"
@@ -14,16 +16,23 @@ extension KeyVaultService {
         let writes = request.method == .put || request.method == .patch
         guard writes || request.method == .get else {
             throw ControlError(
-                status: 405, code: "MethodNotAllowed", message: "Keys and secrets are deleted through the vault itself, not as resources.")
+                status: 405, code: "MethodNotAllowed",
+                message: "Keys and secrets are deleted through the vault itself, not as resources.")
         }
         let action = isVersions ? "\(area)/versions/read" : writes ? "\(area)/write" : "\(area)/read"
         try require(caller, action, at: path)
-        guard let vault = try await liveVault(path.vaultID)?.vault else { throw ControlError.resourceNotFound(path.vaultID) }
+        guard let vault = try await liveVault(path.vaultID)?.vault else {
+            throw ControlError.resourceNotFound(path.vaultID)
+        }
         let opened = openVault(vault, as: caller)
         if writes {
-            guard let name, !isVersions, isValidObjectName(name) else { throw ControlError.badRequest("The name is invalid.") }
-            let written = kind == .key
-                ? try await putKey(name, in: opened, request.body ?? [:]) : try await putSecret(name, in: opened, request)
+            guard let name, !isVersions, isValidObjectName(name) else {
+                throw ControlError.badRequest("The name is invalid.")
+            }
+            let written =
+                kind == .key
+                ? try await putKey(name, in: opened, request.body ?? [:])
+                : try await putSecret(name, in: opened, request)
             return .json(200, written.resourceBody(request.names, isVersion: false))
         }
         if let name, isVersions {
@@ -34,7 +43,10 @@ extension KeyVaultService {
             }
             return .json(200, ["value": .array(page.items.map { $0.resourceBody(request.names, isVersion: true) })])
         }
-        if let name { return .json(200, try await opened.find(kind, name, version: nil).resourceBody(request.names, isVersion: false)) }
+        if let name {
+            return .json(
+                200, try await opened.find(kind, name, version: nil).resourceBody(request.names, isVersion: false))
+        }
         let page = try await opened.list(kind, isDeleted: false, after: nil, limit: .max)
         return .json(200, ["value": .array(page.items.map { $0.resourceBody(request.names, isVersion: false) })])
     }
@@ -46,7 +58,10 @@ extension KeyVaultService {
         }
         let properties = body.member("properties") ?? [:]
         var wire: [String: JSONValue] = [:]
-        for (from, to) in [("kty", "kty"), ("keySize", "key_size"), ("curveName", "crv"), ("keyOps", "key_ops"), ("attributes", "attributes")] {
+        for (from, to) in [
+            ("kty", "kty"), ("keySize", "key_size"), ("curveName", "crv"), ("keyOps", "key_ops"),
+            ("attributes", "attributes"),
+        ] {
             wire[to] = properties.member(from)
         }
         wire["tags"] = body.member("tags")
@@ -54,14 +69,17 @@ extension KeyVaultService {
         return try await addKey(name, in: vault, creation, "created") { try AsymmetricKey.generate(creation.type) }
     }
 
-    private func putSecret(_ name: String, in vault: OpenVault, _ request: ControlRequest) async throws -> StoredObject {
+    private func putSecret(_ name: String, in vault: OpenVault, _ request: ControlRequest) async throws -> StoredObject
+    {
         let properties = request.body?.member("properties") ?? [:]
         var wire: [String: JSONValue] = [:]
         for member in ["value", "contentType", "attributes"] { wire[member] = properties.member(member) }
         wire["tags"] = request.body?.member("tags")
         let body = try VaultBody(JSONValue.object(wire).serialized())
         if wire["value"] == nil, request.method == .patch {
-            let (attributes, contentType, tags) = (try body.attributes(), try body.contentType(), try body.tags(.secret))
+            let (attributes, contentType, tags) = (
+                try body.attributes(), try body.contentType(), try body.tags(.secret)
+            )
             let updated = try await vault.update(.secret, name, version: nil) { found in
                 attributes.apply(to: &found.attributes, at: clock.now())
                 if let tags { found.tags = tags }
@@ -78,7 +96,8 @@ extension StoredObject {
     func resourceBody(_ names: NameFamily, isVersion: Bool) -> JSONValue {
         let a = version.attributes
         var attributes: [String: JSONValue] = [
-            "enabled": .bool(a.isEnabled), "created": .integer(a.created.unixSeconds), "updated": .integer(a.updated.unixSeconds),
+            "enabled": .bool(a.isEnabled), "created": .integer(a.created.unixSeconds),
+            "updated": .integer(a.updated.unixSeconds),
         ]
         if let notBefore = a.notBefore { attributes["nbf"] = .integer(notBefore.unixSeconds) }
         if let expires = a.expires { attributes["exp"] = .integer(expires.unixSeconds) }

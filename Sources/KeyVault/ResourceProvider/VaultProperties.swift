@@ -40,7 +40,8 @@ struct VaultProperties {
     private func applyIdentity(to vault: inout Vault, isNew: Bool) throws(ControlError) {
         if let tenant = value("tenantId")?.stringValue {
             guard tenant.lowercased() == installation.tenantID.lowercased() else {
-                throw .badRequest("The property 'tenantId' must be this installation's tenant '\(installation.tenantID)'.")
+                throw .badRequest(
+                    "The property 'tenantId' must be this installation's tenant '\(installation.tenantID)'.")
             }
             vault.tenantID = installation.tenantID
         } else if isNew {
@@ -61,21 +62,26 @@ struct VaultProperties {
             if !isPatch { vault.tags = [:] }
             return
         }
-        guard let members = given.objectValue, members.count <= 50 else { throw .badRequest("Tags must be an object of at most 50 names.") }
+        guard let members = given.objectValue, members.count <= 50 else {
+            throw .badRequest("Tags must be an object of at most 50 names.")
+        }
         vault.tags = members.compactMapValues(\.stringValue)
     }
 
     private func applyProtection(to vault: inout Vault, isNew: Bool) throws(ControlError) {
         if try flag("enableSoftDelete") == false {
             throw .badRequest(
-                "The property \"enableSoftDelete\" cannot be set to false. Soft delete is always on, and enabling it is an irreversible action.")
+                "The property \"enableSoftDelete\" cannot be set to false. Soft delete is always on, and enabling it "
+                    + "is an irreversible action."
+            )
         }
         if let value = value("softDeleteRetentionInDays") {
             guard let days = value.intValue, (7...90).contains(days) else {
                 throw .badRequest("The property \"softDeleteRetentionInDays\" must be between 7 and 90.")
             }
             guard isNew || Int(days) == vault.retentionDays else {
-                throw .badRequest("The property \"softDeleteRetentionInDays\" has been set already and it can't be modified.")
+                throw .badRequest(
+                    "The property \"softDeleteRetentionInDays\" has been set already and it can't be modified.")
             }
             vault.retentionDays = Int(days)
         }
@@ -83,7 +89,8 @@ struct VaultProperties {
         case true?: vault.isPurgeProtected = true
         case false?:
             throw .badRequest(
-                "The property \"enablePurgeProtection\" cannot be set to false. Enabling the purge protection for a vault is an irreversible "
+                "The property \"enablePurgeProtection\" cannot be set to false. Enabling the purge protection for a "
+                    + "vault is an irreversible "
                     + "action.")
         case nil: break
         }
@@ -100,7 +107,9 @@ struct VaultProperties {
         var network = vault.network
         network.isConfigured = true
         if let action = rules.member("defaultAction")?.stringValue {
-            guard ["allow", "deny"].contains(action.lowercased()) else { throw .badRequest("networkAcls.defaultAction must be Allow or Deny.") }
+            guard ["allow", "deny"].contains(action.lowercased()) else {
+                throw .badRequest("networkAcls.defaultAction must be Allow or Deny.")
+            }
             network.allowsByDefault = action.lowercased() == "allow"
         }
         if let bypass = rules.member("bypass")?.stringValue {
@@ -130,7 +139,8 @@ extension Vault {
     func body(_ names: NameFamily) -> JSONValue {
         var properties: [String: JSONValue] = [
             "tenantId": .string(tenantID), "sku": ["family": "A", "name": .string(skuName)],
-            "accessPolicies": .array(accessPolicies.map(\.body)), "enabledForDeployment": .bool(enabledForDeployment ?? false),
+            "accessPolicies": .array(accessPolicies.map(\.body)),
+            "enabledForDeployment": .bool(enabledForDeployment ?? false),
             "enabledForDiskEncryption": .bool(enabledForDiskEncryption ?? false),
             "enabledForTemplateDeployment": .bool(enabledForTemplateDeployment ?? false), "enableSoftDelete": true,
             "softDeleteRetentionInDays": .integer(Int64(retentionDays)), "enableRbacAuthorization": .bool(usesRoles),
@@ -148,16 +158,20 @@ extension Vault {
         }
         return [
             "id": .string(resourceID.description), "name": .string(name), "type": "Microsoft.KeyVault/vaults",
-            "location": .string(location), "tags": .object(tags.mapValues { .string($0) }), "properties": .object(properties),
+            "location": .string(location), "tags": .object(tags.mapValues { .string($0) }),
+            "properties": .object(properties),
             "systemData": [
                 "createdBy": .string(createdBy), "createdByType": "Application", "createdAt": .string(created.iso8601),
-                "lastModifiedBy": .string(modifiedBy), "lastModifiedByType": "Application", "lastModifiedAt": .string(modified.iso8601),
+                "lastModifiedBy": .string(modifiedBy), "lastModifiedByType": "Application",
+                "lastModifiedAt": .string(modified.iso8601),
             ],
         ]
     }
 
     var deletedBody: JSONValue {
-        let id = "/subscriptions/\(resourceID.subscription ?? "")/providers/Microsoft.KeyVault/locations/\(location)/deletedVaults/\(name)"
+        let id =
+            "/subscriptions/\(resourceID.subscription ?? "")/providers/Microsoft.KeyVault/locations/\(location)/"
+            + "deletedVaults/\(name)"
         var properties: [String: JSONValue] = [
             "vaultId": .string(resourceID.description), "location": .string(location),
             "tags": .object(tags.mapValues { .string($0) }),
@@ -168,7 +182,8 @@ extension Vault {
         }
         if isPurgeProtected { properties["purgeProtectionEnabled"] = true }
         return [
-            "id": .string(id), "name": .string(name), "type": "Microsoft.KeyVault/deletedVaults", "properties": .object(properties),
+            "id": .string(id), "name": .string(name), "type": "Microsoft.KeyVault/deletedVaults",
+            "properties": .object(properties),
         ]
     }
 }

@@ -9,12 +9,14 @@ extension KeyVaultService: ResourceProvider {
     public var namespace: String { "Microsoft.KeyVault" }
 
     private static let apiVersions = [
-        "2026-05-15", "2026-02-01", "2025-05-01", "2024-11-01", "2024-04-01-preview", "2023-07-01", "2023-02-01", "2022-07-01",
+        "2026-05-15", "2026-02-01", "2025-05-01", "2024-11-01", "2024-04-01-preview", "2023-07-01", "2023-02-01",
+        "2022-07-01",
         "2021-10-01", "2019-09-01", "2018-02-14", "2016-10-01", "2015-06-01",
     ]
     public var resourceTypes: [ResourceTypeDescription] {
         [
-            "vaults", "vaults/accessPolicies", "vaults/keys", "vaults/secrets", "deletedVaults", "locations", "locations/deletedVaults",
+            "vaults", "vaults/accessPolicies", "vaults/keys", "vaults/secrets", "deletedVaults", "locations",
+            "locations/deletedVaults",
             "checkNameAvailability", "operations",
         ].map { ResourceTypeDescription($0, apiVersions: Self.apiVersions) }
     }
@@ -47,28 +49,36 @@ extension KeyVaultService: ResourceProvider {
             return .json(200, ["value": []])
         case (["checknameavailability"], false) where request.method == .post:
             return try await checkNameAvailability(request, as: caller)
-        case (["deletedvaults"], false) where request.method == .get: return try await listDeletedVaults(request, as: caller)
+        case (["deletedvaults"], false) where request.method == .get:
+            return try await listDeletedVaults(request, as: caller)
         case (["locations", "deletedvaults"], true) where request.method == .get:
             return try await getDeletedVault(request, as: caller)
         case (["locations", "deletedvaults", "purge"], false) where request.method == .post:
             return try await purgeDeletedVault(request, as: caller)
         case (["operations"], false) where request.method == .get: return .json(200, ["value": []])
         // `az keyvault list` and its like ask for both kinds at once: there are no managed HSMs.
-        case (["managedhsms"], false) where request.method == .get, (["deletedmanagedhsms"], false) where request.method == .get:
+        case (["managedhsms"], false) where request.method == .get,
+            (["deletedmanagedhsms"], false) where request.method == .get:
             return .json(200, ["value": []])
-        case let (kinds, _) where kinds.first == "managedhsms" && request.method == .get: throw ControlError.resourceNotFound(path)
+        case let (kinds, _) where kinds.first == "managedhsms" && request.method == .get:
+            throw ControlError.resourceNotFound(path)
         case let (kinds, _) where kinds.first == "managedhsms" || kinds.first == "deletedmanagedhsms":
             throw ControlError.notImplemented("Managed HSM")
         default:
             throw ControlError(
                 status: 404, code: "InvalidResourceType",
-                message: "The resource type could not be found in the namespace 'Microsoft.KeyVault' for api version '\(request.apiVersion)'.")
+                message:
+                    "The resource type could not be found in the namespace 'Microsoft.KeyVault' for api version "
+                    + "'\(request.apiVersion)'."
+            )
         }
     }
 
     func require(_ caller: Caller, _ action: String, at scope: ResourceID) throws(ControlError) {
         let action = Action.control("Microsoft.KeyVault/" + action)
-        guard access.decide(caller, action, at: scope).isAllowed else { throw .authorizationFailed(caller, action, scope) }
+        guard access.decide(caller, action, at: scope).isAllowed else {
+            throw .authorizationFailed(caller, action, scope)
+        }
     }
 
     // MARK: Vaults
@@ -89,7 +99,9 @@ extension KeyVaultService: ResourceProvider {
         return vault
     }
     func liveVault(_ id: ResourceID) async throws -> VaultIndex.Entry? {
-        guard let entry = try await index.find(id.names.first ?? ""), entry.vault.deletion == nil, entry.vault.resourceID == id else { return nil }
+        guard let entry = try await index.find(id.names.first ?? ""), entry.vault.deletion == nil,
+            entry.vault.resourceID == id
+        else { return nil }
         return entry
     }
 
@@ -97,7 +109,8 @@ extension KeyVaultService: ResourceProvider {
         guard let scope = request.path.extendedScope else { throw ControlError.resourceNotFound(request.path) }
         let action = Action.control("Microsoft.KeyVault/vaults/read")
         let vaults = try await index.all().filter {
-            $0.deletion == nil && scope.contains($0.resourceID) && access.decide(caller, action, at: $0.resourceID).isAllowed
+            $0.deletion == nil && scope.contains($0.resourceID)
+                && access.decide(caller, action, at: $0.resourceID).isAllowed
         }
         return .json(200, ["value": .array(vaults.map { $0.body(request.names) })])
     }
@@ -130,13 +143,18 @@ extension KeyVaultService: ResourceProvider {
             throw ControlError.badRequest("The property 'name' is required.")
         }
         if !isValidVaultName(name) {
-            return .json(200, ["nameAvailable": false, "reason": "AccountNameInvalid", "message": .string(vaultNameRule(name))])
+            return .json(
+                200, ["nameAvailable": false, "reason": "AccountNameInvalid", "message": .string(vaultNameRule(name))])
         }
         if try await index.find(name) != nil {
-            return .json(200, [
-                "nameAvailable": false, "reason": "AlreadyExists",
-                "message": .string("The vault name '\(name)' is already in use. A deleted vault keeps its name until it is purged."),
-            ])
+            return .json(
+                200,
+                [
+                    "nameAvailable": false, "reason": "AlreadyExists",
+                    "message": .string(
+                        "The vault name '\(name)' is already in use. A deleted vault keeps its name until it is purged."
+                    ),
+                ])
         }
         return .json(200, ["nameAvailable": true])
     }
@@ -151,7 +169,8 @@ extension KeyVaultService: ResourceProvider {
     }
 
     private func deletedVault(_ path: ResourceID, _ name: String, _ location: String) async throws -> VaultIndex.Entry {
-        guard let entry = try await index.find(name), entry.vault.deletion != nil, entry.vault.location == normalizedLocation(location),
+        guard let entry = try await index.find(name), entry.vault.deletion != nil,
+            entry.vault.location == normalizedLocation(location),
             entry.vault.resourceID.subscription?.lowercased() == path.subscription?.lowercased()
         else {
             throw ControlError(
@@ -174,14 +193,17 @@ extension KeyVaultService: ResourceProvider {
         guard !vault.isPurgeProtected else {
             throw ControlError(
                 status: 405, code: "MethodNotAllowed",
-                message: "Operation 'DeletedVaultPurge' is not allowed. Purge protection is on for the vault '\(vault.name)': it stays until "
+                message:
+                    "Operation 'DeletedVaultPurge' is not allowed. Purge protection is on for the vault "
+                    + "'\(vault.name)': it stays until "
                     + "\(vault.deletion?.scheduledPurge.iso8601 ?? "").")
         }
         try await purgeVault(named: vault.name, by: caller)
         return .empty(200)
     }
 
-    /// Removes a deleted vault with everything in it. Its objects go first and its name last: after a crash the purge can be repeated.
+    /// Removes a deleted vault with everything in it. Its objects go first and its name last: after a crash the purge
+    /// can be repeated.
     func purgeVault(named name: String, by caller: Caller? = nil) async throws {
         guard let entry = try await index.find(name), entry.vault.deletion != nil else { return }
         // Taking the recovery away first keeps a vault that is being emptied from coming back half full.
@@ -199,7 +221,8 @@ extension KeyVaultService: ResourceProvider {
         do throws(VaultError) {
             return try await answering { () async throws -> [TrackedResource] in
                 try await index.all().filter { $0.deletion == nil && scope.contains($0.resourceID) }.map {
-                    TrackedResource(id: $0.resourceID, type: "Microsoft.KeyVault/vaults", location: $0.location, tags: $0.tags)
+                    TrackedResource(
+                        id: $0.resourceID, type: "Microsoft.KeyVault/vaults", location: $0.location, tags: $0.tags)
                 }
             }
         } catch {
@@ -236,7 +259,8 @@ func isValidVaultName(_ name: String) -> Bool {
         && bytes.allSatisfy { isLetter($0) || isDigit($0) || $0 == 0x2d } && !name.contains("--")
 }
 func vaultNameRule(_ name: String) -> String {
-    "The vault name '\(name)' is invalid. A vault's name must be between 3-24 alphanumeric characters. The name must begin with a letter, end "
+    "The vault name '\(name)' is invalid. A vault's name must be between 3-24 alphanumeric characters. The name must "
+        + "begin with a letter, end "
         + "with a letter or digit, and not contain consecutive hyphens. Follow this link for more information: "
         + "https://go.microsoft.com/fwlink/?linkid=2147742"
 }

@@ -18,14 +18,18 @@ extension KeyVaultService {
     }
 
     /// The vault as the request wants it, or the refusal.
-    private func decide(_ request: ControlRequest, _ body: JSONValue, _ existing: Vault?, as caller: Caller) async throws -> Vault {
+    private func decide(_ request: ControlRequest, _ body: JSONValue, _ existing: Vault?, as caller: Caller)
+        async throws -> Vault
+    {
         let id = request.path
         let recovers = body.member("properties")?.member("createMode")?.stringValue?.lowercased() == "recover"
         if let existing, existing.deletion == nil, existing.resourceID == id {
             return try update(existing, body, isPatch: request.method == .patch, as: caller)
         }
         if request.method == .patch { throw ControlError.resourceNotFound(id) }
-        guard isValidVaultName(id.name) else { throw ControlError.badRequest(vaultNameRule(id.name), code: "VaultNameNotValid") }
+        guard isValidVaultName(id.name) else {
+            throw ControlError.badRequest(vaultNameRule(id.name), code: "VaultNameNotValid")
+        }
         guard let existing else {
             if recovers {
                 throw ControlError(
@@ -34,18 +38,26 @@ extension KeyVaultService {
             }
             return try create(id, body, request.apiVersion, as: caller)
         }
-        guard existing.deletion != nil, existing.resourceID.subscription?.lowercased() == id.subscription?.lowercased() else {
+        guard existing.deletion != nil, existing.resourceID.subscription?.lowercased() == id.subscription?.lowercased()
+        else {
             throw ControlError(
                 status: 409, code: "VaultAlreadyExists",
-                message: "The vault name '\(id.name)' is already in use. Vault names are globaly unique so it is possible that the name is "
-                    + "already taken. If you are sure that the vault name was not taken then it is possible that a vault with the same name "
+                message:
+                    "The vault name '\(id.name)' is already in use. Vault names are globaly unique so it is possible "
+                    + "that the name is "
+                    + "already taken. If you are sure that the vault name was not taken then it is possible that a "
+                    + "vault with the same name "
                     + "was recently deleted but not purged after being placed in a recoverable state.")
         }
         guard recovers else {
             throw ControlError(
                 status: 409, code: "ConflictError",
-                message: "A vault with the same name already exists in deleted state. You need to either recover or purge existing key vault. "
-                    + "Follow this link https://go.microsoft.com/fwlink/?linkid=2149745 for more information on soft delete.")
+                message:
+                    "A vault with the same name already exists in deleted state. You need to either recover or purge "
+                    + "existing key vault. "
+                    + "Follow this link https://go.microsoft.com/fwlink/?linkid=2149745 for more information on soft "
+                    + "delete."
+            )
         }
         return try recover(existing, id, body, as: caller)
     }
@@ -55,11 +67,13 @@ extension KeyVaultService {
             body.member("location")?.stringValue.map({ normalizedLocation($0) == deleted.location }) != false
         else {
             throw ControlError.badRequest(
-                "A deleted vault is recovered where it was: resource group '\(deleted.resourceID.resourceGroup ?? "")', location "
+                "A deleted vault is recovered where it was: resource group "
+                    + "'\(deleted.resourceID.resourceGroup ?? "")', location "
                     + "'\(deleted.location)'.")
         }
         guard let deletion = deleted.deletion, deletion.scheduledPurge > clock.now() else {
-            throw ControlError(status: 409, code: "ConflictError", message: "The vault '\(deleted.name)' is being purged.")
+            throw ControlError(
+                status: 409, code: "ConflictError", message: "The vault '\(deleted.name)' is being purged.")
         }
         var vault = deleted
         vault.deletion = nil
@@ -69,11 +83,13 @@ extension KeyVaultService {
 
     private func create(_ id: ResourceID, _ body: JSONValue, _ apiVersion: String, as caller: Caller) throws -> Vault {
         guard let location = body.member("location")?.stringValue, !location.isEmpty else {
-            throw ControlError.badRequest("The location property is required for this definition.", code: "LocationRequired")
+            throw ControlError.badRequest(
+                "The location property is required for this definition.", code: "LocationRequired")
         }
         let now = clock.now()
         var vault = Vault(
-            incarnation: makeVersionID(), name: id.name, resourceID: id, location: normalizedLocation(location), tenantID: "", created: now,
+            incarnation: makeVersionID(), name: id.name, resourceID: id, location: normalizedLocation(location),
+            tenantID: "", created: now,
             createdBy: caller.objectID, modified: now, modifiedBy: caller.objectID)
         // From 2026-02-01 a vault that does not say answers to roles.
         vault.usesRoles = apiVersion >= "2026-02-01"
@@ -86,7 +102,9 @@ extension KeyVaultService {
         if let location = body.member("location")?.stringValue, normalizedLocation(location) != vault.location {
             throw ControlError(
                 status: 409, code: "InvalidResourceLocation",
-                message: "The resource '\(vault.name)' already exists in location '\(vault.location)'. A resource with the same name cannot be "
+                message:
+                    "The resource '\(vault.name)' already exists in location '\(vault.location)'. A resource with "
+                    + "the same name cannot be "
                     + "created in location '\(location)'. Please select a new resource name.")
         }
         try VaultProperties(body, installation: installation).apply(to: &vault, isNew: false, isPatch: isPatch)
@@ -123,7 +141,8 @@ extension KeyVaultService {
                     vault.accessPolicies[place].remove(policy)
                     if vault.accessPolicies[place].isEmpty { vault.accessPolicies.remove(at: place) }
                 case ("remove", nil): break
-                default: throw ControlError.badRequest("The operation kind '\(kind)' is not one of add, replace, remove.")
+                default:
+                    throw ControlError.badRequest("The operation kind '\(kind)' is not one of add, replace, remove.")
                 }
             }
             guard vault.accessPolicies.count <= Limits.accessPolicies else { throw AccessPolicy.tooMany }
@@ -131,30 +150,37 @@ extension KeyVaultService {
             return try await index.put(vault, replacing: entry.version) ? vault : nil
         }
         changed(written, "access policies changed", by: caller)
-        return .json(200, [
-            "id": .string("\(id)/accessPolicies/"), "type": "Microsoft.KeyVault/vaults/accessPolicies",
-            "location": .string(written.location),
-            "properties": ["accessPolicies": .array(written.accessPolicies.map(\.body))],
-        ])
+        return .json(
+            200,
+            [
+                "id": .string("\(id)/accessPolicies/"), "type": "Microsoft.KeyVault/vaults/accessPolicies",
+                "location": .string(written.location),
+                "properties": ["accessPolicies": .array(written.accessPolicies.map(\.body))],
+            ])
     }
 }
 
 extension AccessPolicy {
-    static let tooMany = ControlError.badRequest("A vault holds at most \(KeyVaultService.Limits.accessPolicies) access policies.")
+    static let tooMany = ControlError.badRequest(
+        "A vault holds at most \(KeyVaultService.Limits.accessPolicies) access policies.")
 
-    /// The permission names each area knows; anything else is refused, so that a typing error does not look like a grant.
+    /// The permission names each area knows; anything else is refused, so that a typing error does not look like a
+    /// grant.
     private static let known: [String: Set<String>] = [
         "keys": [
-            "get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "decrypt", "encrypt", "unwrapkey",
+            "get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "decrypt", "encrypt",
+            "unwrapkey",
             "wrapkey", "verify", "sign", "purge", "release", "rotate", "getrotationpolicy", "setrotationpolicy", "all",
         ],
         "secrets": ["get", "list", "set", "delete", "recover", "backup", "restore", "purge", "all"],
         "certificates": [
-            "get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "managecontacts", "manageissuers",
+            "get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "managecontacts",
+            "manageissuers",
             "getissuers", "listissuers", "setissuers", "deleteissuers", "purge", "all",
         ],
         "storage": [
-            "get", "list", "delete", "set", "update", "regeneratekey", "getsas", "listsas", "deletesas", "setsas", "recover", "backup",
+            "get", "list", "delete", "set", "update", "regeneratekey", "getsas", "listsas", "deletesas", "setsas",
+            "recover", "backup",
             "restore", "purge", "all",
         ],
     ]
@@ -196,7 +222,8 @@ extension AccessPolicy {
             return names
         }
         self.init(
-            tenantID: tenantID, objectID: objectID, applicationID: entry.member("applicationId")?.stringValue, keys: try names("keys"),
+            tenantID: tenantID, objectID: objectID, applicationID: entry.member("applicationId")?.stringValue,
+            keys: try names("keys"),
             secrets: try names("secrets"), certificates: try names("certificates"), storage: try names("storage"))
     }
 
@@ -204,7 +231,8 @@ extension AccessPolicy {
 
     mutating func add(_ other: AccessPolicy) {
         for area in Self.areas {
-            for name in other[keyPath: area] where !self[keyPath: area].contains(where: { $0.lowercased() == name.lowercased() }) {
+            for name in other[keyPath: area]
+            where !self[keyPath: area].contains(where: { $0.lowercased() == name.lowercased() }) {
                 self[keyPath: area].append(name)
             }
         }
@@ -215,11 +243,15 @@ extension AccessPolicy {
             self[keyPath: area].removeAll { removed.contains($0.lowercased()) }
         }
     }
-    private static var areas: [WritableKeyPath<AccessPolicy, [String]>] { [\.keys, \.secrets, \.certificates, \.storage] }
+    private static var areas: [WritableKeyPath<AccessPolicy, [String]>] {
+        [\.keys, \.secrets, \.certificates, \.storage]
+    }
 
     var body: JSONValue {
         func list(_ names: [String]) -> JSONValue { .array(names.map { .string($0) }) }
-        var permissions: [String: JSONValue] = ["keys": list(keys), "secrets": list(secrets), "certificates": list(certificates)]
+        var permissions: [String: JSONValue] = [
+            "keys": list(keys), "secrets": list(secrets), "certificates": list(certificates),
+        ]
         if !storage.isEmpty { permissions["storage"] = list(storage) }
         var entry: [String: JSONValue] = [
             "tenantId": .string(tenantID), "objectId": .string(objectID), "permissions": .object(permissions),

@@ -72,7 +72,9 @@ struct VaultBody: Sendable {
         }
         var tags: [String: String] = [:]
         for (name, value) in given.members {
-            guard let text = value.isNull ? "" : value.stringValue, name.count <= limit, text.count <= limit else { throw invalid("tags") }
+            guard let text = value.isNull ? "" : value.stringValue, name.count <= limit, text.count <= limit else {
+                throw invalid("tags")
+            }
             tags[name] = text
         }
         return tags
@@ -83,7 +85,8 @@ struct VaultBody: Sendable {
         guard let names = value.arrayValue else { throw invalid(name) }
         var operations: [KeyOperation] = []
         for name in names {
-            guard let text = name.stringValue, let operation = KeyOperation(ignoringCase: text), operation != .export else {
+            guard let text = name.stringValue, let operation = KeyOperation(ignoringCase: text), operation != .export
+            else {
                 throw invalid("key_ops")
             }
             if !operations.contains(operation) { operations.append(operation) }
@@ -114,20 +117,25 @@ struct VaultBody: Sendable {
 
     private func creation(_ type: KeyType, operations: [KeyOperation]?) throws(VaultError) -> KeyCreation {
         let operations = operations ?? type.defaultOperations
-        if case .ec = type, operations.contains(where: { ![.sign, .verify, .import].contains($0) }) { throw invalid("key_ops") }
-        return KeyCreation(type: type, operations: operations, attributes: try attributes(), tags: try tags(.key) ?? [:])
+        if case .ec = type, operations.contains(where: { ![.sign, .verify, .import].contains($0) }) {
+            throw invalid("key_ops")
+        }
+        return KeyCreation(
+            type: type, operations: operations, attributes: try attributes(), tags: try tags(.key) ?? [:])
     }
 
     private static func unsupportedType(_ name: String) -> VaultError {
         name.hasSuffix("-HSM") || name == "OCT"
-            ? .badParameter("The key type '\(name)' needs a hardware security module, which this vault has none of. Use RSA or EC.")
+            ? .badParameter(
+                "The key type '\(name)' needs a hardware security module, which this vault has none of. Use RSA or EC.")
             : .badParameter("Property kty has invalid value: use RSA or EC.")
     }
     private func refuseRelease() throws(VaultError) {
         let isExportable = try object("attributes")?.bool("exportable") == true
         let hasPolicy = try object("release_policy") != nil
         if isExportable || hasPolicy {
-            throw .badParameter("Exportable keys and release policies are not supported: private keys never leave this server.")
+            throw .badParameter(
+                "Exportable keys and release policies are not supported: private keys never leave this server.")
         }
     }
 
@@ -165,7 +173,8 @@ struct VaultBody: Sendable {
     func secretCreation() throws(VaultError) -> SecretCreation {
         let value = try requiredString("value")
         return SecretCreation(
-            value: SecretBytes(copying: Array(value.utf8)), contentType: try contentType(), attributes: try attributes(),
+            value: SecretBytes(copying: Array(value.utf8)), contentType: try contentType(),
+            attributes: try attributes(),
             tags: try tags(.secret) ?? [:])
     }
     func contentType() throws(VaultError) -> String? {
@@ -185,7 +194,9 @@ struct VaultBody: Sendable {
         let name = try requiredString("alg")
         guard let algorithm = SignatureAlgorithm(rawValue: name) else {
             throw .badParameter(
-                "The algorithm '\(name)' is not supported: \(SignatureAlgorithm.allCases.map(\.rawValue).joined(separator: ", ")).")
+                "The algorithm '\(name)' is not supported: "
+                    + "\(SignatureAlgorithm.allCases.map(\.rawValue).joined(separator: ", "))."
+            )
         }
         return algorithm
     }
@@ -194,7 +205,9 @@ struct VaultBody: Sendable {
     func rotationPolicy() throws(VaultError) -> RotationPolicy {
         var policy = RotationPolicy(lifetimeActions: [])
         if let text = try object("attributes")?.string("expiryTime") {
-            guard let period = CalendarPeriod(iso8601: text), period.approximateDays >= 28 else { throw invalid("expiryTime") }
+            guard let period = CalendarPeriod(iso8601: text), period.approximateDays >= 28 else {
+                throw invalid("expiryTime")
+            }
             policy.expiryTime = period
         }
         let actions = members["lifetimeActions"]?.arrayValue ?? []

@@ -63,7 +63,8 @@ extension StoredObject {
     private var attributes: JSONValue {
         let a = version.attributes
         var members: [String: JSONValue] = [
-            "enabled": .bool(a.isEnabled), "created": .integer(a.created.unixSeconds), "updated": .integer(a.updated.unixSeconds),
+            "enabled": .bool(a.isEnabled), "created": .integer(a.created.unixSeconds),
+            "updated": .integer(a.updated.unixSeconds),
             "recoveryLevel": .string(vault.recoveryLevel), "recoverableDays": .integer(Int64(vault.retentionDays)),
         ]
         if let notBefore = a.notBefore { members["nbf"] = .integer(notBefore.unixSeconds) }

@@ -1,6 +1,7 @@
 internal import CofferCore
 internal import Crypto
 internal import HTTPEdge
+internal import NIOHTTP1
 
 /// Verifies a shared access signature: signature first, then times, addresses, protocol, service. What it allows comes
 /// back as a grant; whether the operation is within it is the operation's question.
@@ -282,25 +283,27 @@ struct SharedAccessAuthorization {
     /// `name:value` lines of the headers that `srh` lists, with this request's values, each with a newline.
     private func signedHeaders(_ p: SharedAccessParameters) throws(StorageError) -> String {
         var text = ""
-        let lines = try lines(p, .requestHeaders) { request.header($0) }
+        let lines = try lines(p, .requestHeaders) { request.headers[$0] }
         for line in lines { text += line + "\n" }
         return text
     }
     /// The same for query parameters and `srq`, with a newline before each.
     private func signedQuery(_ p: SharedAccessParameters) throws(StorageError) -> String {
         var text = ""
-        let lines = try lines(p, .requestQuery) { query.first($0) }
+        let lines = try lines(p, .requestQuery) { name in query.pairs.filter { $0.name == name }.map(\.value) }
         for line in lines { text += "\n" + line }
         return text
     }
     private func lines(
-        _ p: SharedAccessParameters, _ name: SharedAccessParameters.Name, _ value: (String) -> String?
+        _ p: SharedAccessParameters, _ name: SharedAccessParameters.Name, _ values: (String) -> [String]
     ) throws(StorageError) -> [String] {
         var lines: [String] = []
         for key in (p[name] ?? "").split(separator: ",") {
-            guard let value = value(String(key)), !value.utf8.contains(0x0a) else {
+            // Exactly once: of two values the operation might read the one that was not signed.
+            let values = values(String(key))
+            guard values.count == 1, let value = values.first, !value.utf8.contains(0x0a) else {
                 throw .authenticationFailed(
-                    detail: "\(name.rawValue) names '\(key)', which this request does not carry.")
+                    detail: "\(name.rawValue) names '\(key)', which this request does not carry exactly once.")
             }
             lines.append("\(key):\(value)")
         }

@@ -83,8 +83,12 @@ struct SharedKeyString {
         if last != nil { text.newline() }
     }
 
+    /// Letters and digits decide first, an underscore before both; among equals a hyphen comes last: the
+    /// weights that azure-storage-blob for Python sorts by, for the characters a metadata name can have.
     private func wordOrder(_ name: String, _ offset: Int) -> (String, String, Int) {
-        (String(decoding: name.utf8.filter { $0 != 0x2d }, as: UTF8.self), name, offset)
+        let letters = name.utf8.lazy.filter { $0 != 0x2d }.map { $0 == 0x5f ? 0x20 : $0 }
+        let hyphensLast = name.utf8.lazy.map { $0 == 0x2d ? 0x7f : $0 }
+        return (String(decoding: letters, as: UTF8.self), String(decoding: hyphensLast, as: UTF8.self), offset)
     }
 
     /// `/account/path` and one line `name:value[,value…]` for each query parameter, in the order of lower-case names.

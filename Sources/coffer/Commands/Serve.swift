@@ -26,13 +26,12 @@ struct Serve: AsyncParsableCommand {
         let home = Home(configuration: configuration)
         let log = Self.logger(configuration)
         let platform = try await Platform(configuration, log: log)
-        try await keepAdministrator(of: platform, home: home)
-
         var edge = EdgeConfiguration(names: platform.names, logger: log)
         edge.addresses = [configuration.address]
         edge.tlsPort = configuration.httpsPort
         edge.plainPort = configuration.httpPort
         edge.gatewayPort = configuration.gatewayPort
+        edge.minimumTLSVersion = { platform.minimumTLSVersion(of: $0) }
         let server: EdgeServer
         do {
             server = try await EdgeServer.start(edge, authority: platform.authority) { platform.service(for: $0) }
@@ -45,6 +44,11 @@ struct Serve: AsyncParsableCommand {
         let state = Home.RunState(
             pid: getpid(), address: configuration.address, httpsPort: server.tlsPort ?? 0, httpPort: server.plainPort ?? 0,
             gatewayPort: server.gatewayPort ?? 0, domain: configuration.domain, advertisedPort: configuration.advertisedPort)
+        let plane = try await ControlPlane(
+            platform, home: home, address: state.address, plainPort: state.httpPort, gatewayPort: state.gatewayPort,
+            log: log)
+        platform.attach(plane)
+        try await keepAdministrator(of: platform, plane, home: home)
         let maintenance = Maintenance.start(platform, log: log)
         try home.write(state)
         Self.greet(state, home: home)
@@ -58,11 +62,11 @@ struct Serve: AsyncParsableCommand {
     }
 
     /// Keeps the administrator's credentials where `coffer env` reads them. They are made once; a lost file needs `--reset-administrator`.
-    private func keepAdministrator(of platform: Platform, home: Home) async throws {
+    private func keepAdministrator(of platform: Platform, _ plane: ControlPlane, home: Home) async throws {
         var administrator = platform.administrator
         if resetAdministrator {
             administrator = try await platform.identity.resetAdministratorSecret()
-            try await platform.manager.restoreAdministrator(administrator.objectID)
+            try await plane.manager.restoreAdministrator(administrator.objectID)
         }
         guard let secret = administrator.secret else { return }
         try home.write(

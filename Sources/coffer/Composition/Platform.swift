@@ -4,14 +4,15 @@ import CofferCore
 import EmbeddedEngine
 import EncryptionAtRest
 import Foundation
+import FunctionsHost
 import HTTPEdge
 import IdentityService
 public import KeyVault
 import Logging
 import Monitor
-import ResourceManager
-import ResourceProviders
+import NIOHTTP1
 public import StorageAccount
+import Synchronization
 
 /// One installation with all its rooms joined: the only place that knows every room. It listens to nobody; `Serve` opens the doors.
 final class Platform: Sendable {
@@ -27,7 +28,9 @@ final class Platform: Sendable {
     let accounts: StorageAccountService
     let blobs: BlobService
     let monitor: MonitorService
-    let manager: ResourceManager
+    let access: AccessController
+    let tokens: TokenVerifier
+    private let controlPlane = Mutex<ControlPlane?>(nil)
 
     /// Opens the data folder, or makes it at the first start, and reads what must be in memory. Throws `CommandFailure`, or the engine's own error,
     /// with a message for the operator.
@@ -44,8 +47,8 @@ final class Platform: Sendable {
         authority = try await FirstStart.authority(in: store, clock: clock, randomness: randomness)
         try PrivateFile.write(Array(authority.certificatePEM.utf8), to: home.authorityFile)
 
-        let access = AccessController()
-        let tokens = TokenVerifier(clock: clock)
+        access = AccessController()
+        tokens = TokenVerifier(clock: clock)
         identity = IdentityService(
             installation: installation, names: names, records: store.records(.identity, "directory"), verifier: tokens, clock: clock,
             randomness: randomness, logger: log)
@@ -60,29 +63,41 @@ final class Platform: Sendable {
             hostNames: names, clock: clock, randomness: randomness, logger: log)
         blobs = BlobService(accounts: accounts, names: names, clock: clock, randomness: randomness, logger: log)
         monitor = MonitorService(store: store, access: access, clock: clock, randomness: randomness, log: log)
-        manager = ResourceManager(
-            installation: installation, names: names, records: store.records(.resources, "tree"), controller: access, verifier: tokens,
-            directory: identity, providers: [vaults, accounts, monitor.workspaces, monitor.insights], clock: clock, logger: log)
-        try await manager.start(administrator: administrator.objectID)
     }
+
+    /// Completes the platform once the doors' ports are known. Until then its endpoints answer 503.
+    func attach(_ plane: ControlPlane) { controlPlane.withLock { $0 = plane } }
 
     /// The service behind an endpoint; nil answers 501.
     func service(for endpoint: Endpoint) -> (any WireService)? {
         switch endpoint {
-        case .management: manager
         case .login: LoginService(identity)
         case .graph: GraphService(identity)
         case .vault: vaults
         case .storage(_, .blob): blobs
         case .local: LocalService(identityEndpoint: identityEndpoint)
-        case .site, .storage, .managedHSM, .scm: nil
+        case .management, .site, .scm: controlPlane.withLock { $0 }.map { $0.service(for: endpoint) } ?? StartingService()
+        case .storage, .managedHSM: nil
         }
+    }
+
+    /// What the edge asks at every handshake.
+    func minimumTLSVersion(of endpoint: Endpoint) -> Transport.TLSVersion {
+        controlPlane.withLock { $0 }?.runtime.minimumTLSVersion(of: endpoint) ?? .v1_2
     }
 
     /// Ends what runs and closes the data folder. Nothing may be asked afterwards.
     func close() async {
+        await controlPlane.withLock { $0 }?.close()
         await monitor.flush()
         engine.close()
+    }
+}
+
+/// Answers while the server is still starting.
+private struct StartingService: WireService {
+    func respond(to request: Request) async -> Response {
+        Response(status: .serviceUnavailable, headers: ["Retry-After": "1"])
     }
 }
 
