@@ -1,7 +1,9 @@
 import CofferCore
 import Foundation
 import IdentityService
+import IdentityService
 import NIOHTTP1
+import ResourceProviders
 import ResourceProviders
 import Testing
 

@@ -12,8 +12,9 @@ enum KeyAuthorization: Sendable, Equatable {
 
 /// A site's access keys: read from their repository, decrypted, kept in memory, looked up in constant time.
 ///
-/// A presented value is looked for among the master key, the system keys, the host's function keys and the function's own keys, in that
-/// order, as the original does. The comparison is exact: no cache of earlier successes (the original's ignores case).
+/// A presented value is looked for among the master key, the system keys, the host's function keys and the function's
+/// own keys, in that order, as the original does. The comparison is exact: no cache of earlier successes (the
+/// original's ignores case).
 actor Keyring {
     private struct Keys {
         var stored: StoredSecrets?
@@ -36,7 +37,8 @@ actor Keyring {
     private var lastReread: Timestamp?
 
     init(
-        siteName: String, hostName: String, repository: any KeyRepository, ring: DataProtectionKeyRing, decryptionKeyID: String,
+        siteName: String, hostName: String, repository: any KeyRepository, ring: DataProtectionKeyRing,
+        decryptionKeyID: String,
         clock: any WallClock, randomness: any Randomness
     ) {
         self.siteName = siteName
@@ -102,7 +104,9 @@ actor Keyring {
         try await loaded(.function(function.lowercased())).keys.map { AccessKey(name: $0.name, value: $0.value) }
     }
 
-    func setHostKey(_ kind: HostKeyKind, _ name: String, to value: RedactedString?) async throws(FunctionsError) -> KeyChange {
+    func setHostKey(_ kind: HostKeyKind, _ name: String, to value: RedactedString?) async throws(FunctionsError)
+        -> KeyChange
+    {
         if kind == .masterKey || name.lowercased() == "_master" {
             try Self.check(value: value)
             let new = value ?? IdentifiableSecret.generate(.master, randomness: randomness)
@@ -112,10 +116,14 @@ actor Keyring {
             return KeyChange(key: AccessKey(name: "_master", value: new), isNew: value == nil)
         }
         let isSystem = kind == .systemKeys
-        return try await setKey(name, to: value, .host, isSystem ? .system : .function) { isSystem ? \.systemKeys : \.keys }
+        return try await setKey(name, to: value, .host, isSystem ? .system : .function) {
+            isSystem ? \.systemKeys : \.keys
+        }
     }
 
-    func setFunctionKey(_ name: String, to value: RedactedString?, function: String) async throws(FunctionsError) -> KeyChange {
+    func setFunctionKey(_ name: String, to value: RedactedString?, function: String) async throws(FunctionsError)
+        -> KeyChange
+    {
         try await setKey(name, to: value, .function(function.lowercased()), .function) { \.keys }
     }
 
@@ -143,7 +151,9 @@ actor Keyring {
         try await delete(name, .host, kind == .systemKeys ? \.systemKeys : \.keys)
     }
     func deleteFunctionKey(_ name: String, function: String) async throws(FunctionsError) {
-        guard name.lowercased() != "_master" else { throw FunctionsError(.masterKeyCannotBeDeleted, "Cannot delete System Key.") }
+        guard name.lowercased() != "_master" else {
+            throw FunctionsError(.masterKeyCannotBeDeleted, "Cannot delete System Key.")
+        }
         try await delete(name, .function(function.lowercased()), \.keys)
     }
     private func delete(
@@ -161,14 +171,17 @@ actor Keyring {
     func forget() { keys.removeAll() }
 
     private static func check(name: String) throws(FunctionsError) {
-        let isPlain = name.unicodeScalars.allSatisfy { $0.value > 0x20 && $0.value != 0x7f && $0 != "/" && $0 != "\\" }
+        let isPlain = name.utf8.allSatisfy { (0x21...0x7e).contains($0) && $0 != 0x2f && $0 != 0x5c }
         guard !name.isEmpty, name.utf8.count <= 127, isPlain else {
-            throw FunctionsError(.invalidKey, "A key's name has 1 to 127 characters, without spaces and slashes.")
+            throw FunctionsError(
+                .invalidKey, "A key's name has 1 to 127 printable ASCII characters, without spaces and slashes.")
         }
     }
     private static func check(value: RedactedString?) throws(FunctionsError) {
         guard let value else { return }
-        guard (1...4_096).contains(value.reveal().utf8.count) else { throw FunctionsError(.invalidKey, "Invalid key value") }
+        guard (1...4_096).contains(value.reveal().utf8.count) else {
+            throw FunctionsError(.invalidKey, "Invalid key value")
+        }
     }
 
     // MARK: The repository
@@ -181,7 +194,8 @@ actor Keyring {
         }
     }
 
-    /// A host document that is not there is made in full first; a function's stays empty when a key is about to be added.
+    /// A host document that is not there is made in full first; a function's stays empty when a key is about to be
+    /// added.
     private func change(_ scope: SecretsScope, _ body: (inout SecretsDocument) -> Void) async throws(FunctionsError) {
         try await turnstile.pass { () async throws(FunctionsError) in
             for attempt in 1...Self.writeAttempts {
@@ -226,7 +240,8 @@ actor Keyring {
         switch scope {
         case .host:
             let master = SecretsDocument.Entry(
-                name: SecretsDocument.masterName, value: IdentifiableSecret.generate(.master, randomness: randomness), encrypted: false)
+                name: SecretsDocument.masterName, value: IdentifiableSecret.generate(.master, randomness: randomness),
+                encrypted: false)
             return SecretsDocument(master: master, keys: [key])
         case .function: return SecretsDocument(keys: [key])
         }
@@ -241,7 +256,8 @@ actor Keyring {
         document.decryptionKeyID = decryptionKeyID
         func seal(_ entry: SecretsDocument.Entry) -> SecretsDocument.Entry {
             .init(
-                name: entry.name, value: RedactedString(ring.protect(entry.value, randomness: randomness)), encrypted: true)
+                name: entry.name, value: RedactedString(ring.protect(entry.value, randomness: randomness)),
+                encrypted: true)
         }
         document.master = document.master.map(seal)
         document.keys = document.keys.map(seal)
@@ -249,8 +265,8 @@ actor Keyring {
         return document
     }
 
-    /// Decrypts what was read. Keys that do not decrypt, and keys in clear where the host encrypts (anybody who may write the blob could have
-    /// planted those), are replaced by new ones, after a copy of the document was kept.
+    /// Decrypts what was read. Keys that do not decrypt, and keys in clear where the host encrypts (anybody who may
+    /// write the blob could have planted those), are replaced by new ones, after a copy of the document was kept.
     private func opened(_ stored: StoredSecrets, _ scope: SecretsScope) async throws(FunctionsError) -> Keys {
         var plain = stored.document
         var needsWrite = false
@@ -262,7 +278,8 @@ actor Keyring {
                 return .init(name: entry.name, value: opened.value, encrypted: false)
             }
             isDamaged = true
-            return .init(name: entry.name, value: IdentifiableSecret.generate(kind, randomness: randomness), encrypted: false)
+            return .init(
+                name: entry.name, value: IdentifiableSecret.generate(kind, randomness: randomness), encrypted: false)
         }
         plain.master = plain.master.map { open($0, .master) }
         plain.keys = plain.keys.map { open($0, .function) }

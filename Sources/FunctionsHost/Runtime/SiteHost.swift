@@ -21,7 +21,8 @@ final class RunningApp: Sendable {
     let workerMissing: String?
 
     init(
-        site: Site, settings: ResolvedSettings, host: HostConfiguration?, catalog: FunctionCatalog, worker: Worker?, workerMissing: String?
+        site: Site, settings: ResolvedSettings, host: HostConfiguration?, catalog: FunctionCatalog, worker: Worker?,
+        workerMissing: String?
     ) {
         self.site = site
         self.settings = settings
@@ -32,7 +33,8 @@ final class RunningApp: Sendable {
     }
 }
 
-/// One site's host: its settings resolved, its package mounted, its keys at hand; loaded when somebody asks, and again after `restart`.
+/// One site's host: its settings resolved, its package mounted, its keys at hand; loaded when somebody asks, and again
+/// after `restart`.
 actor SiteHost {
     private enum Content {
         case unloaded
@@ -115,13 +117,15 @@ actor SiteHost {
         case .failure(let failure):
             let delay = min(1 << min(attempts, 16), Self.longestRetrySeconds)
             content = .failed(failure, until: services.clock.now().adding(seconds: delay), attempts: attempts + 1)
-            services.logger.warning("site cannot start", metadata: ["site": "\(site.name)", "reason": "\(failure.message)"])
+            services.logger.warning(
+                "site cannot start", metadata: ["site": "\(site.name)", "reason": "\(failure.message)"])
             log(.error, failure.message)
             throw failure
         }
     }
 
-    /// Starts over with the site as it is now: settings, keys, package and worker. Returns at once; loading begins by itself.
+    /// Starts over with the site as it is now: settings, keys, package and worker. Returns at once; loading begins by
+    /// itself.
     nonisolated func restart() {
         mustRestart.withLock { $0 = true }
         let old = current.withLock { app in
@@ -158,8 +162,11 @@ actor SiteHost {
             defer { app = nil }
             return app
         }
-        if case .loading(let task) = content { Task.detached { if case .success(let app) = await task.value { await app.worker?.stop() } } }
-        content = .failed(HostFailure(message: "The server is shutting down."), until: Timestamp(microseconds: .max / 2), attempts: 0)
+        if case .loading(let task) = content {
+            Task.detached { if case .success(let app) = await task.value { await app.worker?.stop() } }
+        }
+        content = .failed(
+            HostFailure(message: "The server is shutting down."), until: Timestamp(microseconds: .max / 2), attempts: 0)
         await old?.worker?.stop()
     }
 
@@ -188,7 +195,9 @@ actor SiteHost {
     }
 
     func refreshOldReferences() async {
-        guard let settings, services.clock.now() >= settings.at.adding(seconds: Self.referenceLifetimeSeconds) else { return }
+        guard let settings, services.clock.now() >= settings.at.adding(seconds: Self.referenceLifetimeSeconds) else {
+            return
+        }
         await refreshReferences()
     }
 
@@ -211,7 +220,9 @@ actor SiteHost {
             return made
         } catch {
             // A reference may have been the cause: read it again, though not with every request.
-            if let known = self.settings, services.clock.now() >= known.at.adding(seconds: Self.settingsRetrySeconds) { self.settings = nil }
+            if let known = self.settings, services.clock.now() >= known.at.adding(seconds: Self.settingsRetrySeconds) {
+                self.settings = nil
+            }
             throw error
         }
     }
@@ -239,18 +250,22 @@ actor SiteHost {
         return HostStatus(
             id: site.name.lowercased(), state: state, version: FunctionsHostConfiguration.runtimeVersion,
             instanceID: services.configuration.instanceID,
-            processUptimeMilliseconds: (services.clock.now().microseconds - startedAt.microseconds) / 1_000, errors: errors)
+            processUptimeMilliseconds: (services.clock.now().microseconds - startedAt.microseconds) / 1_000,
+            errors: errors)
     }
 
     /// Every minute: idle workers end, old references are read again.
     func maintain() async {
         await refreshOldReferences()
-        guard services.sites.site(named: site.name)?.config.alwaysOn != true, let worker = current.withLock({ $0 })?.worker else { return }
+        guard services.sites.site(named: site.name)?.config.alwaysOn != true,
+            let worker = current.withLock({ $0 })?.worker
+        else { return }
         await worker.stopIfIdle(since: services.clock.now().adding(seconds: -services.configuration.workerIdleSeconds))
     }
 
     private func log(_ level: FunctionLogEntry.Level, _ message: String) {
         services.logs.write(
-            FunctionLogEntry(time: services.clock.now(), site: site.id, level: level, category: "Host.Startup", message: message))
+            FunctionLogEntry(
+                time: services.clock.now(), site: site.id, level: level, category: "Host.Startup", message: message))
     }
 }
