@@ -177,8 +177,11 @@ actor Worker {
                 try? await channel.close()
                 guard services.sandbox.runsAsRoot else { return nil }
                 let expected = Sandbox.userID(of: description.site.name)
-                return ProcessTree.listener(onPort: port) == expected
-                    ? nil : "Another program listens on the port that was meant for the worker."
+                // The table is read piece by piece while other sockets come and go, so a line can be missed: look again.
+                if let listener = ProcessTree.listener(onPort: port) {
+                    return listener == expected
+                        ? nil : "Another program listens on the port that was meant for the worker."
+                }
             }
             try? await Task.sleep(for: .milliseconds(25))
         }
