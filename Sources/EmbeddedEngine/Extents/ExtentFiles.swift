@@ -145,7 +145,8 @@ final class ExtentFiles: Sendable {
         // The buffer is made after the size is known, so that a wild range cannot ask for all memory.
         guard range.upperBound <= Disk.size(file.descriptor) ?? 0 else { throw Self.tooShort }
         result = try await onThreadPool {
-            Result { () throws(StorageEngineError) in try readExactly(file, range: range.lowerBound, count: range.count) }
+            Result { () throws(StorageEngineError) in try readExactly(file, range: range.lowerBound, count: range.count)
+            }
         }
         return try checked(try result.get())
     }
@@ -168,7 +169,9 @@ final class ExtentFiles: Sendable {
         let firstFolder = (after ?? 0) >> Self.directoryBits
         for name in try directoryEntries(directory).sorted() {
             guard found.count < limit else { break }
-            guard name.count == 13, let folderNumber = UInt64(name, radix: 16), folderNumber >= firstFolder else { continue }
+            guard name.count == 13, let folderNumber = UInt64(name, radix: 16), folderNumber >= firstFolder else {
+                continue
+            }
             let numbers = try directoryEntries(directory + "/" + name).compactMap { UInt64($0, radix: 16) }.sorted()
             for number in numbers where after.map({ number > $0 }) ?? true {
                 var status = stat()

@@ -5,8 +5,9 @@ internal import NIOCore
 internal import StorageEngine
 internal import Synchronization
 
-/// Extents of up to a mebibyte, one after the other in files of about 64 MiB. A record is written whole when its extent is finished, so a segment never
-/// holds an abandoned one; a thread of its own writes all that wait and calls fdatasync once.
+/// Extents of up to a mebibyte, one after the other in files of about 64 MiB. A record is written whole when its extent
+/// is finished, so a segment never holds an abandoned one; a thread of its own writes all that wait and calls fdatasync
+/// once.
 final class SegmentStore: @unchecked Sendable {
     // @unchecked: `active` belongs to the thread after `open`.
 
@@ -38,7 +39,8 @@ final class SegmentStore: @unchecked Sendable {
     private var active: (id: UInt64, file: OpenFile)?
     private var nextNumber: UInt64 = 1
 
-    init(directory: String, disk: Disk, descriptors: Descriptors, openCount: UInt32, segmentBytes: Int, logger: Logger) {
+    init(directory: String, disk: Disk, descriptors: Descriptors, openCount: UInt32, segmentBytes: Int, logger: Logger)
+    {
         self.directory = directory
         self.disk = disk
         self.descriptors = descriptors
@@ -90,7 +92,10 @@ final class SegmentStore: @unchecked Sendable {
             }
             end = record.end
         }
-        if end < size { try StorageEngineError.check(disk.truncate(file.descriptor, to: end), "truncate a segment's unfinished tail") }
+        if end < size {
+            try StorageEngineError.check(
+                disk.truncate(file.descriptor, to: end), "truncate a segment's unfinished tail")
+        }
         if live == 0 {
             segments.withLock { $0[number] = nil }
             try StorageEngineError.check(disk.unlink(path(number)), "remove an empty segment")
@@ -140,14 +145,16 @@ final class SegmentStore: @unchecked Sendable {
         do throws(StorageEngineError) {
             for job in jobs {
                 let record = SegmentRecord(
-                    openCount: openCount, segment: id, offset: offset, byteCount: job.byteCount, checksum: checksum(job.pieces))
+                    openCount: openCount, segment: id, offset: offset, byteCount: job.byteCount,
+                    checksum: checksum(job.pieces))
                 try write(record, job.pieces, file)
                 places.append(.record(segment: id, offset: offset, byteCount: job.byteCount))
                 offset = record.end
             }
             try StorageEngineError.check(disk.sync(file.descriptor), "make an extent durable")
         } catch {
-            // Nothing of the batch stays. A segment that cannot be put right is left behind; the next start cuts its tail.
+            // Nothing of the batch stays. A segment that cannot be put right is left behind; the next start cuts its
+            // tail.
             if disk.truncate(file.descriptor, to: start) != 0 || error.code != .full { leaveActive() }
             throw error
         }
@@ -213,9 +220,12 @@ final class SegmentStore: @unchecked Sendable {
             throw StorageEngineError(.corrupt, "The extent ends before the range that was asked for.")
         }
         let file = try descriptors.file(path(segment))
-        let buffer = try readExactly(file, range: offset + SegmentRecord.headerBytes + range.lowerBound, count: range.count)
+        let buffer = try readExactly(
+            file, range: offset + SegmentRecord.headerBytes + range.lowerBound, count: range.count)
         // The header after the bytes: a record that lives now had not been punched out while they were read.
-        guard let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset), record.byteCount == byteCount else {
+        guard let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset),
+            record.byteCount == byteCount
+        else {
             throw StorageEngineError(.corrupt, "A segment does not hold the extent that its location names.")
         }
         guard record.state != .dead else { throw ExtentPlace.unknown }
@@ -229,14 +239,17 @@ final class SegmentStore: @unchecked Sendable {
         for (number, end) in known.sorted(by: { $0.key < $1.key }) where found.count < limit {
             if let after, number < after.segment { continue }
             let file: OpenFile
-            do throws(StorageEngineError) { file = try descriptors.file(path(number)) } catch where error.code == .notFound { continue }
+            do throws(StorageEngineError) { file = try descriptors.file(path(number)) } catch
+                where error.code == .notFound
+            { continue }
             let first = after.map { $0.segment == number ? $0.offset : -1 } ?? -1
             // A caller's offset is a record's own, so the walk starts there instead of at the beginning.
             for record in SegmentWalk(file: file, segment: number, end: end, from: max(first, 0)) {
                 guard record.offset > first, record.state == .live else { continue }
                 let place = ExtentPlace.record(segment: number, offset: record.offset, byteCount: record.byteCount)
                 found.append(
-                    ExtentListing(location: place.location, byteCount: record.byteCount, isRecent: record.openCount == openCount))
+                    ExtentListing(
+                        location: place.location, byteCount: record.byteCount, isRecent: record.openCount == openCount))
                 if found.count == limit { break }
             }
         }
@@ -247,7 +260,9 @@ final class SegmentStore: @unchecked Sendable {
 
     func delete(segment: UInt64, offset: Int, byteCount: Int) throws(StorageEngineError) {
         let file: OpenFile
-        do throws(StorageEngineError) { file = try descriptors.file(path(segment)) } catch where error.code == .notFound { return }
+        do throws(StorageEngineError) { file = try descriptors.file(path(segment)) } catch
+            where error.code == .notFound
+        { return }
         let isEmpty = try deleteCounted(segment: segment, offset: offset, byteCount: byteCount, file)
         if isEmpty { remove(segment) }
     }
@@ -259,7 +274,8 @@ final class SegmentStore: @unchecked Sendable {
         let result: Result<Bool, StorageEngineError> = segments.withLock { segments in
             Result { () throws(StorageEngineError) -> Bool in
                 guard var known = segments[segment], offset < known.end,
-                    let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset), record.state != .dead,
+                    let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset),
+                    record.state != .dead,
                     record.byteCount == byteCount
                 else { return false }
                 if known.live == nil {
@@ -275,7 +291,9 @@ final class SegmentStore: @unchecked Sendable {
     }
 
     /// The record stays, so that a walk finds the next; a dead one's bytes go back to the file system.
-    private func mark(_ record: SegmentRecord, _ state: SegmentRecord.State, _ file: OpenFile) throws(StorageEngineError) {
+    private func mark(_ record: SegmentRecord, _ state: SegmentRecord.State, _ file: OpenFile)
+        throws(StorageEngineError)
+    {
         let code = withUnsafeBytes(of: state.rawValue) {
             disk.write(file.descriptor, $0, at: record.offset + SegmentRecord.stateOffset)
         }
@@ -296,7 +314,8 @@ final class SegmentStore: @unchecked Sendable {
     }
 }
 
-/// The records of a segment in order. Where a header is damaged it goes on with the next whole one, so damage hides one extent, not all behind it.
+/// The records of a segment in order. Where a header is damaged it goes on with the next whole one, so damage hides one
+/// extent, not all behind it.
 struct SegmentWalk: Sequence, IteratorProtocol {
     private let file: OpenFile
     private let segment: UInt64
@@ -312,7 +331,9 @@ struct SegmentWalk: Sequence, IteratorProtocol {
 
     mutating func next() -> SegmentRecord? {
         while offset + SegmentRecord.headerBytes <= end {
-            if let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset), record.dataOffset + record.byteCount <= end {
+            if let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset),
+                record.dataOffset + record.byteCount <= end
+            {
                 offset = record.end
                 return record
             }
@@ -345,7 +366,9 @@ func directoryEntries(_ path: String) throws(StorageEngineError) -> [String] {
     defer { closedir(directory) }
     var names: [String] = []
     while let entry = readdir(directory) {
-        let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(cString: $0.bindMemory(to: CChar.self).baseAddress!) }
+        let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+            String(cString: $0.bindMemory(to: CChar.self).baseAddress!)
+        }
         if name != ".", name != ".." { names.append(name) }
     }
     return names
