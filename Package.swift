@@ -21,8 +21,16 @@ let x509: [Target.Dependency] = [library("X509", "swift-certificates"), library(
 let jwt = library("JWTKit", "jwt-kit")
 let log = library("Logging", "swift-log")
 
+/// What every service stands on.
+let service: [Target.Dependency] =
+    ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "ResourceProviders", log] + nio
+
 func room(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+/// A service's tests run it on a real store, over the in-memory engine.
+func serviceTests(_ name: String, _ more: [Target.Dependency] = []) -> Target {
+    tests(name + "Tests", [.byName(name: name), "StorageEngine"] + more + service + crypto)
 }
 func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
     .testTarget(name: name, dependencies: dependencies, resources: resources, swiftSettings: settings)
@@ -34,7 +42,6 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
-        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.35.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
         .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4"),
@@ -43,45 +50,47 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
-        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
     ],
     targets: [
-        // 0
+        // 0: the words all rooms use, and the seams of the outside world.
         room("CofferCore", ["CPlatform"]),
         // 1
-        room("HTTPEdge", ["CofferCore", log] + nio + x509 + crypto + [
-            library("NIOTLS", "swift-nio"), library("NIOSSL", "swift-nio-ssl"), library("NIOExtras", "swift-nio-extras"),
-        ]),
+        room(
+            "HTTPEdge",
+            ["CofferCore", log, library("NIOTLS", "swift-nio"), library("NIOSSL", "swift-nio-ssl")] + nio + x509 + crypto),
         room("AccessControl", ["CofferCore", jwt] + crypto),
         room("StorageEngine", ["CofferCore", library("NIOCore", "swift-nio")]),
-        room("Observability", ["CofferCore", log]),
         room("ResourceProviders", ["CofferCore"]),
         // 2
-        room("EncryptionAtRest", ["CofferCore", "StorageEngine", "CPlatform", library("NIOCore", "swift-nio")] + crypto),
+        room("EncryptionAtRest", ["CofferCore", "StorageEngine", "CPlatform", "CSealing", library("NIOCore", "swift-nio")] + crypto),
         room("EmbeddedEngine", ["CofferCore", "StorageEngine", "CSQLite", "CPlatform", log] + crypto + nio),
-        // 3
-        room("IdentityService", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", jwt, log] + crypto + nio),
-        room("ResourceManager", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", log] + nio),
-        room("KeyVault", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", "COpenSSL", log] + crypto + nio),
-        room("StorageAccount", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", log] + crypto + nio),
-        room("FunctionsHost", [
-            "CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "ResourceProviders", "CLibzip", "CPlatform", log,
-            library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl"), library("Subprocess", "swift-subprocess"),
-        ] + crypto + nio),
-        // 4
-        room("BlobService", ["CofferCore", "HTTPEdge", "AccessControl", "EncryptionAtRest", "Observability", "StorageAccount", log] + crypto + nio),
-        // 5
+        // 3: no service imports another.
+        room("IdentityService", service + [jwt] + crypto),
+        room("ResourceManager", service),
+        room("KeyVault", service + ["COpenSSL"] + crypto),
+        room("StorageAccount", service + crypto),
+        room("Monitor", ["CofferCore", "AccessControl", "EncryptionAtRest", "ResourceProviders", log]),
+        room(
+            "FunctionsHost",
+            service + crypto + [
+                "CLibzip", "CPlatform", library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl"),
+            ]),
+        // 4: the data planes sit on what they share.
+        room("BlobService", service + ["StorageAccount"] + crypto),
+        // 5: the command line and the composition root, the only target that sees an engine and every room.
         .executableTarget(
             name: "coffer",
-            dependencies: [
-                "CofferCore", "HTTPEdge", "AccessControl", "StorageEngine", "Observability", "ResourceProviders", "EncryptionAtRest",
-                "EmbeddedEngine", "IdentityService", "ResourceManager", "KeyVault", "StorageAccount", "FunctionsHost", "BlobService",
-                "CPlatform", log, library("ArgumentParser", "swift-argument-parser"), library("Configuration", "swift-configuration"),
-            ] + nio,
+            dependencies: service + [
+                "StorageEngine", "EmbeddedEngine", "IdentityService", "ResourceManager", "KeyVault", "StorageAccount",
+                "FunctionsHost", "BlobService", "Monitor", "CPlatform",
+                library("ArgumentParser", "swift-argument-parser"), library("Configuration", "swift-configuration"),
+                library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl"),
+            ],
             swiftSettings: settings),
 
         // C: our own few lines, and the system libraries.
         .target(name: "CPlatform"),
+        .target(name: "CSealing", dependencies: [library("Crypto", "swift-crypto")]),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLibzip", pkgConfig: "libzip", providers: [.apt(["libzip-dev"])]),
@@ -89,20 +98,25 @@ let package = Package(
         // What every engine must pass.
         room("StorageEngineTesting", ["CofferCore", "StorageEngine", library("NIOCore", "swift-nio")]),
 
-        tests("CofferCoreTests", ["CofferCore"]),
-        tests("HTTPEdgeTests", ["HTTPEdge", "CofferCore", library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl")] + nio + x509),
-        tests("AccessControlTests", ["AccessControl", "CofferCore", jwt]),
-        tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"]),
-        tests("EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio),
-        tests("EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio + crypto),
-        tests("IdentityServiceTests", ["IdentityService", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
-        tests("ResourceManagerTests", ["ResourceManager", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio),
-        tests("KeyVaultTests", ["KeyVault", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
-        tests("StorageAccountTests", ["StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
-        tests("FunctionsHostTests", ["FunctionsHost", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
-        tests("BlobServiceTests", ["BlobService", "StorageAccount", "HTTPEdge", "AccessControl", "EncryptionAtRest", "StorageEngine", "ResourceProviders", "CofferCore"] + nio + crypto),
         tests("TidyTests", []),
-        // The built server as a child process, with real clients.
-        tests("ServerTests", ["CofferCore"]),
+        tests("CofferCoreTests", ["CofferCore"]),
+        tests(
+            "HTTPEdgeTests",
+            ["HTTPEdge", "CofferCore", log, library("NIOSSL", "swift-nio-ssl")] + nio + x509 + crypto),
+        tests("AccessControlTests", ["AccessControl", "CofferCore", jwt] + crypto),
+        tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"] + nio),
+        tests(
+            "EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio,
+            resources: [.copy("Vectors")]),
+        tests(
+            "EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio + crypto),
+        serviceTests("IdentityService", [jwt]),
+        // Real tokens come from the real token service.
+        serviceTests("ResourceManager", ["IdentityService"]),
+        serviceTests("KeyVault"),
+        serviceTests("StorageAccount"),
+        serviceTests("Monitor"),
+        serviceTests("FunctionsHost", ["CLibzip"]),
+        serviceTests("BlobService", ["StorageAccount"]),
     ]
 )

@@ -17,6 +17,16 @@ public final class AccessController: Sendable {
         state.withLock { $0.book }.decide(caller, action, at: scope)
     }
 
+    /// Whether any assignment of the caller lies at, above or below `scope`.
+    public func hasAssignment(_ caller: Caller, touching scope: ResourceID) -> Bool {
+        state.withLock { $0.book }.hasAssignment(caller, touching: scope)
+    }
+
+    /// What each role that covers `scope` grants the caller.
+    public func permissions(of caller: Caller, at scope: ResourceID) -> [RolePermissions] {
+        state.withLock { $0.book }.permissions(of: caller, at: scope)
+    }
+
     /// Replaces the book, then tells every observer, before it returns: leases that rest on a removed role die with it.
     public func publish(_ book: RoleBook) {
         let observers = state.withLock { state in

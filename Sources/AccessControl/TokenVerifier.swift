@@ -1,15 +1,179 @@
 public import CofferCore
+internal import Crypto
+internal import Foundation
+internal import JWTKit
+internal import Synchronization
 
 /// Turns a bearer token into a `Caller`, or says why not: signature (RS256), issuer, audience and time are all checked.
+///
+/// A verified token is remembered by its SHA-256 until it expires, so that a busy data plane pays for one RSA operation per token and not
+/// per request. Time and audience are checked every time.
 public final class TokenVerifier: Sendable {
+    /// Longest token read, in bytes. Entra's own stay below 8 KiB.
+    public static let tokenBytesLimit = 16_384
+    /// Most verified tokens remembered.
+    static let rememberedLimit = 8_192
+    /// Tolerance on `nbf` only: a token never outlives its `exp`.
+    static let notBeforeToleranceSeconds: Int64 = 300
+
+    private struct Trust: Sendable {
+        var keys = JWTKeyCollection()
+        var keyIDs: Set<String> = []
+        var issuers: Set<String> = []
+    }
+    private struct State {
+        var trust = Trust()
+        /// Counts publications: what was verified under older keys is never remembered under newer ones.
+        var generation = 0
+        var remembered: [SHA256.Digest: VerifiedToken] = [:]
+    }
+    private let clock: any WallClock
+    private let state = Mutex(State())
+
     /// `clock` decides `exp` and `nbf`, with five minutes of tolerance on `nbf` only.
-    public init(clock: any WallClock) { preconditionFailure() }
+    public init(clock: any WallClock) { self.clock = clock }
 
     /// Replaces the keys (JWKS JSON, RFC 7517) and the issuers that are trusted from now on. IdentityService calls it at start and on rollover.
-    public func publish(jwks: [UInt8], issuers: Set<String>) async throws { preconditionFailure() }
+    /// Keys that are not RSA signature keys with an identifier are refused by throwing.
+    public func publish(jwks: [UInt8], issuers: Set<String>) async throws {
+        let set = try JSONDecoder().decode(JSONWebKeySet.self, from: Data(jwks))
+        var trust = Trust(issuers: issuers)
+        for key in set.keys {
+            guard key.kty == "RSA", key.use ?? "sig" == "sig", key.alg ?? "RS256" == "RS256", trust.keyIDs.insert(key.kid).inserted else {
+                throw TokenRefusal(.malformed, "The key set holds a key that is not an RS256 signature key, or one identifier twice.")
+            }
+            let publicKey = try Insecure.RSA.PublicKey(modulus: key.n, exponent: key.e)
+            await trust.keys.add(rsa: publicKey, digestAlgorithm: .sha256, kid: JWKIdentifier(string: key.kid))
+        }
+        state.withLock { [trust] state in
+            state.trust = trust
+            state.generation += 1
+            state.remembered = [:]
+        }
+    }
 
     /// `audiences` are the resources the service answers to; a trailing slash makes no difference.
-    public func verify(_ token: String, audiences: Set<String>) async throws(TokenRefusal) -> Caller { preconditionFailure() }
+    public func verify(_ token: String, audiences: Set<String>) async throws(TokenRefusal) -> Caller {
+        guard token.utf8.count <= Self.tokenBytesLimit else { throw TokenRefusal(.malformed, "The token is too long.") }
+        let digest = SHA256.hash(data: Array(token.utf8))
+        let known = state.withLock { $0.remembered[digest] }
+        let verified: VerifiedToken
+        if let known {
+            verified = known
+        } else {
+            verified = try await open(token, digest)
+        }
+        try verified.check(at: clock.now(), toleranceSeconds: Self.notBeforeToleranceSeconds)
+        guard audiences.contains(where: { sameAudience($0, verified.audience) }) else {
+            throw TokenRefusal(.wrongAudience, "The access token was issued for another resource than this service.")
+        }
+        return verified.caller
+    }
+
+    private func open(_ token: String, _ digest: SHA256.Digest) async throws(TokenRefusal) -> VerifiedToken {
+        let (trust, generation) = state.withLock { ($0.trust, $0.generation) }
+        // The algorithm is ours, never the token's: neither `none` nor a MAC under the public key can be asked for.
+        guard let header = Self.header(of: token) else { throw TokenRefusal(.malformed, "The access token is not a signed JWT.") }
+        guard header.alg == "RS256", let keyID = header.kid, trust.keyIDs.contains(keyID), header.crit == nil else {
+            throw TokenRefusal(.badSignature, "The access token is not signed with a key of this tenant (RS256 with a known `kid`).")
+        }
+        let claims: AccessTokenClaims
+        do {
+            claims = try await trust.keys.verify(token, as: AccessTokenClaims.self)
+        } catch is DecodingError {
+            throw TokenRefusal(.missingClaim, "The access token lacks a claim, or one has the wrong type.")
+        } catch {
+            throw TokenRefusal(.badSignature, "The signature of the access token is not valid.")
+        }
+        guard trust.issuers.contains(claims.iss) else {
+            throw TokenRefusal(.wrongIssuer, "The access token is from the wrong issuer.")
+        }
+        let verified = VerifiedToken(claims)
+        remember(verified, digest, generation)
+        return verified
+    }
+
+    private func remember(_ token: VerifiedToken, _ digest: SHA256.Digest, _ generation: Int) {
+        let now = clock.now()
+        state.withLock { state in
+            guard state.generation == generation else { return }
+            if state.remembered.count >= Self.rememberedLimit {
+                state.remembered = state.remembered.filter { $0.value.expires > now }
+                if state.remembered.count >= Self.rememberedLimit { state.remembered = [:] }
+            }
+            state.remembered[digest] = token
+        }
+    }
+
+    private struct Header: Decodable {
+        let alg: String
+        let kid: String?
+        let crit: [String]?
+    }
+    private static func header(of token: String) -> Header? {
+        let parts = token.split(separator: ".", omittingEmptySubsequences: false)
+        guard parts.count == 3, let bytes = [UInt8](base64URL: parts[0]) else { return nil }
+        return try? JSONDecoder().decode(Header.self, from: Data(bytes))
+    }
+}
+
+/// What is left of a token once its signature and issuer are proven.
+private struct VerifiedToken: Sendable {
+    let caller: Caller
+    let audience: String
+    let expires: Timestamp
+    let notBefore: Timestamp
+
+    init(_ claims: AccessTokenClaims) {
+        let kind: Caller.Kind = claims.idtyp == "user" ? .user : claims.xms_mirid != nil ? .managedIdentity : .servicePrincipal
+        caller = Caller(kind: kind, objectID: claims.oid, tenantID: claims.tid, applicationID: claims.appid ?? claims.azp)
+        audience = claims.aud
+        expires = Timestamp(unixSeconds: claims.exp)
+        notBefore = Timestamp(unixSeconds: claims.nbf)
+    }
+
+    func check(at now: Timestamp, toleranceSeconds: Int64) throws(TokenRefusal) {
+        guard now < expires else {
+            throw TokenRefusal(.expired, "The access token expired at \(expires.iso8601); the time here is \(now.iso8601).")
+        }
+        guard notBefore <= now.adding(seconds: toleranceSeconds) else {
+            throw TokenRefusal(.notYetValid, "The access token is not valid before \(notBefore.iso8601); the time here is \(now.iso8601).")
+        }
+    }
+}
+
+private struct AccessTokenClaims: JWTPayload {
+    let aud: String
+    let iss: String
+    let exp: Int64
+    let nbf: Int64
+    let tid: String
+    let oid: String
+    let appid: String?
+    let azp: String?
+    let idtyp: String?
+    let xms_mirid: String?
+    /// `exp` and `nbf` are checked against the caller's clock, on every use.
+    func verify(using algorithm: some JWTAlgorithm) throws {}
+}
+
+private struct JSONWebKeySet: Decodable {
+    struct Key: Decodable {
+        let kty: String
+        let kid: String
+        let n: String
+        let e: String
+        let use: String?
+        let alg: String?
+    }
+    let keys: [Key]
+}
+
+/// Audiences compare without regard to case and one trailing slash, as Azure's services do.
+private func sameAudience(_ left: String, _ right: String) -> Bool {
+    func trimmed(_ text: String) -> Substring.UTF8View { (text.hasSuffix("/") ? text.dropLast() : text[...]).utf8 }
+    let (left, right) = (trimmed(left), trimmed(right))
+    return left.count == right.count && zip(left, right).allSatisfy { asciiLowercased($0) == asciiLowercased($1) }
 }
 
 /// Why a token is not accepted. The message is for the caller and holds nothing of the token.

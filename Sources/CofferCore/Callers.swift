@@ -1,7 +1,8 @@
-/// Who asks, once proven: a verified token's principal, or a managed identity in whose name a service acts inside the process.
+/// Who asks, once proven: a verified token's principal, or a managed identity in whose name a service acts inside the
+/// process.
 ///
-/// Operations take it first. There is no "system" caller: a service that needs a vault acts as its own managed identity and can be refused.
-/// Only a verifier makes one from outside bytes (`AccessControl.TokenVerifier`).
+/// Operations take it first. There is no "system" caller: a service that needs a vault acts as its own managed identity
+/// and can be refused. Only a verifier makes one from outside bytes (`AccessControl.TokenVerifier`).
 public struct Caller: Sendable, Hashable, Codable {
     public enum Kind: String, Sendable, Codable { case servicePrincipal, managedIdentity, user }
     public let kind: Kind

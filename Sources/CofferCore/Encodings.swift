@@ -1,4 +1,4 @@
-public import Foundation
+internal import Foundation
 
 extension Collection<UInt8> {
     /// Lower-case hexadecimal.
@@ -10,7 +10,9 @@ extension Collection<UInt8> {
     public var base64: String { Data(self).base64EncodedString() }
     /// RFC 4648 §5, without padding.
     public var base64URL: String {
-        String(decoding: base64.utf8.compactMap { $0 == 0x2b ? 0x2d : $0 == 0x2f ? 0x5f : $0 == 0x3d ? nil : $0 }, as: UTF8.self)
+        String(
+            decoding: base64.utf8.compactMap { $0 == 0x2b ? 0x2d : $0 == 0x2f ? 0x5f : $0 == 0x3d ? nil : $0 },
+            as: UTF8.self)
     }
 }
 

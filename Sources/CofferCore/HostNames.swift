@@ -12,13 +12,17 @@ public enum Endpoint: Sendable, Hashable {
     case local
 }
 
-public enum StorageService: String, Sendable, Hashable, Codable, CaseIterable { case blob, queue, table, file, dfs, web }
+public enum StorageService: String, Sendable, Hashable, Codable, CaseIterable {
+    case blob, queue, table, file, dfs, web
+}
 
 /// One family of host names: Coffer's own under a configured domain, or Azure's public ones.
 ///
-/// Answers carry URLs of the family the question came in by, so that a client that speaks Azure's public names never sees another.
+/// Answers carry URLs of the family the question came in by, so that a client that speaks Azure's public names never
+/// sees another.
 public enum NameFamily: Sendable, Hashable {
-    /// `domain` such as `coffer.localhost`; `port` only where clients reach the server directly on a port other than 443.
+    /// `domain` such as `coffer.localhost`; `port` only where clients reach the server directly on a port other than
+    /// 443.
     case coffer(domain: String, port: Int?)
     case azurePublic
 
@@ -29,12 +33,14 @@ public enum NameFamily: Sendable, Hashable {
         switch self {
         case .coffer(let domain, _):
             Suffixes(
-                management: "management.\(domain)", login: "login.\(domain)", graph: "graph.\(domain)", vault: "vault.\(domain)",
+                management: "management.\(domain)", login: "login.\(domain)", graph: "graph.\(domain)",
+                vault: "vault.\(domain)",
                 hsm: "managedhsm.\(domain)", storage: "core.\(domain)", sites: "azurewebsites.\(domain)")
         case .azurePublic:
             Suffixes(
                 management: "management.azure.com", login: "login.microsoftonline.com", graph: "graph.microsoft.com",
-                vault: "vault.azure.net", hsm: "managedhsm.azure.net", storage: "core.windows.net", sites: "azurewebsites.net")
+                vault: "vault.azure.net", hsm: "managedhsm.azure.net", storage: "core.windows.net",
+                sites: "azurewebsites.net")
         }
     }
     private var portSuffix: String {
@@ -59,7 +65,9 @@ public enum NameFamily: Sendable, Hashable {
         if let name = label(under: s.vault) { return .vault(name) }
         if let name = label(under: s.hsm) { return .managedHSM(name) }
         for service in StorageService.allCases {
-            if let name = label(under: "\(service.rawValue).\(s.storage)") { return .storage(account: name, service: service) }
+            if let name = label(under: "\(service.rawValue).\(s.storage)") {
+                return .storage(account: name, service: service)
+            }
         }
         if let name = label(under: "scm.\(s.sites)") { return .scm(name) }
         if let name = label(under: s.sites) { return .site(name) }
@@ -103,7 +111,8 @@ public struct HostNames: Sendable, Equatable {
 
     /// Reads `host` or `host:port`. nil when no family knows the host: then Coffer does not answer for it.
     public func match(_ authority: String) -> (endpoint: Endpoint, family: NameFamily)? {
-        let host = authority.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).first.map(String.init) ?? ""
+        let host =
+            authority.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).first.map(String.init) ?? ""
         for family in families {
             if let endpoint = family.endpoint(forHost: host) { return (endpoint, family) }
         }

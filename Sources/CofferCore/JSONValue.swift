@@ -1,4 +1,4 @@
-public import Foundation
+internal import Foundation
 
 /// A JSON document whose members are not all known: resource bodies keep what a newer client wrote.
 public enum JSONValue: Sendable, Hashable, Codable {
@@ -112,7 +112,8 @@ extension JSONValue {
     }
 }
 
-extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral, ExpressibleByNilLiteral,
+extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral, ExpressibleByIntegerLiteral,
+    ExpressibleByNilLiteral,
     ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral, ExpressibleByStringInterpolation
 {
     public init(stringLiteral value: String) { self = .string(value) }

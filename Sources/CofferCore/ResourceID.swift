@@ -1,6 +1,8 @@
-/// An Azure Resource Manager identifier: `/subscriptions/{s}/resourceGroups/{g}/providers/{namespace}/{type}/{name}…`, or any scope above.
+/// An Azure Resource Manager identifier: `/subscriptions/{s}/resourceGroups/{g}/providers/{namespace}/{type}/{name}…`,
+/// or any scope above.
 ///
-/// Keeps the spelling it was given; compares and hashes without regard to ASCII case, as Resource Manager does. The root scope is `/`.
+/// Keeps the spelling it was given; compares and hashes without regard to ASCII case, as Resource Manager does. The
+/// root scope is `/`.
 public struct ResourceID: Sendable, Hashable, Codable, CustomStringConvertible {
     /// The path's segments in the caller's spelling.
     public let segments: [String]
@@ -41,7 +43,9 @@ public struct ResourceID: Sendable, Hashable, Codable, CustomStringConvertible {
     public var subscription: String? { value(after: "subscriptions", at: 0) }
     public var resourceGroup: String? { value(after: "resourcegroups", at: 2) }
     /// The scope of the resource group, or nil above it.
-    public var resourceGroupID: ResourceID? { resourceGroup.map { _ in ResourceID(segments: Array(segments.prefix(4))) } }
+    public var resourceGroupID: ResourceID? {
+        resourceGroup.map { _ in ResourceID(segments: Array(segments.prefix(4))) }
+    }
 
     /// Where the last `providers` segment stands: an extension resource's own provider, not its parent's.
     private var providerIndex: Int? { folded.lastIndex(of: "providers") }

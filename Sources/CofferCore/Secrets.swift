@@ -1,9 +1,11 @@
 internal import CPlatform
 internal import Glibc
 
-/// Secret bytes in memory of their own: locked against swapping where the system allows it, wiped when the last reference goes, never
-/// printed and never encoded.
-public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+/// Secret bytes in memory of their own: locked against swapping where the system allows it, wiped when the last
+/// reference goes, never printed and never encoded.
+public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, CustomDebugStringConvertible,
+    CustomReflectable
+{
     // @unchecked: the memory is written only inside `init` and read-only until `deinit`.
     private let memory: UnsafeMutableRawBufferPointer
 
@@ -39,13 +41,18 @@ public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, Cu
     public var customMirror: Mirror { Mirror(self, children: []) }
 }
 
-/// A secret text (a password, a SAS, a setting's value) that prints as `<redacted>`. `reveal()` is the one way to its value.
-public struct RedactedString: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+/// A secret text (a password, a SAS, a setting's value) that prints as `<redacted>`. `reveal()` is the one way to its
+/// value.
+public struct RedactedString: Sendable, Hashable, CustomStringConvertible, CustomDebugStringConvertible,
+    CustomReflectable
+{
     private let value: String
     public init(_ value: String) { self.value = value }
     public func reveal() -> String { value }
 
-    public static func == (left: RedactedString, right: RedactedString) -> Bool { constantTimeEquals(left.value.utf8, right.value.utf8) }
+    public static func == (left: RedactedString, right: RedactedString) -> Bool {
+        constantTimeEquals(left.value.utf8, right.value.utf8)
+    }
     public var description: String { "<redacted>" }
     public var debugDescription: String { "<redacted>" }
     public var customMirror: Mirror { Mirror(self, children: []) }

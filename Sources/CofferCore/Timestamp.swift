@@ -1,7 +1,7 @@
 /// A point in time in whole microseconds since 1970-01-01T00:00:00Z.
 ///
-/// Every time in Coffer is one of these; it formats and parses the two spellings Azure's wires use (RFC 9110 dates and ISO 8601) without
-/// a formatter object, so that stamping a response costs no lock.
+/// Every time in Coffer is one of these; it formats and parses the two spellings Azure's wires use (RFC 9110 dates and
+/// ISO 8601) without a formatter object, so that stamping a response costs no lock.
 public struct Timestamp: Sendable, Hashable, Comparable, Codable {
     public var microseconds: Int64
 
@@ -53,14 +53,16 @@ extension Timestamp {
         let mp = (5 * dayOfYear + 2) / 153
         let month = mp < 10 ? mp + 3 : mp - 9
         return Fields(
-            year: yearOfEra + Int(era) * 400 + (month <= 2 ? 1 : 0), month: month, day: dayOfYear - (153 * mp + 2) / 5 + 1,
+            year: yearOfEra + Int(era) * 400 + (month <= 2 ? 1 : 0), month: month,
+            day: dayOfYear - (153 * mp + 2) / 5 + 1,
             hour: rest / 3_600, minute: rest / 60 % 60, second: rest % 60,
             microsecond: Int(microseconds - seconds * 1_000_000),
             weekday: Int((days % 7 + 11) % 7))
     }
 
     /// Returns nil when a field is outside the calendar.
-    public init?(year: Int, month: Int, day: Int, hour: Int = 0, minute: Int = 0, second: Int = 0, microsecond: Int = 0) {
+    public init?(year: Int, month: Int, day: Int, hour: Int = 0, minute: Int = 0, second: Int = 0, microsecond: Int = 0)
+    {
         guard (1...9_999).contains(year), (1...12).contains(month), (0...24).contains(hour), (0...59).contains(minute),
             (0...60).contains(second), (0...999_999).contains(microsecond)
         else { return nil }
@@ -73,7 +75,8 @@ extension Timestamp {
         let dayOfYear = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1
         let dayOfEra = yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear
         let days = Int64(era * 146_097 + dayOfEra - 719_468)
-        self.init(microseconds: (days * 86_400 + Int64(hour * 3_600 + minute * 60 + second)) * 1_000_000 + Int64(microsecond))
+        self.init(
+            microseconds: (days * 86_400 + Int64(hour * 3_600 + minute * 60 + second)) * 1_000_000 + Int64(microsecond))
     }
 }
 
@@ -93,7 +96,8 @@ extension Timestamp {
     /// `1994-11-06T08:49:37Z`.
     public var iso8601: String {
         let f = fields
-        return "\(pad(f.year, 4))-\(pad(f.month, 2))-\(pad(f.day, 2))T\(pad(f.hour, 2)):\(pad(f.minute, 2)):\(pad(f.second, 2))Z"
+        return
+            "\(pad(f.year, 4))-\(pad(f.month, 2))-\(pad(f.day, 2))T\(pad(f.hour, 2)):\(pad(f.minute, 2)):\(pad(f.second, 2))Z"
     }
 
     /// `1994-11-06T08:49:37.1234560Z`: seven fraction digits, as Azure Resource Manager and blob snapshots write it.
@@ -104,16 +108,19 @@ extension Timestamp {
     /// Parses an IMF-fixdate; nil for anything else.
     public init?(rfc1123 text: some StringProtocol) {
         let parts = text.split(separator: " ", omittingEmptySubsequences: true)
-        guard parts.count == 6, parts[5] == "GMT" || parts[5] == "UTC", let day = Int(parts[1]), let year = Int(parts[3]),
+        guard parts.count == 6, parts[5] == "GMT" || parts[5] == "UTC", let day = Int(parts[1]),
+            let year = Int(parts[3]),
             let month = Self.months.firstIndex(where: { $0 == parts[2] })
         else { return nil }
         let clock = parts[4].split(separator: ":")
-        guard clock.count == 3, let hour = Int(clock[0]), let minute = Int(clock[1]), let second = Int(clock[2]) else { return nil }
+        guard clock.count == 3, let hour = Int(clock[0]), let minute = Int(clock[1]), let second = Int(clock[2]) else {
+            return nil
+        }
         self.init(year: year, month: month + 1, day: day, hour: hour, minute: minute, second: second)
     }
 
-    /// Parses the ISO 8601 forms that SAS tokens and Azure's APIs allow: `YYYY-MM-DD`, `…Thh:mmZ`, `…Thh:mm:ssZ`, with up to seven fraction
-    /// digits; the zone is `Z` or `±hh:mm`. nil for anything else.
+    /// Parses the ISO 8601 forms that SAS tokens and Azure's APIs allow: `YYYY-MM-DD`, `…Thh:mmZ`, `…Thh:mm:ssZ`, with
+    /// up to seven fraction digits; the zone is `Z` or `±hh:mm`. nil for anything else.
     public init?(iso8601 text: some StringProtocol) {
         var rest = Substring(text)
         func number(_ digits: Int) -> Int? {
@@ -152,7 +159,9 @@ extension Timestamp {
             offsetSeconds = sign * (hours * 3_600 + minutes * 60)
         }
         guard rest.isEmpty,
-            let plain = Timestamp(year: year, month: month, day: day, hour: hour, minute: minute, second: second, microsecond: microsecond)
+            let plain = Timestamp(
+                year: year, month: month, day: day, hour: hour, minute: minute, second: second, microsecond: microsecond
+            )
         else { return nil }
         self = plain.adding(seconds: Int64(offsetSeconds))
     }

@@ -7,7 +7,8 @@ public struct Request: Sendable {
     /// A GUID made for this request; services answer it as `x-ms-request-id`.
     public let id: String
     public let method: HTTPMethod
-    /// The request target's path exactly as sent (percent-encoded, always beginning with `/`). Signatures cover this spelling.
+    /// The request target's path exactly as sent (percent-encoded, always beginning with `/`). Signatures cover this
+    /// spelling.
     public let rawPath: String
     /// The query exactly as sent, without `?`; empty when there is none.
     public let rawQuery: String
@@ -19,7 +20,8 @@ public struct Request: Sendable {
     public let body: RequestBody
 
     public init(
-        id: String, method: HTTPMethod, rawPath: String, rawQuery: String, headers: HTTPHeaders, endpoint: Endpoint, names: NameFamily,
+        id: String, method: HTTPMethod, rawPath: String, rawQuery: String, headers: HTTPHeaders, endpoint: Endpoint,
+        names: NameFamily,
         transport: Transport, body: RequestBody
     ) {
         self.id = id
@@ -33,7 +35,8 @@ public struct Request: Sendable {
         self.body = body
     }
 
-    /// The path's segments, percent-decoded one by one (so `%2F` does not split); nil when an escape is malformed or not UTF-8.
+    /// The path's segments, percent-decoded one by one (so `%2F` does not split); nil when an escape is malformed or
+    /// not UTF-8.
     public var pathSegments: [String]? {
         var segments: [String] = []
         for raw in rawPath.split(separator: "/", omittingEmptySubsequences: true) {
@@ -43,8 +46,8 @@ public struct Request: Sendable {
         return segments
     }
 
-    /// The query's parameters in the order sent, percent-decoded (`+` stays `+`); a parameter without `=` has an empty value. Malformed escapes
-    /// stay as sent.
+    /// The query's parameters in the order sent, percent-decoded (`+` stays `+`); a parameter without `=` has an
+    /// empty value. Malformed escapes stay as sent.
     public var query: [(name: String, value: String)] {
         rawQuery.split(separator: "&").map { pair in
             let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
@@ -66,7 +69,8 @@ public struct Transport: Sendable, Hashable {
     public let scheme: Scheme
     /// nil on http.
     public let tlsVersion: TLSVersion?
-    /// The peer's IP address as text, without port; a request through the gateway has the address of the gateway's client.
+    /// The peer's IP address as text, without port; a request through the gateway has the address of the gateway's
+    /// client.
     public let peerAddress: String
     public init(scheme: Scheme, tlsVersion: TLSVersion?, peerAddress: String) {
         self.scheme = scheme
@@ -84,7 +88,8 @@ public struct RequestBody: AsyncSequence, Sendable {
     public let declaredLength: Int?
     private let makeNext: @Sendable () -> (@Sendable () async throws -> ByteBuffer?)
 
-    /// `next` is called again only after it returned; nil ends the body. It throws `EdgeError` when the client went away or sent too much.
+    /// `next` is called again only after it returned; nil ends the body. It throws `EdgeError` when the client went
+    /// away or sent too much.
     public init(declaredLength: Int?, next: @escaping @Sendable () async throws -> ByteBuffer?) {
         self.declaredLength = declaredLength
         self.makeNext = { next }
@@ -108,7 +113,9 @@ public struct RequestBody: AsyncSequence, Sendable {
         if let declaredLength, declaredLength > limit { throw EdgeError.bodyTooLarge(limitBytes: limit) }
         var whole: ByteBuffer?
         for try await var part in self {
-            guard (whole?.readableBytes ?? 0) + part.readableBytes <= limit else { throw EdgeError.bodyTooLarge(limitBytes: limit) }
+            guard (whole?.readableBytes ?? 0) + part.readableBytes <= limit else {
+                throw EdgeError.bodyTooLarge(limitBytes: limit)
+            }
             if whole == nil { whole = part } else { whole!.writeBuffer(&part) }
         }
         return whole ?? ByteBuffer()
@@ -128,6 +135,8 @@ public enum EdgeError: Error, Sendable, Equatable {
     case bodyTooLarge(limitBytes: Int)
     case clientWentAway
     case timedOut
+    /// The body's chunks are not well-formed.
+    case malformedBody
 }
 
 /// Decodes `%xx` (RFC 3986 §2.1); nil when an escape is malformed or the result is not UTF-8.

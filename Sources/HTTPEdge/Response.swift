@@ -1,4 +1,3 @@
-public import CofferCore
 public import NIOCore
 public import NIOHTTP1
 
@@ -7,8 +6,9 @@ public struct Response: Sendable {
     public enum Body: Sendable {
         case empty
         case bytes(ByteBuffer)
-        /// `length` nil means chunked. The closure writes in order; when it throws after the head has left, the edge breaks the connection, so
-        /// that a client never takes a part for the whole. Each `write` returns when the client can take more.
+        /// `length` nil means chunked. The closure writes in order; when it throws after the head has left, the edge
+        /// breaks the connection, so that a client never takes a part for the whole. Each `write` returns when the
+        /// client can take more.
         case stream(length: Int?, @Sendable (any ResponseBodyWriter) async throws -> Void)
         /// The answer to HEAD: `Content-Length` without a body.
         case omitted(length: Int)

@@ -1,9 +1,10 @@
 public import CofferCore
 
-/// What Resource Manager asks of the room that owns a namespace, and what the rooms owe it: Azure's resource provider contract.
+/// What Resource Manager asks of the room that owns a namespace, and what the rooms owe it: Azure's resource provider
+/// contract.
 ///
-/// The provider authorizes inside its operations; Resource Manager has verified the token and resolved the path, nothing else. An instance is
-/// called concurrently.
+/// The provider authorizes inside its operations; Resource Manager has verified the token and resolved the path,
+/// nothing else. An instance is called concurrently.
 public protocol ResourceProvider: Sendable {
     /// `Microsoft.KeyVault`.
     var namespace: String { get }
@@ -13,8 +14,8 @@ public protocol ResourceProvider: Sendable {
     /// Serves one request below the namespace. Throws `ControlError` for every refusal.
     func respond(to request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse
 
-    /// The top-level tracked resources below a scope (a subscription or a group), for `/resources` and for group deletion. Unfiltered by
-    /// access: Resource Manager filters by the caller's `read` before anything leaves.
+    /// The top-level tracked resources below a scope (a subscription or a group), for `/resources` and for group
+    /// deletion. Unfiltered by access: Resource Manager filters by the caller's `read` before anything leaves.
     func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource]
     /// Deletes one top-level resource as the caller, as a DELETE of its identifier would. Used by group deletion.
     func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError)
@@ -46,7 +47,9 @@ public struct TrackedResource: Sendable, Equatable {
 
 /// A control plane request with its path taken apart.
 public struct ControlRequest: Sendable {
-    public enum Method: String, Sendable { case get = "GET", head = "HEAD", put = "PUT", patch = "PATCH", post = "POST", delete = "DELETE" }
+    public enum Method: String, Sendable {
+        case get = "GET", head = "HEAD", put = "PUT", patch = "PATCH", post = "POST", delete = "DELETE"
+    }
     public let method: Method
     /// The whole path as an identifier, in the caller's spelling; for actions it ends in the action's name.
     public let path: ResourceID
@@ -57,7 +60,10 @@ public struct ControlRequest: Sendable {
     public let body: JSONValue?
     /// The family of names to write into URLs of the answer.
     public let names: NameFamily
-    public init(method: Method, path: ResourceID, query: [String: String], apiVersion: String, body: JSONValue?, names: NameFamily) {
+    public init(
+        method: Method, path: ResourceID, query: [String: String], apiVersion: String, body: JSONValue?,
+        names: NameFamily
+    ) {
         self.method = method
         self.path = path
         self.query = query
@@ -77,7 +83,9 @@ public struct ControlResponse: Sendable {
         self.headers = headers
         self.body = body
     }
-    public static func json(_ status: Int = 200, _ value: JSONValue) -> ControlResponse { ControlResponse(status: status, body: .json(value)) }
+    public static func json(_ status: Int = 200, _ value: JSONValue) -> ControlResponse {
+        ControlResponse(status: status, body: .json(value))
+    }
     public static func empty(_ status: Int) -> ControlResponse { ControlResponse(status: status) }
 }
 
@@ -95,7 +103,9 @@ public struct ControlError: Error, Sendable {
     public static func resourceNotFound(_ id: ResourceID) -> ControlError {
         ControlError(
             status: 404, code: "ResourceNotFound",
-            message: "The Resource '\(id.resourceType ?? "")/\(id.name)' under resource group '\(id.resourceGroup ?? "")' was not found.")
+            message:
+                "The Resource '\(id.resourceType ?? "")/\(id.name)' under resource group '\(id.resourceGroup ?? "")' was not found."
+        )
     }
     public static func badRequest(_ message: String, code: String = "BadRequest") -> ControlError {
         ControlError(status: 400, code: code, message: message)
@@ -104,22 +114,27 @@ public struct ControlError: Error, Sendable {
     public static func authorizationFailed(_ caller: Caller, _ action: Action, _ scope: ResourceID) -> ControlError {
         ControlError(
             status: 403, code: "AuthorizationFailed",
-            message: "The client '\(caller.applicationID ?? caller.objectID)' with object id '\(caller.objectID)' does not have "
+            message:
+                "The client '\(caller.applicationID ?? caller.objectID)' with object id '\(caller.objectID)' does not have "
                 + "authorization to perform action '\(action)' over scope '\(scope)' or the scope is invalid. "
                 + "If access was recently granted, please refresh your credentials.")
     }
     public static func notImplemented(_ what: String) -> ControlError {
-        ControlError(status: 501, code: "NotImplemented", message: "\(what) is not supported by this server. See docs/compatibility.md.")
+        ControlError(
+            status: 501, code: "NotImplemented",
+            message: "\(what) is not supported by this server. See docs/compatibility.md.")
     }
 }
 
-/// The directory, as rooms that own resources with identities need it. IdentityService keeps the promise; the composition root joins them.
+/// The directory, as rooms that own resources with identities need it. IdentityService keeps the promise; the
+/// composition root joins them.
 public protocol ManagedIdentities: Sendable {
     /// Makes the system-assigned identity of a resource, or returns the one it has. Durable when it returns.
     func systemAssignedIdentity(of resource: ResourceID, displayName: String) async throws -> ManagedIdentity
     /// Removes it for good; role assignments to it stay, as in Azure, and name nobody.
     func removeSystemAssignedIdentity(of resource: ResourceID) async throws
-    /// A token for an identity as the App Service identity endpoint hands it to a worker. `audience` is the resource asked for.
+    /// A token for an identity as the App Service identity endpoint hands it to a worker. `audience` is the resource
+    /// asked for.
     func issueToken(for identity: ManagedIdentity, audience: String) async throws -> IssuedToken
 }
 
@@ -133,7 +148,9 @@ public struct ManagedIdentity: Sendable, Codable, Equatable {
         self.tenantID = tenantID
     }
     /// The caller a service acts as when it uses this identity inside the process.
-    public var caller: Caller { Caller(kind: .managedIdentity, objectID: principalID, tenantID: tenantID, applicationID: clientID) }
+    public var caller: Caller {
+        Caller(kind: .managedIdentity, objectID: principalID, tenantID: tenantID, applicationID: clientID)
+    }
 }
 
 public struct IssuedToken: Sendable {

@@ -39,6 +39,15 @@ public struct SharedAccessGrant: Sendable {
         case container(String)
         case blob(container: String, blob: String)
         case snapshot(container: String, blob: String, snapshot: String)
+
+        /// nil for an account SAS.
+        public var container: String? {
+            switch self {
+            case .account: nil
+            case .container(let name): name
+            case .blob(let container, _), .snapshot(let container, _, _): container
+            }
+        }
     }
     public let scope: Scope
     /// Letters of `sp` (after a stored access policy was merged in).
@@ -69,7 +78,8 @@ public struct StorageError: Error, Sendable {
 /// What a service tells about a container's stored access policies, when a SAS names one (`si`).
 public protocol StoredAccessPolicies: Sendable {
     /// The policy `identifier` of a container: start, expiry, permissions; nil when there is none.
-    func storedAccessPolicy(_ identifier: String, container: String, account: StorageAccountView) async throws(StorageError) -> StoredAccessPolicy?
+    func storedAccessPolicy(_ identifier: String, container: String, account: StorageAccountView)
+        async throws(StorageError) -> StoredAccessPolicy?
 }
 public struct StoredAccessPolicy: Sendable, Codable, Equatable {
     public var start: Timestamp?
@@ -87,7 +97,8 @@ public protocol StorageAccounts: Sendable {
     /// The account of a host name; throws 404-like `StorageError` when there is none.
     func account(named name: String) async throws(StorageError) -> StorageAccountView
 
-    /// Network rules, HTTPS-only, then SharedKey, SAS, bearer token or nothing: who asks. Throws what the wire answers for bad credentials.
+    /// Network rules, HTTPS-only, then SharedKey, SAS, bearer token or nothing: who asks. Throws what the wire answers
+    /// for bad credentials.
     func authenticate(
         _ request: Request, account: StorageAccountView, service: StorageService, policies: any StoredAccessPolicies
     ) async throws(StorageError) -> StorageCaller
@@ -97,4 +108,21 @@ public protocol StorageAccounts: Sendable {
     func requireRole(
         _ caller: Caller, _ action: Action, account: StorageAccountView, container: String?
     ) throws(StorageError)
+
+    /// Get User Delegation Key, for a `.principal` caller. `start` (nil: now) and `expiry` are the request's spellings;
+    /// `version` is `x-ms-version`.
+    func userDelegationKey(
+        start: String?, expiry: String, delegatedTenantID: String?, version: String, as caller: StorageCaller,
+        account: StorageAccountView
+    ) async throws(StorageError) -> UserDelegationKey
+
+    /// The account's Blob service properties: one record, whether Resource Manager or the data plane sets them.
+    func blobServiceProperties(of account: StorageAccountView) async throws(StorageError) -> BlobServiceProperties
+    /// Durable when it returns. `change` sees the present properties and may be called again.
+    func updateBlobServiceProperties(
+        of account: StorageAccountView, _ change: @Sendable (inout BlobServiceProperties) throws(StorageError) -> Void
+    ) async throws(StorageError)
+
+    /// 401 `NoAuthenticationInformation` with the challenge, for refusing an anonymous caller.
+    func noAuthenticationInformation(_ request: Request) -> StorageError
 }

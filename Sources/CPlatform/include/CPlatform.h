@@ -2,6 +2,7 @@
 #define COFFER_CPLATFORM_H
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /// Keeps freed buffers of up to 64 MiB inside the process, so that large chunks do not fault in fresh pages each time.
 void coffer_tune_allocator(void);
@@ -32,4 +33,9 @@ int coffer_start_writing(int file, int64_t offset, int64_t count);
 
 /// Names the calling thread for debuggers and process lists; 15 bytes count.
 void coffer_name_thread(const char *name);
+
+/// Starts a process in its own group with default signals: standard input from /dev/null, standard output and error into new pipes whose
+/// reading ends are returned (close-on-exec), `descriptors` as 3, 4, …, and nothing else of the caller's open files. Returns 0 or an errno.
+int coffer_spawn(char *const arguments[], char *const environment[], const int *descriptors, size_t count, pid_t *process, int *output,
+                 int *errors);
 #endif

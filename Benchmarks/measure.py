@@ -1,0 +1,402 @@
+#!/usr/bin/env python3
+"""Prints the table of docs/performance.md: each row a ratio, both of its sides measured in this run, on this machine and disk.
+
+Loads come from wrk over loopback, on the same cores as the servers; so ratios mean more than absolutes. `run` builds and calls this.
+"""
+
+import base64
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+import zipfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "Scripts"))
+from cofferclient import Server, service_sas, shared_key  # noqa: E402
+
+QUICK = "--quick" in sys.argv
+SECONDS = 3 if QUICK else 8
+REPEATS = 1 if QUICK else 3
+MANY = 10_000 if QUICK else 100_000
+CONNECTIONS = 16
+rows = []
+
+
+def row(what, measured, reference, unit, aim):
+    ratio = measured / reference if reference else float("nan")
+    rows.append((what, measured, reference, unit, ratio, aim))
+    print(f"{what:<52} {measured:>12,.1f} {reference:>12,.1f} {unit:<10} {ratio:>7.2f}   aim {aim}", flush=True)
+
+
+def cpu_seconds(pids):
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid):
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+    return [int(child) for child in found]
+
+
+def wrk(url, script=None, headers=(), connections=CONNECTIONS, seconds=SECONDS, pids=()):
+    """(requests a second, p50 in microseconds, server CPU microseconds a request); the median of several runs."""
+    results = []
+    for _ in range(REPEATS):
+        command = ["wrk", "-t", "2" if connections > 1 else "1", "-c", str(connections), "-d", f"{seconds}s", "--latency"]
+        for header in headers:
+            command += ["-H", header]
+        if script:
+            command += ["-s", str(script)]
+        before = cpu_seconds(pids) if pids else 0
+        out = subprocess.run(command + [url], capture_output=True, text=True).stdout
+        spent = cpu_seconds(pids) - before if pids else 0
+        refused = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+        if refused or "requests in" not in out:
+            sys.exit(f"the load failed: {out}")
+        total = int(re.search(r"(\d+) requests in", out).group(1))
+        rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
+        p50, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", out).groups()
+        results.append((rate, float(p50) * {"us": 1, "ms": 1e3, "s": 1e6}[unit], spent / total * 1e6))
+    return tuple(statistics.median(column) for column in zip(*results))
+
+
+def put_script(folder, size, prefix, query, keep=0):
+    """A wrk script that PUTs random bytes under names of its own. `keep`: so many names, then again from the first."""
+    body = folder / f"body{size}"
+    body.write_bytes(os.urandom(size))
+    script = folder / f"put{size}-{secrets.token_hex(4)}.lua"
+    script.write_text(
+        f"""
+local file = io.open("{body}", "rb"); local body = file:read("*a"); file:close()
+local threads = 0
+function setup(thread) thread:set("id", threads); threads = threads + 1 end
+function init() n = 0 end
+function request()
+  n = n + 1
+  local name = string.format("%d-%06d", id, {f"n % {keep}" if keep else "n"})
+  return wrk.format("PUT", "{prefix}" .. name .. "{query}", {{["x-ms-blob-type"] = "BlockBlob", ["Host"] = wrk.headers["Host"]}}, body)
+end
+"""
+    )
+    return script
+
+
+class Nginx:
+    def __init__(self, folder):
+        self.folder = folder / "nginx"
+        for name in ("data", "temp"):
+            (self.folder / name).mkdir(parents=True)
+        os.chmod(folder, 0o755)
+        for path in (self.folder, *self.folder.iterdir()):
+            os.chmod(path, 0o777)
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        config = self.folder / "nginx.conf"
+        config.write_text(
+            f"""
+worker_processes 2; pid {self.folder}/pid; error_log {self.folder}/error.log; daemon off;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; client_max_body_size 0; client_body_temp_path {self.folder}/temp; keepalive_requests 1000000; sendfile on;
+  proxy_temp_path {self.folder}/temp/p; fastcgi_temp_path {self.folder}/temp/f; uwsgi_temp_path {self.folder}/temp/u; scgi_temp_path {self.folder}/temp/s;
+  server {{ listen 127.0.0.1:{self.port}; root {self.folder}/data; location / {{ dav_methods PUT DELETE; create_full_put_path on; }} }}
+}}
+"""
+        )
+        self.process = subprocess.Popen(["nginx", "-c", str(config), "-p", str(self.folder)], stderr=subprocess.DEVNULL)
+        time.sleep(0.5)
+        self.pids = [self.process.pid, *children(self.process.pid)]
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+
+class Store:
+    """A Coffer with one account that takes http, and a SAS for its container."""
+
+    def __init__(self, coffer):
+        began = time.monotonic()
+        self.server = Server(coffer=coffer).start()
+        self.first_start = time.monotonic() - began
+        self.client = self.server.client()
+        state = json.loads((self.server.home / "data/run.json").read_text())
+        self.pid, self.port = state["pid"], state["httpPort"]
+        run = secrets.token_hex(3)
+        self.account = f"bench{run}"
+        self.group = f"{self.client.subscription}/resourceGroups/bench-{run}"
+        self.client.arm("PUT", self.group, {"location": "eastus"})
+        self.account_id = f"{self.group}/providers/Microsoft.Storage/storageAccounts/{self.account}"
+        body = {
+            "location": "eastus", "sku": {"name": "Standard_LRS"}, "kind": "StorageV2", "identity": {"type": "SystemAssigned"},
+            "properties": {"supportsHttpsTrafficOnly": False},
+        }
+        made = self.client.arm("PUT", self.account_id, body, version="2025-01-01")
+        self.principal = made["identity"]["principalId"]
+        self.host = urllib.parse.urlsplit(made["properties"]["primaryEndpoints"]["blob"]).netloc
+        self.blobs = made["properties"]["primaryEndpoints"]["blob"]
+        key = self.client.arm("POST", self.account_id + "/listKeys", version="2025-01-01")["keys"][0]["value"]
+        headers = shared_key(self.account, key, "PUT", "/box", {"restype": "container"})
+        assert self.client.call("PUT", self.blobs + "box?restype=container", headers=headers)[0] == 201
+        self.sas = service_sas(self.account, key, "box", protocol="https,http")
+        self.url, self.headers = f"http://127.0.0.1:{self.port}", (f"Host: {self.host}",)
+
+    def put(self, name, data):
+        status, _, answer = self.client.call("PUT", f"{self.blobs}box/{name}?{self.sas}", data, {"x-ms-blob-type": "BlockBlob"})
+        assert status == 201, answer
+
+    def load_put(self, folder, size):
+        return wrk(self.url, put_script(folder, size, "/box/", "?" + self.sas, keep=1000), self.headers, pids=[self.pid])
+
+    def load_get(self, name):
+        return wrk(f"{self.url}/box/{name}?{self.sas}", headers=self.headers, pids=[self.pid])
+
+    def memory(self):
+        return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text()).group(1)) / 1024
+
+    def end(self):
+        self.server.stop()
+        shutil.rmtree(self.server.home)
+
+
+SIZES = [(4_096, "4 KiB"), (1_048_576, "1 MiB")]
+AIMS = {("get", 4_096): "0.3", ("put", 4_096): "1 (durable)", ("get", 1_048_576): "0.5", ("put", 1_048_576): "-"}
+
+
+def against_nginx(store, folder):
+    nginx = Nginx(folder)
+    for size, label in SIZES:
+        data = os.urandom(size)
+        store.put(f"get{size}", data)
+        (nginx.folder / "data" / f"get{size}").write_bytes(data)
+        theirs = wrk(f"{nginx.url}get{size}", pids=nginx.pids)
+        ours = store.load_get(f"get{size}")
+        row(f"Get Blob {label} against nginx static", ours[0], theirs[0], "req/s", AIMS["get", size])
+        row(f"  server CPU a request", ours[2], theirs[2], "us", "-")
+        theirs = wrk(nginx.url, put_script(folder, size, "/", "", keep=1000), pids=nginx.pids)
+        ours = store.load_put(folder, size)
+        row(f"Put Blob {label} against nginx DAV (not durable)", ours[0], theirs[0], "req/s", AIMS["put", size])
+        row(f"  server CPU a request", ours[2], theirs[2], "us", "-")
+    nginx.stop()
+
+
+def encryption_tax(store, folder):
+    if not os.environ.get("COFFER_NULL"):
+        print("(the null-cipher build was left out)")
+        return
+    plain = Store(os.environ["COFFER_NULL"])
+    for size, label in SIZES:
+        plain.put(f"get{size}", os.urandom(size))
+        for what, ours, theirs in (
+            ("Get", store.load_get(f"get{size}"), plain.load_get(f"get{size}")),
+            ("Put", store.load_put(folder, size), plain.load_put(folder, size)),
+        ):
+            row(f"{what} Blob {label}, encrypted against a null cipher", ours[0], theirs[0], "req/s", ">= 0.95")
+    plain.end()
+
+
+def make_vault(store):
+    client, principal = store.client, store.principal
+    vault = f"{store.group}/providers/Microsoft.KeyVault/vaults/bench-{secrets.token_hex(3)}"
+    everything = {"keys": ["all"], "secrets": ["all"]}
+    policies = [{"tenantId": client.tenant, "objectId": who, "permissions": everything} for who in (client.object_id(), principal)]
+    properties = {
+        "tenantId": client.tenant, "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": True,
+        "enableRbacAuthorization": False, "accessPolicies": policies,
+    }
+    uri = client.arm("PUT", vault, {"location": "eastus", "properties": properties})["properties"]["vaultUri"]
+    client.vault("POST", uri, "keys/k/create", {"kty": "RSA", "key_size": 2048})
+    return uri
+
+
+def switch_times(store, uri):
+    """Medians of (platform to customer key, rotation until followed, customer to platform key), in milliseconds."""
+    times = {"switch": [], "rotate": [], "back": []}
+    ours = {"keySource": "Microsoft.Keyvault", "keyvaultproperties": {"keyname": "k", "keyvaulturi": uri}}
+
+    def patch(encryption):
+        began = time.monotonic()
+        store.client.arm("PATCH", store.account_id, {"properties": {"encryption": encryption}}, version="2025-01-01")
+        return (time.monotonic() - began) * 1e3
+
+    def current():
+        made = store.client.arm("GET", store.account_id, version="2025-01-01")
+        return made["properties"]["encryption"]["keyvaultproperties"]["currentVersionedKeyIdentifier"]
+
+    for _ in range(5):
+        times["switch"].append(patch(ours))
+        before = current()
+        store.client.vault("POST", uri, "keys/k/rotate")
+        began = time.monotonic()
+        while current() == before:
+            pass
+        times["rotate"].append((time.monotonic() - began) * 1e3)
+        times["back"].append(patch({"keySource": "Microsoft.Storage"}))
+    return {what: statistics.median(values) for what, values in times.items()}
+
+
+def customer_keys(store, folder):
+    uri = make_vault(store)
+    few = switch_times(store, uri)
+    script = put_script(folder, 100, "/box/many-", "?" + store.sas)
+    put = 0
+    while put < MANY:
+        out = subprocess.run(
+            ["wrk", "-t", "2", "-c", "64", "-d", "10s", "-s", str(script), "-H", store.headers[0], store.url], capture_output=True, text=True
+        ).stdout
+        put += int(re.search(r"(\d+) requests in", out).group(1))
+        script = put_script(folder, 100, f"/box/many{put}-", "?" + store.sas)
+    many = switch_times(store, uri)
+    names = {"switch": "to a customer's key", "rotate": "follow a rotation", "back": "back to the platform key"}
+    for what, label in names.items():
+        row(f"{label}: {put:,} blobs against 2,000", many[what], few[what], "ms", "1")
+    return uri
+
+
+def unwrap(store, uri):
+    audience = "https://" + urllib.parse.urlsplit(uri).netloc.split(".", 1)[1]
+    kid = store.client.vault("GET", uri, "keys/k/")["key"]["kid"]
+    path = urllib.parse.urlsplit(kid).path.strip("/")
+    value = base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
+    wrapped = store.client.vault("POST", uri, f"{path}/wrapkey", {"alg": "RSA-OAEP-256", "value": value})["value"]
+    speed = subprocess.run(["openssl", "speed", "-seconds", "3", "-multi", "2", "rsa2048"], capture_output=True, text=True).stdout
+    theirs = float(re.search(r"rsa 2048 bits.*?s\s+.*?s\s+([\d.]+)", speed).group(1))
+    body = json.dumps({"alg": "RSA-OAEP-256", "value": wrapped})
+    state = json.loads((store.server.home / "data/run.json").read_text())
+    script = store.server.home / "unwrap.lua"
+    token = store.client.token(audience)
+    script.write_text(
+        f"""wrk.method = "POST"; wrk.body = [[{body}]]
+wrk.headers["Authorization"] = "Bearer {token}"; wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Host"] = "{urllib.parse.urlsplit(uri).netloc}"
+"""
+    )
+    # wrk takes the TLS server name from the URL, so it goes by name, to an address the hosts file gives.
+    print("(unwrap goes through https and the whole API; openssl speed computes alone)")
+    rate = https_load(store, uri, f"/{path}/unwrapkey?api-version=7.4", script, state["httpsPort"])
+    if rate:
+        row("unwrapKey over https against openssl speed rsa2048", rate, theirs, "op/s", "0.8")
+
+
+def https_load(store, uri, path, script, port):
+    host = urllib.parse.urlsplit(uri).netloc
+    hosts = store.server.home / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost {host}\n")
+    load = f"mount --bind {hosts} /etc/hosts && exec wrk -t 2 -c 16 -d {SECONDS}s -s {script} 'https://{host}:{port}{path}'"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", load], capture_output=True, text=True)
+    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    if not found or "Non-2xx" in done.stdout:
+        print("(no unwrap row: " + (done.stdout + done.stderr)[-200:].replace("\n", " ") + ")")
+        return None
+    return float(found.group(1))
+
+
+HANDLER = """#!/usr/bin/env python3
+import asyncio, os
+BODY = os.environ["FUNCTIONS_CUSTOMHANDLER_PORT"].encode()
+ANSWER = b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%s" % (len(BODY), BODY)
+async def serve(reader, writer):
+    try:
+        while True:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+            writer.write(ANSWER)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", int(BODY)) as server: await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+def gate(store):
+    client = store.client
+    out = io.BytesIO()
+    host = {"version": "2.0", "customHandler": {"description": {"defaultExecutablePath": "handler"}, "enableForwardingHttpRequest": True}}
+    trigger = {"type": "httpTrigger", "authLevel": "anonymous", "direction": "in", "name": "req", "methods": ["get"]}
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("host.json", json.dumps(host))
+        archive.writestr("F/function.json", json.dumps({"bindings": [trigger, {"type": "http", "direction": "out", "name": "res"}]}))
+        executable = zipfile.ZipInfo("handler")
+        executable.external_attr = 0o755 << 16
+        archive.writestr(executable, HANDLER)
+    store.put("app.zip", out.getvalue())
+    plan, site = (f"{store.group}/providers/Microsoft.Web/{kind}" for kind in ("serverfarms/plan", f"sites/{store.account}app"))
+    client.arm("PUT", plan, {"location": "eastus", "kind": "functionapp", "sku": {"name": "Y1"}, "properties": {"reserved": True}})
+    made = client.arm("PUT", site, {"location": "eastus", "kind": "functionapp,linux", "properties": {"serverFarmId": plan, "reserved": True}})
+    settings = {"FUNCTIONS_EXTENSION_VERSION": "~4", "WEBSITE_RUN_FROM_PACKAGE": f"{store.blobs}box/app.zip?{store.sas}"}
+    client.arm("PUT", f"{site}/config/appsettings", {"properties": settings})
+    name = made["properties"]["defaultHostName"]
+    for _ in range(100):
+        status, _, port = client.call("GET", f"https://{name}/api/F")
+        if status == 200:
+            break
+        time.sleep(0.2)
+    assert status == 200, port
+    bare = wrk(f"http://127.0.0.1:{port.decode()}/api/F", connections=1)
+    through = wrk(f"{store.url}/api/F", headers=(f"Host: {name}",), connections=1, pids=[store.pid])
+    row("a function call through the gate against the bare handler", through[1], bare[1], "us (p50)", "-")
+
+
+def starts(store):
+    """A second start, with data there; and memory after a rest."""
+    store.server.stop()
+    times = []
+    for _ in range(5):
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [store.server.coffer, "serve", "--https-port", "0", "--http-port", "28999", "--gateway-port", "0"],
+            env=store.server.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        while True:
+            try:
+                urllib.request.urlopen("http://127.0.0.1:28999/healthz", timeout=1).read()
+                break
+            except OSError:
+                time.sleep(0.002)
+        times.append((time.monotonic() - began) * 1e3)
+        time.sleep(1)
+        memory = int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text()).group(1)) / 1024
+        process.terminate()
+        process.wait()
+    row("start to ready", statistics.median(times), 500, "ms", "<= 1 (500 ms)")
+    row("resident memory, idle", memory, 80, "MiB", "<= 1 (80 MiB)")
+
+
+def main():
+    folder = Path(os.environ.get("BENCH_FOLDER") or f"{os.getcwd()}/.build/bench-{os.getpid()}")
+    folder.mkdir(parents=True)
+    print(f"{'row':<52} {'coffer':>12} {'reference':>12} {'unit':<10} {'ratio':>7}")
+    store = Store(os.environ["COFFER"])
+    try:
+        against_nginx(store, folder)
+        encryption_tax(store, folder)
+        uri = customer_keys(store, folder)
+        unwrap(store, uri)
+        gate(store)
+        starts(store)
+    finally:
+        if store.server.process.poll() is None:
+            store.server.stop()
+        shutil.rmtree(store.server.home, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

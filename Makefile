@@ -1,0 +1,27 @@
+# make run, make test: everything a fresh Debian 12 machine with Swift needs.
+.PHONY: run test build release demo lint bench
+
+run:
+	Scripts/install-dependencies run
+	swift build -c release --product coffer
+	exec .build/release/coffer serve
+
+test:
+	Scripts/install-dependencies test
+	Scripts/test
+
+build:
+	swift build --build-tests
+
+release:
+	swift build -c release --product coffer
+
+demo:
+	python3 Scripts/demo.py
+
+lint:
+	swift format lint --strict --recursive Sources Tests Package.swift
+
+bench:
+	Scripts/install-dependencies bench
+	Benchmarks/run

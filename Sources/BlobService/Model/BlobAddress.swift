@@ -1,0 +1,74 @@
+internal import CofferCore
+internal import HTTPEdge
+internal import StorageAccount
+
+/// What a request's path names: the account itself, a container, or a blob.
+enum BlobAddress: Sendable, Equatable {
+    case account
+    case container(String)
+    case blob(container: String, name: String)
+
+    /// Reads a raw path. A path of one segment is a container when the query says so (`restype=container`), else a blob
+    /// of `$root` ("Working with the root container"). Throws 400 for malformed escapes and names outside the rules.
+    init(rawPath: String, isContainer: Bool) throws(StorageError) {
+        let path = rawPath.drop { $0 == "/" }
+        guard !path.isEmpty else {
+            self = .account
+            return
+        }
+        guard let decoded = percentDecoded(path) else {
+            throw StorageError(400, "InvalidUri", "The path of the URL has a malformed escape or is not UTF-8.")
+        }
+        guard let slash = decoded.utf8.firstIndex(of: 0x2f) else {
+            self =
+                isContainer
+                ? .container(try Self.containerName(decoded))
+                : .blob(container: "$root", name: try Self.blobName(decoded))
+            return
+        }
+        let container = try Self.containerName(String(decoded[..<slash]))
+        let name = String(decoded[decoded.utf8.index(after: slash)...])
+        self = name.isEmpty ? .container(container) : .blob(container: container, name: try Self.blobName(name))
+    }
+
+    /// "Naming and Referencing Containers, Blobs, and Metadata": 3 to 63 of a–z, 0–9 and single hyphens inside;
+    /// `$root`, `$logs`, `$web`.
+    static func containerName(_ name: String) throws(StorageError) -> String {
+        if name == "$root" || name == "$logs" || name == "$web" || name == "$blobchangefeed" { return name }
+        let bytes = Array(name.utf8)
+        guard (3...63).contains(bytes.count) else {
+            throw StorageError(400, "OutOfRangeInput", "One of the request inputs is out of range.")
+        }
+        var previous: UInt8 = 0x2d
+        for byte in bytes {
+            let isHyphen = byte == 0x2d
+            guard isHyphen || (0x30...0x39).contains(byte) || (0x61...0x7a).contains(byte),
+                !(isHyphen && previous == 0x2d)
+            else {
+                throw StorageError(
+                    400, "InvalidResourceName", "The specified resource name contains invalid characters.")
+            }
+            previous = byte
+        }
+        guard previous != 0x2d else {
+            throw StorageError(400, "InvalidResourceName", "The specified resource name contains invalid characters.")
+        }
+        return name
+    }
+
+    /// 1 to 1,024 characters (UTF-16 units, as Azure counts). NUL is refused: it separates a name from what follows in
+    /// a row key.
+    static func blobName(_ name: String) throws(StorageError) -> String {
+        guard name.utf16.count <= 1_024, !name.utf8.contains(0) else {
+            throw StorageError(400, "InvalidUri", "The requested URI does not represent any resource on the server.")
+        }
+        return name
+    }
+}
+
+/// The query's parameters; the first of a name counts, names are compared without regard to case.
+struct QueryParameters: Sendable {
+    private let pairs: [(name: String, value: String)]
+    init(_ request: Request) { pairs = request.query.map { ($0.name.lowercased(), $0.value) } }
+    subscript(name: String) -> String? { pairs.first { $0.name == name }?.value }
+}

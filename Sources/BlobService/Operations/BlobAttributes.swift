@@ -1,0 +1,122 @@
+internal import CofferCore
+internal import EncryptionAtRest
+internal import HTTPEdge
+internal import NIOCore
+internal import NIOHTTP1
+internal import StorageAccount
+
+extension BlobService {
+    /// Set Blob Metadata: replaces all of it.
+    func setBlobMetadata(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .writeBlob)
+        let conditions = try Conditions(call.request)
+        try call.refuseEncryptionScope()
+        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let metadata = try call.metadata()
+        let (record, _) = try await updateBlob(call, container, name) { row, record in
+            try self.checkChange(call, conditions, row.record)
+            try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
+            let key = try await self.dataKey(call, customerKey)
+            var secrets = try await self.open(row, call, container, under: key)
+            secrets.metadata = metadata
+            self.touch(&record, call)
+            let sealed = try call.volume.seal(
+                secrets.encoded(including: record.customerKeySHA256 == nil), at: row.key, in: container.partition,
+                under: key)
+            return ((), sealed)
+        }
+        var response = Response(status: .ok)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        response.headers.addWriteEncryption(record.customerKeySHA256)
+        return response
+    }
+
+    /// Set Blob Properties (comp=properties): replaces all content headers; one that is not sent is cleared.
+    func setBlobProperties(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .writeBlob)
+        let conditions = try Conditions(call.request)
+        for pageOnly in ["x-ms-blob-content-length", "x-ms-sequence-number-action", "x-ms-blob-sequence-number"]
+        where call.request.headers.contains(name: pageOnly) {
+            throw StorageError.invalidBlobType
+        }
+        let content = call.contentHeaders(fallbacks: false)
+        let md5 = try call.md5Header("x-ms-blob-content-md5")
+        let (record, _) = try await updateBlob(call, container, name) { row, record in
+            try self.checkChange(call, conditions, row.record)
+            record.content = content
+            let sealed = try await self.changeAccountPart(row, &record, call, container) { $0.md5 = md5 }
+            self.touch(&record, call)
+            return ((), sealed)
+        }
+        var response = Response(status: .ok)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        return response
+    }
+
+    func checkChange(_ call: BlobCall, _ conditions: Conditions, _ record: BlobRecord) throws(StorageError) {
+        try conditions.checkWrite(etag: record.etag, modified: record.modified)
+        try conditions.checkLeaseForWrite(record.lease, of: .blob, at: call.now)
+    }
+    private func touch(_ record: inout BlobRecord, _ call: BlobCall) {
+        record.etag = ETag(at: call.now, after: record.etag)
+        record.modified = call.now
+        record.lease.settleAfterWrite(at: call.now)
+    }
+
+    // MARK: Tier
+
+    /// Set Blob Tier: Hot, Cool or Cold, a label here. Changes neither the entity tag nor the last-modified time.
+    func setBlobTier(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .writeBlob)
+        let conditions = try Conditions(call.request)
+        let snapshot = try snapshotParameter(call)
+        guard let tier = try call.accessTier() else { throw StorageError.missingHeader("x-ms-access-tier") }
+        // Among the operations that a customer's key must allow (customer-managed-keys-overview).
+        _ = try await call.volume.accountKey()
+        _ = try await updateBlob(call, container, name, snapshot: snapshot) { row, record in
+            guard record.type == .block else { throw StorageError.invalidBlobType }
+            try conditions.checkLeaseForRead(record.lease, of: .blob, at: call.now)
+            record.tier = tier
+            record.tierChanged = call.now
+            return ((), nil)
+        }
+        return Response(status: .ok)
+    }
+
+    // MARK: Tags
+
+    /// Get Blob Tags.
+    func getBlobTags(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .readTags)
+        let conditions = try Conditions(call.request)
+        let snapshot = try snapshotParameter(call)
+        let row = try await existingBlob(call, container, name, snapshot: snapshot)
+        if snapshot == nil { try conditions.checkLeaseForRead(row.record.lease, of: .blob, at: call.now) }
+        var secrets = BlobSecrets()
+        let key = try await call.volume.accountKey()
+        if row.record.customerKeySHA256 == nil {
+            secrets = try await open(row, call, container, under: key)
+        } else if !row.record.accountSealed.isEmpty {
+            try secrets.decodeAccountPart(
+                try call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
+        }
+        var xml = XMLDocumentWriter()
+        writeTags(secrets.tags, to: &xml)
+        return .xml(.ok, xml)
+    }
+
+    /// Set Blob Tags: replaces all of them; changes neither the entity tag nor the last-modified time.
+    func setBlobTags(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .writeTags)
+        let conditions = try Conditions(call.request)
+        let root = try readXML(try await call.request.body.collect(upTo: BlobLimits.xmlBodyBytes))
+        guard root.name == "Tags", let set = root["TagSet"] else { throw StorageError.invalidXML }
+        let tags = set.all("Tag").map { ($0["Key"]?.text ?? "", $0["Value"]?.text ?? "") }
+        try validateTags(tags)
+        _ = try await updateBlob(call, container, name) { row, record in
+            try conditions.checkLeaseForWrite(record.lease, of: .blob, at: call.now)
+            return ((), try await self.changeAccountPart(row, &record, call, container) { $0.tags = tags })
+        }
+        return Response(status: .noContent)
+    }
+}

@@ -1,0 +1,133 @@
+internal import CofferCore
+internal import EncryptionAtRest
+internal import HTTPEdge
+internal import Logging
+internal import NIOCore
+internal import NIOHTTP1
+internal import StorageAccount
+
+extension BlobService {
+    // MARK: Create
+
+    /// Create Container.
+    func createContainer(_ call: BlobCall, _ name: String) async throws -> Response {
+        try authorize(call, .createContainer, container: name)
+        try refuseContainerScopes(call)
+        let access = try publicAccessHeader(call)
+        let metadata = try call.metadata().map { ContainerRecord.Pair(name: $0.0, value: $0.1) }
+        guard try await readContainer(name, of: call.account) == nil else { throw StorageError.containerAlreadyExists }
+        let record = ContainerRecord(
+            id: randomness.bytes(16).hex, at: call.now, publicAccess: access, metadata: metadata)
+        // The partition's own mark first: a container that can be found can be written to.
+        let partition = VolumePartition.container(record.id)
+        let marked = try await call.volume.commit(
+            partition, checks: [.absent(BlobKeys.container)],
+            writes: [.put(BlobKeys.container, visible: Array(name.utf8), sealed: [])])
+        precondition(marked != .conflict, "a random identifier of 128 bits came twice")
+        let key = AccountKeySpace.container(name)
+        let outcome = try await call.volume.commit(
+            .account, checks: [.absent(key)], writes: [.put(key, visible: try record.encoded(), sealed: [])])
+        containers.forget(name, of: call.account.id)
+        guard outcome != .conflict else {
+            _ = try await call.volume.commit(partition, checks: [], writes: [.delete(BlobKeys.container)])
+            throw StorageError.containerAlreadyExists
+        }
+        var response = Response(status: .created)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        return response
+    }
+
+    private func refuseContainerScopes(_ call: BlobCall) throws(StorageError) {
+        if let scope = call.header("x-ms-default-encryption-scope"), scope != "$account-encryption-key" {
+            throw StorageError(
+                409, "EncryptionScopeNotAvailable",
+                "The encryption scope is not available: this account has no encryption scopes.")
+        }
+        if call.header("x-ms-deny-encryption-scope-override")?.lowercased() == "true",
+            call.header("x-ms-default-encryption-scope") == nil
+        {
+            throw .missingHeader("x-ms-default-encryption-scope")
+        }
+    }
+
+    private func publicAccessHeader(_ call: BlobCall) throws(StorageError) -> ContainerRecord.PublicAccess? {
+        guard let text = call.header("x-ms-blob-public-access"), !text.isEmpty else { return nil }
+        guard let access = ContainerRecord.PublicAccess(rawValue: text.lowercased()) else {
+            throw .invalidHeader("x-ms-blob-public-access", text)
+        }
+        guard call.account.allowsBlobPublicAccess else { throw .publicAccessNotPermitted }
+        return access
+    }
+
+    // MARK: Properties and metadata
+
+    /// Get Container Properties and Get Container Metadata.
+    func getContainerProperties(_ call: BlobCall, _ name: String) async throws -> Response {
+        let record = try await enter(call, name, .readContainer).record
+        try Conditions(call.request).checkLeaseForRead(record.lease, of: .container, at: call.now)
+        var response = Response(status: .ok)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        response.headers.add(metadata: record.metadata.map { ($0.name, $0.value) })
+        if call.parameters["comp"] == nil {
+            response.headers.add(lease: record.lease, at: call.now)
+            if let access = record.publicAccess {
+                response.headers.add(name: "x-ms-blob-public-access", value: access.rawValue)
+            }
+            for name in [
+                "x-ms-has-immutability-policy", "x-ms-has-legal-hold", "x-ms-immutable-storage-with-versioning-enabled",
+            ] {
+                response.headers.add(name: name, value: "false")
+            }
+            response.headers.add(name: "x-ms-default-encryption-scope", value: "$account-encryption-key")
+            response.headers.add(name: "x-ms-deny-encryption-scope-override", value: "false")
+        }
+        return response
+    }
+
+    /// Set Container Metadata: replaces all of it. Takes `If-Modified-Since` only.
+    func setContainerMetadata(_ call: BlobCall, _ name: String) async throws -> Response {
+        try authorize(call, .writeContainer, container: name)
+        let conditions = try Conditions(call.request)
+        let metadata = try call.metadata().map { ContainerRecord.Pair(name: $0.0, value: $0.1) }
+        let (record, _) = try await updateContainer(call, name) { record in
+            try conditions.checkWrite(etag: record.etag, modified: record.modified)
+            try conditions.checkLeaseForRead(record.lease, of: .container, at: call.now)
+            record.metadata = metadata
+            record.touch(at: call.now)
+        }
+        var response = Response(status: .ok)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        return response
+    }
+
+    // MARK: Delete
+
+    /// Delete Container. The name is free at once; the rows and extents go right after, and `collectGarbage` finishes
+    /// what a crash interrupts.
+    func deleteContainer(_ call: BlobCall, _ name: String) async throws -> Response {
+        try authorize(call, .deleteContainer, container: name)
+        let conditions = try Conditions(call.request)
+        let id = try await retrying { () -> String? in
+            guard let handle = try await readContainer(name, of: call.account) else {
+                throw StorageError.containerNotFound
+            }
+            let record = handle.record
+            try conditions.checkWrite(etag: record.etag, modified: record.modified)
+            try conditions.checkLeaseForWrite(record.lease, of: .container, at: call.now)
+            let key = AccountKeySpace.container(name)
+            let outcome = try await call.volume.commit(
+                .account, checks: [.unchanged(key, handle.version)],
+                writes: [.delete(key), .put(AccountKeySpace.deleted(record.id), visible: Array(name.utf8), sealed: [])])
+            containers.forget(name, of: call.account.id)
+            return outcome == .conflict ? nil : record.id
+        }
+        // The container is gone whatever happens here.
+        do {
+            _ = try await purge(id, call.volume, batches: 8)
+        } catch {
+            logger.warning(
+                "A deleted container's blobs stay for the garbage collection", metadata: ["container": "\(id)"])
+        }
+        return Response(status: .accepted)
+    }
+}

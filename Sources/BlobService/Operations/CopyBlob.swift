@@ -1,0 +1,295 @@
+internal import CofferCore
+internal import EncryptionAtRest
+internal import HTTPEdge
+internal import NIOCore
+internal import NIOHTTP1
+internal import StorageAccount
+internal import Synchronization
+
+/// A blob to copy from, opened: its content can be read.
+struct CopySource: Sendable {
+    let url: String
+    let account: StorageAccountView
+    let container: ContainerHandle
+    let row: BlobRow
+    let secrets: BlobSecrets
+    let key: DataKey
+}
+
+extension BlobService {
+    /// Copy Blob and Copy Blob From URL. The source is a blob of this server; the copy is done when the answer leaves
+    /// (`x-ms-copy-status: success`).
+    ///
+    /// Inside one container and under the account's key both blobs hold the same extents; else the content is opened
+    /// and sealed again.
+    func copyBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .putBlob)
+        let conditions = try Conditions(call.request)
+        try call.refuseUnsupportedWriteHeaders()
+        let isSynchronous = call.header("x-ms-requires-sync")?.lowercased() == "true"
+        let tier = try call.accessTier()
+        let metadata = try call.metadata()
+        let tags = try call.tagsHeader()
+        let current = try await blobRow(call, container, name)
+        try checkReplacement(call, container, current.flatMap { $0.record.isUncommitted ? nil : $0.record }, conditions)
+
+        let source = try await openSource(call)
+        if isSynchronous, let wanted = try call.md5Header("x-ms-source-content-md5"), let have = source.secrets.md5,
+            wanted != have
+        {
+            throw StorageError.md5Mismatch
+        }
+        let key = try await call.volume.accountKey()
+        let copied = try await copyContent(of: source, to: container, call, under: key)
+        var secrets = BlobSecrets()
+        secrets.metadata = metadata.isEmpty ? source.secrets.metadata : metadata
+        secrets.tags = tags
+        secrets.md5 = source.secrets.md5
+        secrets.manifest = copied.manifest
+        var template = BlobRecord(etag: ETag(number: 0), at: call.now)
+        template.type = source.row.record.type
+        template.length = source.row.record.length
+        template.content = source.row.record.content
+        template.blockCount = source.row.record.blockCount
+        template.tier = tier
+        if tier != nil { template.tierChanged = call.now }
+        let copyID = randomness.uuidString()
+        template.copy = CopyRecord(id: copyID, source: source.url, completed: call.now, bytes: template.length)
+        let fixed = (template, secrets)
+        let record = try await linking(copied.fresh, call) {
+            try await replaceBlob(call, container, name, conditions: conditions, under: key) { _ in fixed }
+        }
+        var response = Response(status: .accepted)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        response.headers.add(name: "x-ms-copy-id", value: copyID)
+        response.headers.add(name: "x-ms-copy-status", value: "success")
+        if isSynchronous, let md5 = secrets.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
+        return response
+    }
+
+    /// Put Blob From URL: a new block blob with another blob's content, in one extent, under the request's key.
+    func putBlobFromURL(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .putBlob)
+        let conditions = try Conditions(call.request)
+        try call.refuseUnsupportedWriteHeaders()
+        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let tier = try call.accessTier()
+        let metadata = try call.metadata()
+        let tags = try call.tagsHeader()
+        let content = call.contentHeaders(fallbacks: false)
+        let current = try await blobRow(call, container, name)
+        try checkReplacement(call, container, current.flatMap { $0.record.isUncommitted ? nil : $0.record }, conditions)
+
+        let source = try await openSource(call)
+        let key = try await dataKey(call, customerKey)
+        let body = try await ingest(
+            source, 0..<source.row.record.length, call, under: key, limit: BlobLimits.putBlobBytes)
+        let copiesProperties = call.header("x-ms-copy-source-blob-properties")?.lowercased() != "false"
+        var secrets = BlobSecrets()
+        secrets.metadata = metadata.isEmpty && copiesProperties ? source.secrets.metadata : metadata
+        secrets.tags = tags
+        secrets.md5 = body.md5
+        secrets.manifest = body.manifest
+        var template = BlobRecord(etag: ETag(number: 0), at: call.now)
+        template.length = UInt64(body.length)
+        template.content = copiesProperties && content == ContentHeaders() ? source.row.record.content : content
+        template.tier = tier
+        if tier != nil { template.tierChanged = call.now }
+        let fixed = (template, secrets)
+        let record = try await linking(body.extents, call) {
+            try await replaceBlob(call, container, name, conditions: conditions, under: key) { _ in fixed }
+        }
+        var response = Response(status: .created)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        if let md5 = body.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
+        response.headers.addWriteEncryption(record.customerKeySHA256)
+        return response
+    }
+
+    /// Abort Copy Blob: a copy is never pending here.
+    func abortCopy(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .writeBlob)
+        _ = try await existingBlob(call, container, name)
+        throw StorageError(409, "NoPendingCopyOperation", "There is currently no pending copy operation.")
+    }
+
+    /// The body of Put Block From URL and Append Block From URL: `x-ms-source-range` of the source.
+    func ingestSource(_ call: BlobCall, under key: DataKey, limit: Int) async throws -> IngestedBody {
+        guard (call.request.body.declaredLength ?? 0) == 0 else { throw StorageError.invalidHeader("Content-Length") }
+        let source = try await openSource(call)
+        let length = source.row.record.length
+        let range =
+            try call.header("x-ms-source-range").flatMap(ByteRange.init(header:))?.resolve(length: length) ?? 0..<length
+        return try await ingest(source, range, call, under: key, limit: limit)
+    }
+
+    private func ingest(
+        _ source: CopySource, _ range: Range<UInt64>, _ call: BlobCall, under key: DataKey, limit: Int
+    ) async throws -> IngestedBody {
+        guard range.count <= limit else { throw StorageError.bodyTooLarge }
+        let wantedMD5 = try call.md5Header("x-ms-source-content-md5")
+        let wantedCRC64 = call.header("x-ms-source-content-crc64").flatMap { [UInt8](base64: $0) }
+        let hash = SharedBodyHash(md5: true, crc64: wantedCRC64 != nil)
+        guard !range.isEmpty else {
+            try hash.value.check(md5: wantedMD5, crc64: wantedCRC64)
+            return IngestedBody(extent: nil, length: 0, md5: hash.value.md5, crc64: hash.value.crc64)
+        }
+        let sealer = try await call.volume.createExtent(under: key, expectedBytes: range.count)
+        do {
+            for piece in source.secrets.manifest.pieces(of: range) {
+                try await source.account.volume.readExtent(piece.extent, range: piece.range, under: source.key) {
+                    bytes in
+                    hash.update(bytes)
+                    try await sealer.append(bytes)
+                }
+            }
+            try hash.value.check(md5: wantedMD5, crc64: wantedCRC64)
+        } catch {
+            await sealer.abort()
+            throw error
+        }
+        let extent = try await sealer.finish()
+        return IngestedBody(extent: extent, length: range.count, md5: hash.value.md5, crc64: hash.value.crc64)
+    }
+
+    /// The same extents where they can be shared; else one new extent, sliced as the source was, so that blocks keep
+    /// their identifiers.
+    private func copyContent(
+        of source: CopySource, to container: ContainerHandle, _ call: BlobCall, under key: DataKey
+    ) async throws -> (manifest: Manifest, fresh: [ExtentReference]) {
+        let isSharable =
+            source.account.id == call.account.id && source.container.record.id == container.record.id
+            && source.row.record.customerKeySHA256 == nil
+        if isSharable { return (source.secrets.manifest, []) }
+        let length = source.row.record.length
+        guard length > 0 else { return (.empty, []) }
+        let sealer = try await call.volume.createExtent(under: key, expectedBytes: Int(length))
+        do {
+            for piece in source.secrets.manifest.pieces(of: 0..<length) {
+                try await source.account.volume.readExtent(piece.extent, range: piece.range, under: source.key) {
+                    try await sealer.append($0)
+                }
+            }
+        } catch {
+            await sealer.abort()
+            throw error
+        }
+        let extent = try await sealer.finish()
+        var slices: [Manifest.Slice] = []
+        var offset = 0
+        for slice in source.secrets.manifest.slices {
+            slices.append(Manifest.Slice(blockID: slice.blockID, extent: extent, offset: offset, length: slice.length))
+            offset += slice.length
+        }
+        return (Manifest(slices: slices), [extent])
+    }
+
+    // MARK: Source
+
+    /// Finds and opens the blob that `x-ms-copy-source` names, with the rights its URL or
+    /// `x-ms-copy-source-authorization` brings. A source in the same account needs none when the request is signed with
+    /// the account's key, or by a principal who may read it.
+    private func openSource(_ call: BlobCall) async throws -> CopySource {
+        guard let url = call.header("x-ms-copy-source"), let location = SourceLocation(url), url.utf8.count <= 2_048,
+            let (endpoint, family) = names.match(location.authority)
+        else {
+            throw StorageError.invalidHeader("x-ms-copy-source", reason: "It must be the URL of a blob of this server.")
+        }
+        guard case .storage(let accountName, .blob) = endpoint else {
+            throw StorageError.invalidHeader("x-ms-copy-source", reason: "It must be the URL of a blob of this server.")
+        }
+        let account = try await accounts.account(named: accountName)
+        var headers = HTTPHeaders()
+        if let authorization = call.header("x-ms-copy-source-authorization") {
+            headers.add(name: "Authorization", value: authorization)
+        }
+        if let version = call.header("x-ms-version") { headers.add(name: "x-ms-version", value: version) }
+        for name in ["key", "key-sha256", "algorithm"] {
+            if let value = call.header("x-ms-source-encryption-" + name) {
+                headers.add(name: "x-ms-encryption-" + name, value: value)
+            }
+        }
+        for name in ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"] {
+            if let value = call.header("x-ms-source-" + name) { headers.add(name: "x-ms-source-" + name, value: value) }
+        }
+        let request = Request(
+            id: call.request.id, method: .GET, rawPath: location.path, rawQuery: location.query, headers: headers,
+            endpoint: endpoint,
+            names: family, transport: call.request.transport, body: .empty)
+        let brings = headers.contains(name: "Authorization") || QueryParameters(request)["sig"] != nil
+        var caller = call.caller
+        if brings || account.id != call.account.id {
+            caller = try await accounts.authenticate(request, account: account, service: .blob, policies: self)
+        }
+        let sourceCall = BlobCall(
+            request: request, parameters: QueryParameters(request), account: account, caller: caller, now: call.now)
+        do {
+            return try await openSource(sourceCall, location.withoutQuery)
+        } catch let error as StorageError {
+            throw Self.sourceError(error)
+        }
+    }
+
+    private func openSource(_ call: BlobCall, _ url: String) async throws -> CopySource {
+        guard
+            case .blob(let containerName, let name) = try BlobAddress(rawPath: call.request.rawPath, isContainer: false)
+        else {
+            throw StorageError.invalidHeader("x-ms-copy-source")
+        }
+        let container = try await enter(call, containerName, blob: name, .readBlob)
+        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: false)
+        let row = try await existingBlob(call, container, name, snapshot: try snapshotParameter(call))
+        try CustomerKeyHeaders.check(customerKey, against: row.record.customerKeySHA256)
+        try sourceConditions(call).checkWrite(etag: row.record.etag, modified: row.record.modified)
+        let key = try await dataKey(call, customerKey)
+        let secrets = try await open(row, call, container, under: key)
+        return CopySource(url: url, account: call.account, container: container, row: row, secrets: secrets, key: key)
+    }
+    private func sourceConditions(_ call: BlobCall) throws(StorageError) -> Conditions {
+        try Conditions(call.request, prefix: "x-ms-source-")
+    }
+
+    /// Refusals of the source are told as such: its own code in the message, 409 for a key that does not fit (recorded
+    /// behaviour), 404 as it is.
+    private static func sourceError(_ error: StorageError) -> StorageError {
+        switch error.status {
+        case 404: error
+        case 412:
+            StorageError(
+                412, "SourceConditionNotMet",
+                "The source condition specified using HTTP conditional header(s) is not met.")
+        case 409: StorageError(409, "CannotVerifyCopySource", error.message)
+        case 401, 403: StorageError(403, "CannotVerifyCopySource", error.message)
+        default: error
+        }
+    }
+}
+
+/// A copy source's URL in parts, percent-encoding untouched.
+private struct SourceLocation {
+    let authority: String
+    let path: String
+    let query: String
+    let withoutQuery: String
+
+    init?(_ url: String) {
+        let lower = url.lowercased()
+        guard let scheme = ["https://", "http://"].first(where: lower.hasPrefix) else { return nil }
+        let rest = url.dropFirst(scheme.count)
+        guard let slash = rest.firstIndex(of: "/"), !rest.contains("#") else { return nil }
+        authority = String(rest[..<slash])
+        let target = rest[slash...]
+        let mark = target.firstIndex(of: "?") ?? target.endIndex
+        path = String(target[..<mark])
+        query = mark == target.endIndex ? "" : String(target[target.index(after: mark)...])
+        withoutQuery = String(url.prefix { $0 != "?" })
+    }
+}
+
+/// A running hash that a reader's sendable closure can feed.
+private final class SharedBodyHash: Sendable {
+    private let hash: Mutex<BodyHash>
+    init(md5: Bool, crc64: Bool) { hash = Mutex(BodyHash(md5: md5, crc64: crc64)) }
+    func update(_ buffer: ByteBuffer) { hash.withLock { $0.update(buffer) } }
+    var value: BodyHash { hash.withLock { $0 } }
+}

@@ -1,0 +1,75 @@
+internal import CofferCore
+internal import EncryptionAtRest
+internal import HTTPEdge
+internal import NIOHTTP1
+internal import StorageAccount
+
+extension BlobService {
+    /// List Containers. `include=deleted` adds nothing: containers are not kept after deletion.
+    func listContainers(_ call: BlobCall) async throws -> Response {
+        try authorize(call, .listContainers)
+        let parameters = try ListParameters(call, allowedIncludes: ["metadata", "deleted", "system"])
+        let range = AccountKeySpace.containers(prefix: parameters.prefix)
+        var from =
+            try parameters.marker.map { text throws(StorageError) in try ListMarker.decode(text, within: range) }
+            ?? range.from
+        var listed: [(name: String, record: ContainerRecord)] = []
+        var next: [UInt8]?
+        scanning: while true {
+            let limit = parameters.maximum - listed.count + 1
+            let rows = try await call.volume.scan(.account, from: from, upTo: range.upTo, limit: limit)
+            for row in rows {
+                let name = String(decoding: row.key.dropFirst(2), as: UTF8.self)
+                // `$logs` and its kind are listed on request only; `$root` and `$web` always.
+                if name.hasPrefix("$"), name != "$root", name != "$web", !parameters.include.contains("system") {
+                    continue
+                }
+                guard listed.count < parameters.maximum else {
+                    next = row.key
+                    break scanning
+                }
+                listed.append((name, try ContainerRecord(decoding: row.visible)))
+            }
+            guard rows.count == limit, let last = rows.last else { break }
+            from = last.key + [0]
+        }
+
+        var xml = XMLDocumentWriter()
+        xml.open("EnumerationResults", [("ServiceEndpoint", call.request.names.url(of: call.request.endpoint) + "/")])
+        xml.element("Prefix", ifPresent: call.parameters["prefix"])
+        xml.element("Marker", ifPresent: call.parameters["marker"])
+        xml.element("MaxResults", ifPresent: parameters.requestedMaximum)
+        xml.open("Containers")
+        for (name, record) in listed {
+            xml.open("Container")
+            xml.element("Name", name)
+            write(record, to: &xml, call)
+            if parameters.include.contains("metadata") {
+                xml.open("Metadata")
+                for pair in record.metadata { xml.element(named: pair.name, pair.value) }
+                xml.close("Metadata")
+            }
+            xml.close("Container")
+        }
+        xml.close("Containers")
+        xml.element("NextMarker", next.map(ListMarker.encode) ?? "")
+        xml.close("EnumerationResults")
+        return .xml(.ok, xml)
+    }
+
+    private func write(_ record: ContainerRecord, to xml: inout XMLDocumentWriter, _ call: BlobCall) {
+        xml.open("Properties")
+        xml.element("Last-Modified", record.modified.rfc1123)
+        xml.element("Etag", record.etag.quoted)
+        xml.element("LeaseStatus", record.lease.isActive(at: call.now) ? "locked" : "unlocked")
+        xml.element("LeaseState", record.lease.state(at: call.now).rawValue)
+        xml.element("LeaseDuration", ifPresent: record.lease.durationKind(at: call.now))
+        xml.element("PublicAccess", ifPresent: record.publicAccess?.rawValue)
+        xml.element("DefaultEncryptionScope", "$account-encryption-key")
+        xml.element("DenyEncryptionScopeOverride", "false")
+        xml.element("HasImmutabilityPolicy", "false")
+        xml.element("HasLegalHold", "false")
+        xml.element("ImmutableStorageWithVersioningEnabled", "false")
+        xml.close("Properties")
+    }
+}

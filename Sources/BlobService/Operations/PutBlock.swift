@@ -1,0 +1,97 @@
+internal import CofferCore
+internal import EncryptionAtRest
+internal import HTTPEdge
+internal import NIOCore
+internal import NIOHTTP1
+internal import StorageAccount
+
+extension BlobService {
+    /// Put Block and Put Block From URL: content that a later Put Block List may name.
+    func putBlock(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .putBlob)
+        let conditions = try Conditions(call.request)
+        try call.refuseUnsupportedWriteHeaders()
+        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        guard let id = call.parameters["blockid"] else { throw StorageError.missingQuery("blockid") }
+        guard let idBytes = [UInt8](base64: id), (1...BlobLimits.blockIDBytes).contains(idBytes.count) else {
+            throw StorageError.invalidQuery("blockid", id)
+        }
+        let current = try await blobRow(call, container, name)
+        try checkStaging(call, conditions, current)
+        try await checkBlockIDLength(call, container, name, idBytes.count)
+
+        let key = try await dataKey(call, customerKey)
+        let body: IngestedBody
+        if call.request.headers.contains(name: "x-ms-copy-source") {
+            body = try await ingestSource(call, under: key, limit: BlobLimits.putBlockBytes)
+        } else {
+            let hasMD5 = call.request.headers.contains(name: "Content-MD5")
+            body = try await ingest(
+                call, under: key, limit: BlobLimits.putBlockBytes, computingMD5: hasMD5, computingCRC64: !hasMD5)
+            guard body.length > 0 else { throw StorageError.invalidHeader("Content-Length", "0") }
+        }
+        try await linking(body.extents, call) {
+            try await stage(call, container, name, id, idBytes, body, conditions, key)
+        }
+
+        var response = Response(status: .created)
+        if let md5 = body.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
+        if let crc64 = body.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
+        response.headers.addWriteEncryption(customerKey?.sha256)
+        return response
+    }
+
+    private func stage(
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ id: String, _ idBytes: [UInt8],
+        _ body: IngestedBody,
+        _ conditions: Conditions, _ key: DataKey
+    ) async throws {
+        let blockKey = BlobKeys.block(name, idBytes)
+        let baseKey = BlobKeys.base(name)
+        let extents = body.extents
+        let block = BlockRecord(
+            id: id, length: UInt64(body.length), uploaded: call.now, customerKeySHA256: key.customerProvidedKeySHA256,
+            releasable: extents.compactMap(\.withoutKey))
+        let sealed = try call.volume.seal(
+            body.extent.map(BlockRecord.encodeExtent) ?? [], at: blockKey, in: container.partition, under: key)
+        _ = try await retrying { () -> Bool? in
+            let rows = try await call.volume.get(container.partition, [baseKey, blockKey])
+            let base = try rows[0].map(BlobRow.init)
+            try checkStaging(call, conditions, base)
+            // The base blob's row says that blocks lie beside it; a blob never committed gets a row that only says so.
+            var writes = [VolumeWrite.put(blockKey, visible: block.encoded(), sealed: sealed)]
+            if base?.record.hasStagedBlocks != true {
+                var record = base?.record ?? BlobRecord(etag: ETag(at: call.now, after: nil), at: call.now)
+                if base == nil { record.isUncommitted = true }
+                record.hasStagedBlocks = true
+                writes.append(.put(baseKey, visible: record.encoded(), sealed: base?.sealed ?? []))
+            }
+            let checks: [VolumeCheck] = [
+                base.map { .unchanged(baseKey, $0.version) } ?? .absent(baseKey),
+                rows[1].map { .unchanged(blockKey, $0.version) } ?? .absent(blockKey),
+            ]
+            let replaced = try rows[1].map { try BlockRecord(decoding: $0.visible).releasable } ?? []
+            let done = try await commit(
+                call, container, checks: checks, writes: writes, linking: extents, releasing: replaced)
+            return done ? true : nil
+        }
+    }
+
+    private func checkStaging(_ call: BlobCall, _ conditions: Conditions, _ base: BlobRow?) throws(StorageError) {
+        guard let base, !base.record.isUncommitted else { return }
+        guard base.record.type == .block else { throw .invalidBlobType }
+        try conditions.checkLeaseForWrite(base.record.lease, of: .blob, at: call.now)
+    }
+
+    /// All identifiers of a blob's uncommitted blocks have one length ("Put Block"); any one of them tells it.
+    private func checkBlockIDLength(_ call: BlobCall, _ container: ContainerHandle, _ name: String, _ length: Int)
+        async throws
+    {
+        let range = BlobKeys.blocks(name)
+        guard
+            let first = try await call.volume.scan(container.partition, from: range.from, upTo: range.upTo, limit: 1)
+                .first
+        else { return }
+        guard first.key.count - range.from.count == length else { throw StorageError.invalidBlobOrBlock }
+    }
+}

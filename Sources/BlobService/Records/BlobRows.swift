@@ -1,0 +1,228 @@
+internal import CofferCore
+internal import EncryptionAtRest
+internal import StorageAccount
+
+/// A blob's or snapshot's row as it was read.
+struct BlobRow: Sendable {
+    let key: [UInt8]
+    let record: BlobRecord
+    let sealed: [UInt8]
+    let version: RecordVersion
+
+    init(_ row: VolumeRow) throws {
+        key = row.key
+        record = try BlobRecord(decoding: row.visible)
+        sealed = row.sealed
+        version = row.version
+    }
+}
+
+/// What a commit takes away, and what must not have changed for that to be right.
+struct Unlinking: Sendable {
+    var releasing: [ExtentReference] = []
+    var checks: [VolumeCheck] = []
+    var writes: [VolumeWrite] = []
+    mutating func add(_ other: Unlinking) {
+        releasing += other.releasing
+        checks += other.checks
+        writes += other.writes
+    }
+}
+
+extension BlobService {
+    // MARK: Reading
+
+    /// The row, committed or not; nil when there is none.
+    func blobRow(_ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil) async throws
+        -> BlobRow?
+    {
+        let row = try await call.volume.get(container.partition, [BlobKeys.row(name, snapshot)])[0]
+        return try row.map(BlobRow.init)
+    }
+    /// The committed blob, or the snapshot that the query names. Throws 404.
+    func existingBlob(
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil
+    ) async throws -> BlobRow {
+        guard let row = try await blobRow(call, container, name, snapshot: snapshot), !row.record.isUncommitted else {
+            throw StorageError.blobNotFound
+        }
+        return row
+    }
+    /// The query's `snapshot`; nil when there is none. Throws 400 for anything that is not a snapshot's time.
+    func snapshotParameter(_ call: BlobCall) throws(StorageError) -> String? {
+        guard let text = call.parameters["snapshot"], !text.isEmpty else { return nil }
+        guard Timestamp(iso8601: text) != nil, text.utf8.count <= 40 else { throw .invalidQuery("snapshot", text) }
+        return text
+    }
+
+    /// The key a request's blob answers to. `KeyUnavailable` when it is the account's and cannot be had.
+    func dataKey(_ call: BlobCall, _ given: CustomerKeyHeaders?) async throws -> DataKey {
+        if let given { return call.volume.customerProvidedKey(given.key) }
+        return try await call.volume.accountKey()
+    }
+
+    /// Opens a row's sealed parts. `key` must be of the kind the row names (`CustomerKeyHeaders.check` came before).
+    func open(_ row: BlobRow, _ call: BlobCall, _ container: ContainerHandle, under key: DataKey) async throws
+        -> BlobSecrets
+    {
+        guard !row.sealed.isEmpty else { return BlobSecrets() }
+        let plain = try call.volume.open(row.sealed, at: row.key, in: container.partition, under: key)
+        var secrets = try BlobSecrets(decoding: plain)
+        if !row.record.accountSealed.isEmpty {
+            let accountKey = try await call.volume.accountKey()
+            try secrets.decodeAccountPart(
+                try call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: accountKey))
+        }
+        return secrets
+    }
+
+    // MARK: Writing
+
+    /// The row of `record` and `secrets` at `key`, sealed under `dataKey`.
+    func put(
+        _ record: BlobRecord, _ secrets: BlobSecrets, at key: [UInt8], _ call: BlobCall, _ container: ContainerHandle,
+        under dataKey: DataKey
+    ) async throws -> VolumeWrite {
+        var record = record
+        let isCustomers = record.customerKeySHA256 != nil
+        precondition(
+            isCustomers == (dataKey.customerProvidedKeySHA256 != nil), "a row is sealed under the kind of key it names")
+        record.tagCount = UInt64(secrets.tags.count)
+        record.releasable = secrets.manifest.extents.compactMap(\.withoutKey)
+        record.accountSealed = []
+        if isCustomers, secrets.md5 != nil || !secrets.tags.isEmpty {
+            record.accountSealed = try call.volume.seal(
+                secrets.encodedAccountPart(), at: key, in: container.partition,
+                under: try await call.volume.accountKey())
+        }
+        let sealed = try call.volume.seal(
+            secrets.encoded(including: !isCustomers), at: key, in: container.partition, under: dataKey)
+        return .put(key, visible: record.encoded(), sealed: sealed)
+    }
+
+    /// Commits into a container that must still be there; false when a check failed and the caller should read again.
+    /// Throws 404 when the container went away meanwhile.
+    func commit(
+        _ call: BlobCall, _ container: ContainerHandle, checks: [VolumeCheck], writes: [VolumeWrite],
+        linking: [ExtentReference] = [],
+        releasing: [ExtentReference] = []
+    ) async throws -> Bool {
+        let outcome = try await call.volume.commit(
+            container.partition, checks: [.present(BlobKeys.container)] + checks, writes: writes, linking: linking,
+            releasing: releasing)
+        if outcome != .conflict { return true }
+        let current = try await readContainer(container.name, of: call.account)
+        guard current?.record.id == container.record.id else {
+            containers.forget(container.name, of: call.account.id)
+            throw StorageError.containerNotFound
+        }
+        return false
+    }
+
+    /// All uncommitted blocks of a name go.
+    func unlinkStagedBlocks(_ call: BlobCall, _ container: ContainerHandle, _ name: String) async throws -> Unlinking {
+        let range = BlobKeys.blocks(name)
+        var unlinking = Unlinking()
+        for row in try await call.volume.scan(container.partition, from: range.from, upTo: range.upTo, limit: .max) {
+            unlinking.checks.append(.unchanged(row.key, row.version))
+            unlinking.writes.append(.delete(row.key))
+            unlinking.releasing += try BlockRecord(decoding: row.visible).releasable
+        }
+        return unlinking
+    }
+
+    /// Replaces (or creates) the base blob of `name`: the way every write of new content ends.
+    ///
+    /// `make` gets what stands there now, already checked against lease and conditions, and may run again after a lost
+    /// race. Extents that were written for a replacement that is refused are nobody's and the store takes them back.
+    func replaceBlob(
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, conditions: Conditions, under key: DataKey,
+        make: (_ existing: BlobRow?) async throws -> (BlobRecord, BlobSecrets)
+    ) async throws -> BlobRecord {
+        return try await retrying {
+            let old = try await blobRow(call, container, name)
+            let existing = old.flatMap { $0.record.isUncommitted ? nil : $0 }
+            try checkReplacement(call, container, existing?.record, conditions)
+            var (record, secrets) = try await make(existing)
+            record.etag = ETag(at: call.now, after: old?.record.etag)
+            record.modified = call.now
+            record.lease = existing?.record.lease ?? Lease()
+            record.lease.settleAfterWrite(at: call.now)
+            record.snapshotCount = existing?.record.snapshotCount ?? 0
+            record.customerKeySHA256 = key.customerProvidedKeySHA256
+            let rowKey = BlobKeys.base(name)
+            // What the old row and the blocks held and the new row holds as well moves: the commit nets it out.
+            var change = Unlinking(releasing: old?.record.releasable ?? [])
+            if old?.record.hasStagedBlocks == true { change.add(try await unlinkStagedBlocks(call, container, name)) }
+            change.checks.append(old.map { .unchanged(rowKey, $0.version) } ?? .absent(rowKey))
+            change.writes.append(try await put(record, secrets, at: rowKey, call, container, under: key))
+            let done = try await commit(
+                call, container, checks: change.checks, writes: change.writes, linking: secrets.manifest.extents,
+                releasing: change.releasing)
+            return done ? record : nil
+        }
+    }
+
+    /// Lease, conditions and the right to overwrite, for a write over what stands there.
+    func checkReplacement(
+        _ call: BlobCall, _ container: ContainerHandle, _ existing: BlobRecord?, _ conditions: Conditions
+    ) throws(StorageError) {
+        try conditions.checkWrite(etag: existing?.etag, modified: existing?.modified, existing: .blobAlreadyExists)
+        try conditions.checkLeaseForWrite(existing?.lease ?? Lease(), of: .blob, at: call.now)
+        if existing != nil, !mayOverwrite(call, container: container.name) { throw .unauthorizedOverwrite }
+    }
+
+    /// Runs what ends in the commit that links `extents`; when it throws, they are nobody's and the store takes them
+    /// back.
+    func linking<Result>(
+        _ extents: [ExtentReference], _ call: BlobCall, _ body: () async throws -> Result
+    ) async throws -> Result {
+        do {
+            return try await body()
+        } catch {
+            for extent in extents { await call.volume.discard(extent) }
+            throw error
+        }
+    }
+
+    /// Changes a committed blob in place. `change` returns what becomes of the sealed part: nil leaves it.
+    func updateBlob<Result>(
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil,
+        _ change: (_ row: BlobRow, _ record: inout BlobRecord) async throws -> (Result, sealed: [UInt8]?)
+    ) async throws -> (BlobRecord, Result) {
+        try await retrying {
+            let row = try await existingBlob(call, container, name, snapshot: snapshot)
+            var record = row.record
+            let (result, sealed) = try await change(row, &record)
+            let write = VolumeWrite.put(row.key, visible: record.encoded(), sealed: sealed ?? row.sealed)
+            let done = try await commit(call, container, checks: [.unchanged(row.key, row.version)], writes: [write])
+            return done ? (record, result) : nil
+        }
+    }
+
+    /// Changes MD5 or tags, which answer to the account's key whatever key the content answers to. Returns the new
+    /// sealed part, nil when it stays.
+    func changeAccountPart(
+        _ row: BlobRow, _ record: inout BlobRecord, _ call: BlobCall, _ container: ContainerHandle,
+        _ change: (inout BlobSecrets) -> Void
+    ) async throws -> [UInt8]? {
+        let key = try await call.volume.accountKey()
+        if record.customerKeySHA256 == nil {
+            var secrets = try await open(row, call, container, under: key)
+            change(&secrets)
+            record.tagCount = UInt64(secrets.tags.count)
+            return try call.volume.seal(
+                secrets.encoded(including: true), at: row.key, in: container.partition, under: key)
+        }
+        var part = BlobSecrets()
+        if !record.accountSealed.isEmpty {
+            try part.decodeAccountPart(
+                try call.volume.open(record.accountSealed, at: row.key, in: container.partition, under: key))
+        }
+        change(&part)
+        record.tagCount = UInt64(part.tags.count)
+        record.accountSealed = try call.volume.seal(
+            part.encodedAccountPart(), at: row.key, in: container.partition, under: key)
+        return nil
+    }
+}

@@ -1,0 +1,195 @@
+internal import CofferCore
+internal import Synchronization
+
+/// Keys in memory: loaded once for all who wait, kept under a lease, dropped when a vault refuses.
+extension AccountKeys {
+    /// What is known about one account.
+    struct Entry {
+        /// Counts announcements: an answer asked for before one is not believed after it.
+        var epoch: UInt64 = 0
+        var key: DataKey?
+        var governor: Governor = .unknown
+        var loading: Task<DataKey, any Error>?
+        var denial: (why: KeyUnavailable, until: Timestamp)?
+        var followedAt: Timestamp?
+    }
+    /// Whose announcements concern the key.
+    enum Governor: Equatable {
+        case unknown, platform
+        /// nil when the name cannot be read off the URI: then every announcement does.
+        case vault(String?)
+
+        init(_ record: AccountKeyRecord) {
+            switch record.wrapping {
+            case .platform: self = .platform
+            case .customer(let reference, _, _): self = .vault(reference.vaultName)
+            }
+        }
+
+        func hears(_ vaultName: String?) -> Bool {
+            switch self {
+            case .platform: false
+            case .unknown, .vault(nil): true
+            case .vault(let name?): vaultName.map { $0.lowercased() == name } ?? true
+            }
+        }
+    }
+
+    private enum Step {
+        case use(DataKey)
+        case refuse(KeyUnavailable)
+        case wait(Task<DataKey, any Error>)
+    }
+
+    /// The account's key under its lease.
+    func dataKey(_ account: AccountID) async throws -> DataKey {
+        switch nextStep(account) {
+        case .use(let key): return key
+        case .refuse(let why): throw why
+        case .wait(let task): return try await task.value
+        }
+    }
+
+    /// The key if its lease runs and is not due: the fast path, without suspension.
+    func keyAtHand(_ account: AccountID) -> DataKey? {
+        entries.withLock { $0[account]?.key }.flatMap { $0.lease?.standing == .current ? $0 : nil }
+    }
+
+    private func nextStep(_ account: AccountID) -> Step {
+        entries.withLock { entries in
+            let entry = entries[account] ?? Entry()
+            if let denial = entry.denial, core.clock.now() < denial.until, entry.loading == nil {
+                return .refuse(denial.why)
+            }
+            if let key = entry.key, let lease = key.lease {
+                switch lease.standing {
+                case .current: return .use(key)
+                case .due:
+                    _ = load(account, &entries[account, default: Entry()])
+                    return .use(key)
+                case .overdue, .expired, .suspended, .dead: break
+                }
+            }
+            return .wait(load(account, &entries[account, default: Entry()]))
+        }
+    }
+
+    /// The load under way, or a new one.
+    private func load(_ account: AccountID, _ entry: inout Entry) -> Task<DataKey, any Error> {
+        if let loading = entry.loading { return loading }
+        let task = Task { try await self.finishLoading(account) }
+        entry.loading = task
+        return task
+    }
+
+    private func finishLoading(_ account: AccountID) async throws -> DataKey {
+        while true {
+            let epoch = entries.withLock { $0[account]?.epoch ?? 0 }
+            let outcome: Result<(AccountKeyRecord, SecretBytes), any Error>
+            do {
+                guard let active = try await slots.load(account).active else { throw Self.noKey }
+                outcome = .success((active.record, try await unwrap(active.record, account: account)))
+            } catch { outcome = .failure(error) }
+            if let settled = settle(account, epoch: epoch, outcome) { return try settled.get() }
+        }
+    }
+
+    /// Puts the outcome into the entry; nil when an announcement came since the question was asked: ask again.
+    private func settle(
+        _ account: AccountID, epoch: UInt64, _ outcome: Result<(AccountKeyRecord, SecretBytes), any Error>
+    ) -> Result<DataKey, any Error>? {
+        entries.withLock { entries -> Result<DataKey, any Error>? in
+            var entry = entries[account] ?? Entry()
+            guard entry.epoch == epoch else { return nil }
+            defer { entries[account] = entry }
+            entry.loading = nil
+            switch outcome {
+            case .success(let (record, secret)):
+                entry.governor = Governor(record)
+                entry.denial = nil
+                let isGoverned = entry.governor != .platform
+                if let key = entry.key, let lease = key.lease, lease.standing != .dead,
+                    constantTimeEquals(key.commitment, record.commitment)
+                {
+                    lease.confirmed(isGoverned: isGoverned)
+                    return .success(key)
+                }
+                let lease = KeyLease(isGoverned: isGoverned, clock: core.clock, limits: limits) { [weak self] in
+                    _ = try await self?.dataKey(account)
+                }
+                let key = DataKey(secret, kind: .account, account: account, lease: lease)
+                entry.key = key
+                return .success(key)
+            case .failure(let error as KeyUnavailable) where !error.isDenial:
+                // Nobody said no: a key that was confirmed lately goes on, unless an announcement came since.
+                if let key = entry.key, key.lease?.standing == .due || key.lease?.standing == .overdue {
+                    return .success(key)
+                }
+                return .failure(error)
+            case .failure(let error as KeyUnavailable):
+                entry.key?.lease?.kill(error)
+                entry.key = nil
+                entry.denial = (error, core.clock.now().adding(seconds: limits.denialSeconds))
+                return .failure(error)
+            case .failure(let error):
+                return .failure(error)
+            }
+        }
+    }
+
+    // MARK: Announcements
+
+    /// Suspends every lease the vault governs before it returns, asks again for those in use, and follows a rotation.
+    func vaultChanged(_ vaultName: String?) {
+        entries.withLock { entries in
+            for (account, var entry) in entries where entry.governor.hears(vaultName) {
+                entry.epoch += 1
+                entry.denial = nil
+                if let key = entry.key {
+                    key.lease?.suspend()
+                    _ = load(account, &entry)
+                }
+                entries[account] = entry
+            }
+        }
+        // Announcements come in bursts: one look that starts after the last of them serves all.
+        let isFirst = announced.withLock { names in
+            names.insert(vaultName)
+            return names.count == 1
+        }
+        if isFirst { background.run { [self] in await followRotations() } }
+    }
+
+    /// The account's wrapping changed: what was asked before does not count, and the key in memory answers to the new
+    /// governor.
+    func governorChanged(_ account: AccountID) {
+        entries.withLock { entries in
+            var entry = entries[account] ?? Entry()
+            entry.epoch += 1
+            entry.denial = nil
+            entry.governor = .unknown
+            if let key = entry.key {
+                key.lease?.suspend()
+                _ = load(account, &entry)
+            }
+            entries[account] = entry
+        }
+    }
+
+    /// What fails here (the vault refuses, the engine is busy) is tried again by the next announcement, by `status`,
+    /// and by the timer that calls `followRotation`.
+    private func followRotations() async {
+        let names = announced.withLock { names in
+            defer { names = [] }
+            return names
+        }
+        guard let accounts = try? await slots.accounts() else { return }
+        for account in accounts {
+            guard let record = try? await slots.load(account).active?.record,
+                names.contains(where: { Governor(record).hears($0) }),
+                case .customer(let reference, _, _) = record.wrapping, reference.keyVersion == nil
+            else { continue }
+            _ = try? await followRotation(account)
+        }
+    }
+}

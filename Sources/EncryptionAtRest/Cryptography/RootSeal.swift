@@ -1,0 +1,53 @@
+internal import CofferCore
+
+/// Seals values under a key that comes from the root key: records, rows, account key records.
+///
+/// Layout (docs/format.md §4): version 1 | algorithm 1 | root key version (32 bits, big endian) | nonce 24 | ciphertext
+/// | tag 16.
+struct RootSeal: Sendable {
+    static let version: UInt8 = 1
+    static let algorithm: UInt8 = 1
+    static let headerBytes = 6
+    static let overheadBytes = headerBytes + XAES256GCM.overheadBytes
+
+    private let cipher: XAES256GCM
+    private let header: [UInt8]
+    private let rootKeyVersion: UInt32
+    private let randomness: any Randomness
+
+    init(rootKey: RootKey, info: [UInt8], randomness: any Randomness) {
+        cipher = KeyDerivation.xaes(from: rootKey.key, info: info)
+        rootKeyVersion = rootKey.version
+        var header: [UInt8] = [Self.version, Self.algorithm]
+        header.append(bigEndian: rootKey.version)
+        self.header = header
+        self.randomness = randomness
+    }
+
+    func seal(_ plaintext: [UInt8], bound: FieldList) -> [UInt8] {
+        var additional = bound
+        additional.append(header)
+        return cipher.seal(plaintext, additional: additional.bytes, randomness: randomness, header: header)
+    }
+
+    /// `what` names the value in errors; it never holds customer data.
+    func open(_ sealed: [UInt8], bound: FieldList, what: @autoclosure () -> String) throws(SealedStoreError) -> [UInt8]
+    {
+        guard sealed.count >= Self.overheadBytes, sealed[0] == Self.version, sealed[1] == Self.algorithm else {
+            throw SealedStoreError(.corrupt, "\(what()) is not in a format this version of Coffer reads.")
+        }
+        guard sealed[..<Self.headerBytes].elementsEqual(header) else {
+            let found = sealed[2..<6].reduce(0) { $0 << 8 | UInt32($1) }
+            throw SealedStoreError(
+                .corrupt,
+                "\(what()) is sealed under root key version \(found); this server holds version \(rootKeyVersion).")
+        }
+        var additional = bound
+        additional.append(header)
+        guard let plaintext = cipher.open(sealed[Self.headerBytes...], additional: additional.bytes) else {
+            throw SealedStoreError(
+                .corrupt, "\(what()) does not open: it is damaged, moved, or sealed under another root key.")
+        }
+        return plaintext
+    }
+}

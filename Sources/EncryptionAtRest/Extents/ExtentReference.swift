@@ -1,0 +1,106 @@
+internal import CofferCore
+
+/// An extent as the manifest of a blob names it: where, how long, and its wrapped key. For use inside a sealed part
+/// only.
+///
+/// A body of up to 16 KiB has no extent: its ciphertext lives inside the reference (`isInline`), which makes a small
+/// Put one commit. `Codable` writes one base64 text; `encoded` is the same as bytes.
+public struct ExtentReference: Sendable, Codable, Hashable {
+    /// The engine's name of the extent, up to 64 bytes; empty for an inline body.
+    public let location: [UInt8]
+    /// 16 random bytes.
+    public let extentID: [UInt8]
+    public let plaintextBytes: Int
+    /// 14 or 16; 0 for an inline body.
+    public let log2ChunkBytes: UInt8
+    /// The data encryption key under the account's or the customer's key; empty for an inline body.
+    public let wrappedKey: [UInt8]
+    /// The sealed body itself; empty for an extent.
+    public let inlineCiphertext: [UInt8]
+
+    public var isInline: Bool { location.isEmpty }
+
+    private static let version: UInt8 = 1
+    private enum Form { static let extent: UInt8 = 1, inline: UInt8 = 2 }
+
+    init(location: [UInt8], extentID: [UInt8], plaintextBytes: Int, log2ChunkBytes: UInt8, wrappedKey: [UInt8]) {
+        self.location = location
+        self.extentID = extentID
+        self.plaintextBytes = plaintextBytes
+        self.log2ChunkBytes = log2ChunkBytes
+        self.wrappedKey = wrappedKey
+        inlineCiphertext = []
+    }
+    /// Names an extent only to release it (`AccountVolume.commit`): a row that must be deleted without a customer's key
+    /// keeps no more of its extents than their locations. `location` must not be empty.
+    public init(releasing location: [UInt8]) {
+        self.init(location: location, extentID: [], plaintextBytes: 0, log2ChunkBytes: 0, wrappedKey: [])
+    }
+    init(inline ciphertext: [UInt8], extentID: [UInt8], plaintextBytes: Int) {
+        location = []
+        self.extentID = extentID
+        self.plaintextBytes = plaintextBytes
+        log2ChunkBytes = 0
+        wrappedKey = []
+        inlineCiphertext = ciphertext
+    }
+
+    /// docs/format.md §8.
+    public var encoded: [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(32 + location.count + wrappedKey.count + inlineCiphertext.count)
+        bytes.append(Self.version)
+        bytes.append(isInline ? Form.inline : Form.extent)
+        bytes.append(contentsOf: extentID)
+        bytes.append(bigEndian: UInt64(plaintextBytes))
+        if isInline {
+            bytes.append(contentsOf: inlineCiphertext)
+        } else {
+            bytes.append(log2ChunkBytes)
+            bytes.append(UInt8(location.count))
+            bytes.append(contentsOf: location)
+            bytes.append(contentsOf: wrappedKey)
+        }
+        return bytes
+    }
+
+    /// nil for anything that `encoded` would not write.
+    public init?(encoded bytes: some Sequence<UInt8>) {
+        var reader = FieldReader(bytes)
+        guard reader.integer(UInt8.self) == Self.version, let form = reader.integer(UInt8.self),
+            let id = reader.take(16),
+            let length = reader.integer(UInt64.self), length <= UInt64(ExtentFormat.plaintextBytesLimit)
+        else { return nil }
+        switch form {
+        case Form.extent:
+            guard let k = reader.integer(UInt8.self), ExtentFormat.log2ChunkBytesAllowed.contains(k),
+                let count = reader.integer(UInt8.self), (1...64).contains(count),
+                let location = reader.take(Int(count)),
+                let wrapped = reader.take(WrappedExtentKey.byteCount), reader.isAtEnd
+            else { return nil }
+            self.init(
+                location: Array(location), extentID: Array(id), plaintextBytes: Int(length), log2ChunkBytes: k,
+                wrappedKey: Array(wrapped))
+        case Form.inline:
+            guard length <= UInt64(InlineExtent.plaintextBytesLimit),
+                reader.rest.count == Int(length) + InlineExtent.overheadBytes
+            else { return nil }
+            self.init(inline: Array(reader.rest), extentID: Array(id), plaintextBytes: Int(length))
+        default: return nil
+        }
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        guard let bytes = [UInt8](base64: try container.decode(String.self)),
+            let reference = ExtentReference(encoded: bytes)
+        else {
+            throw DecodingError.dataCorruptedError(in: container, debugDescription: "not an extent reference")
+        }
+        self = reference
+    }
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        try container.encode(encoded.base64)
+    }
+}

@@ -1,0 +1,252 @@
+internal import CofferCore
+internal import NIOCore
+internal import StorageEngine
+
+/// What `SealedStore.verify` found. Nothing in it is secret: it names partitions and kinds of things, never contents.
+public struct VerificationReport: Sendable, Codable, Equatable {
+    public struct Problem: Sendable, Codable, Equatable {
+        public enum Kind: String, Sendable, Codable {
+            /// A sealed value, part or chunk does not open, or is not in a known format.
+            case notAuthentic
+            /// A row refers to an extent the engine does not have, or not in full.
+            case missingExtent
+            /// Data lies under an account that has no key record.
+            case missingAccountKey
+            /// A partition of the engine that no version of Coffer makes.
+            case unknownPartition
+        }
+        public let kind: Kind
+        public let place: String
+        public let message: String
+    }
+    /// An account whose customer key cannot be had now. Its data is neither proven nor in doubt.
+    public struct UnavailableAccount: Sendable, Codable, Equatable {
+        public let account: String
+        public let code: String
+        public let message: String
+    }
+
+    public var recordsOpened = 0
+    public var accountsOpened = 0
+    public var rowsOpened = 0
+    public var sealedPartsOpened = 0
+    public var extentsOpened = 0
+    public var chunksOpened = 0
+    public var plaintextBytesOpened = 0
+    /// Parts and extents that need a customer-provided key, or a customer's key that cannot be had.
+    public var sealedPartsUnchecked = 0
+    public var extentsUnchecked = 0
+    /// Released and not yet deleted.
+    public var garbageExtents = 0
+    /// In the engine, named by nothing, and older than this process.
+    public var orphanExtents = 0
+    public var orphanBytes = 0
+    public var unavailableAccounts: [UnavailableAccount] = []
+    /// The first thousand.
+    public var problems: [Problem] = []
+    public var problemCount = 0
+
+    /// Whether everything that could be checked is authentic and present.
+    public var isSound: Bool { problemCount == 0 }
+
+    fileprivate static let problemsLimit = 1_000
+    fileprivate mutating func add(_ kind: Problem.Kind, _ place: String, _ message: String) {
+        problemCount += 1
+        if problems.count < Self.problemsLimit { problems.append(Problem(kind: kind, place: place, message: message)) }
+    }
+}
+
+extension SealedStore {
+    /// How much `verify` reads.
+    public enum VerificationDepth: Sendable {
+        /// Records, key chains, rows, and that each extent is there: seconds.
+        case metadata
+        /// Besides, every chunk of every extent: as long as reading the disk takes.
+        case everything
+    }
+
+    /// Walks everything: every record opens, every account's key chain resolves, every row opens, every extent a row
+    /// holds is there and authentic. A customer's key that cannot be had is reported as such, not as damage. May run
+    /// beside requests. Throws only when the engine cannot be read at all.
+    public func verify(depth: VerificationDepth = .everything) async throws(SealedStoreError) -> VerificationReport {
+        var verifier = Verifier(store: self, depth: depth)
+        try await verifier.run()
+        return verifier.report
+    }
+}
+
+private struct Verifier {
+    let store: SealedStore
+    let depth: SealedStore.VerificationDepth
+    var report = VerificationReport()
+    /// nil: the account has a key, but it cannot be had.
+    private var keys: [AccountID: DataKey?] = [:]
+
+    private var core: StoreCore { store.core }
+
+    init(store: SealedStore, depth: SealedStore.VerificationDepth) {
+        self.store = store
+        self.depth = depth
+    }
+
+    mutating func run() async throws(SealedStoreError) {
+        for account in try await store.accountKeys.slots.accounts() { await verifyKeys(of: account) }
+        for partition in try await core.partitions(prefix: []) {
+            if partition == EnginePartition.accountKeys || partition.bytes.isEmpty { continue }
+            if let place = VolumePlace(partition) {
+                try await verify(partition, place)
+            } else if let records = records(partition) {
+                try await verify(partition, records)
+            } else {
+                report.add(.unknownPartition, partition.bytes.hex, "No version of Coffer makes this partition.")
+            }
+        }
+        try await countOrphans()
+    }
+
+    // MARK: Keys
+
+    private mutating func verifyKeys(of account: AccountID) async {
+        let place = "account \(account.bytes.hex)"
+        do {
+            let contents = try await store.accountKeys.slots.load(account)
+            if let damaged = contents.damaged {
+                report.add(.notAuthentic, place, "The spare key record: \(damaged.message)")
+            }
+            guard let active = contents.active else { return }
+            let secret = try await store.accountKeys.unwrap(active.record, account: account)
+            keys[account] = .some(DataKey(secret, kind: .account, account: account, lease: nil))
+            report.accountsOpened += 1
+        } catch let error as KeyUnavailable {
+            keys[account] = .some(nil)
+            report.unavailableAccounts.append(
+                .init(account: account.bytes.hex, code: error.code.rawValue, message: error.message))
+        } catch {
+            keys[account] = .some(nil)
+            report.add(.notAuthentic, place, "\(error)")
+        }
+    }
+
+    // MARK: Records
+
+    private func records(_ partition: Partition) -> SealedRecords? {
+        guard let name = String(validating: partition.bytes, as: UTF8.self) else { return nil }
+        for domain in RecordDomain.allCases where name.hasPrefix("r/\(domain.rawValue)/") {
+            return store.records(domain, String(name.dropFirst("r/\(domain.rawValue)/".count)))
+        }
+        return nil
+    }
+
+    private mutating func verify(_ partition: Partition, _ records: SealedRecords) async throws(SealedStoreError) {
+        try await core.forEachRow(partition) { (row) throws(SealedStoreError) in
+            do {
+                _ = try records.open(row)
+                report.recordsOpened += 1
+            } catch { report.add(.notAuthentic, "records of \(records.domain.rawValue)", "\(error)") }
+        }
+    }
+
+    // MARK: Volumes
+
+    private mutating func verify(_ partition: Partition, _ place: VolumePlace) async throws(SealedStoreError) {
+        let volume = store.volume(account: place.account)
+        let name = "account \(place.account.bytes.hex), partition '\(place.partition.name)'"
+        if keys[place.account] == nil {
+            report.add(
+                .missingAccountKey, name, "The account has no key record: it was deleted in part, or its key is lost.")
+            keys[place.account] = .some(nil)
+        }
+        let key = keys[place.account] ?? nil
+        try await core.forEachRow(partition) { (row) throws(SealedStoreError) in
+            do {
+                switch row.key.bytes.first.flatMap(RowKind.init(rawValue:)) {
+                case .data: try verifyData(row, volume, place.partition, key)
+                case .link: try await verifyLink(row, volume, place.partition, key, name)
+                case .garbage:
+                    _ = try volume.openGarbage(row, in: place.partition)
+                    report.garbageExtents += 1
+                case nil: report.add(.notAuthentic, name, "A row of a kind no version of Coffer writes.")
+                }
+            } catch { report.add(.notAuthentic, name, "\(error)") }
+        }
+    }
+
+    private mutating func verifyData(
+        _ row: Row, _ volume: AccountVolume, _ partition: VolumePartition, _ key: DataKey?
+    ) throws {
+        let contents = try volume.decode(row, in: partition)
+        report.rowsOpened += 1
+        guard !contents.sealed.isEmpty else { return }
+        let isCustomerProvided =
+            contents.sealed.count > 2 && contents.sealed[2] == DataKey.Kind.customerProvided.rawValue
+        guard let key, !isCustomerProvided else {
+            report.sealedPartsUnchecked += 1
+            return
+        }
+        _ = try volume.open(contents.sealed, at: contents.key, in: partition, under: key)
+        report.sealedPartsOpened += 1
+    }
+
+    private mutating func verifyLink(
+        _ row: Row, _ volume: AccountVolume, _ partition: VolumePartition, _ key: DataKey?, _ name: String
+    ) async throws {
+        let reference = try volume.openLink(row, in: partition).reference
+        let isCustomerProvided = reference.wrappedKey[2] == DataKey.Kind.customerProvided.rawValue
+        do {
+            if let key, !isCustomerProvided {
+                try await verifyExtent(reference, key)
+            } else {
+                // Without its key, only that all of it is there.
+                let last = ExtentFormat.sealedBytes(of: reference) - 1
+                do { _ = try await core.extents.read(ExtentLocation(reference.location), range: last..<last + 1) } catch
+                {
+                    throw SealedStoreError(error)
+                }
+                report.extentsUnchecked += 1
+            }
+        } catch {
+            // Released while it was being read: no damage.
+            if try await core.get(volume.engine(partition), [row.key])[0] == nil { return }
+            let isThere = await isListed(ExtentLocation(reference.location))
+            report.add(
+                isThere ? .notAuthentic : .missingExtent, "\(name), extent \(reference.location.hex)", "\(error)")
+        }
+    }
+
+    private func isListed(_ location: ExtentLocation) async -> Bool {
+        do {
+            _ = try await core.extents.read(location, range: 0..<1)
+            return true
+        } catch { return error.code != .notFound }
+    }
+
+    private mutating func verifyExtent(_ reference: ExtentReference, _ key: DataKey) async throws {
+        let reader = try ExtentReader(core: core, reference: reference, dataKey: key)
+        let count = reader.format.chunkCount(plaintextBytes: reference.plaintextBytes)
+        let step = max(1, (1 << 20) / reader.format.chunkBytes)
+        if depth == .metadata {
+            // The last chunk proves the length and the key.
+            report.plaintextBytesOpened += try await reader.open(count - 1..<count).readableBytes
+            report.chunksOpened += 1
+        } else {
+            for start in stride(from: 0, to: count, by: step) {
+                let chunks = start..<min(start + step, count)
+                report.plaintextBytesOpened += try await reader.open(chunks).readableBytes
+                report.chunksOpened += chunks.count
+            }
+        }
+        report.extentsOpened += 1
+    }
+
+    private mutating func countOrphans() async throws(SealedStoreError) {
+        var candidates: [ExtentLocation: Int] = [:]
+        try await core.forEachExtent { listing in
+            if !listing.isRecent, !core.unlinked.contains(listing.location) {
+                candidates[listing.location] = listing.byteCount
+            }
+        }
+        try await core.forEachNamedExtent { candidates[$0] = nil }
+        report.orphanExtents = candidates.count
+        report.orphanBytes = candidates.values.reduce(0, +)
+    }
+}

@@ -1,0 +1,206 @@
+public import CofferCore
+internal import StorageEngine
+
+/// One storage account's data: rows with a part that lists may read and a part that needs a key, and extents.
+///
+/// Row keys (names) lie behind page encryption; `visible` is sealed under a key of the platform besides, so that lists
+/// and deletes go on when a customer's key is gone; `sealed` and every extent need a `DataKey`, and so answer to the
+/// customer.
+///
+/// `AccountVolume+Commit.swift` writes, `AccountVolume+Extents.swift` makes and reads extents.
+public final class AccountVolume: Sendable {
+    public let account: AccountID
+    let core: StoreCore
+    let keys: AccountKeys
+    let rowSeal: RootSeal
+
+    init(core: StoreCore, account: AccountID, keys: AccountKeys) {
+        self.core = core
+        self.account = account
+        self.keys = keys
+        rowSeal = core.rootSeal(.volumeRows, account.bytes)
+    }
+
+    // MARK: Keys
+
+    /// The account's key under its lease; fast while the lease runs. Throws `KeyUnavailable` when the customer's key
+    /// cannot be had.
+    public func accountKey() async throws -> DataKey {
+        if let key = keys.keyAtHand(account) { return key }
+        return try await keys.dataKey(account)
+    }
+
+    /// A customer-provided key for one request: 32 bytes, which the caller has checked. It is wiped when the last
+    /// reference goes.
+    public func customerProvidedKey(_ key: SecretBytes) -> DataKey {
+        DataKey(key, kind: .customerProvided, account: account, lease: nil)
+    }
+
+    // MARK: Rows
+
+    public func get(_ partition: VolumePartition, _ keys: [[UInt8]]) async throws(SealedStoreError) -> [VolumeRow?] {
+        var rows: [VolumeRow?] = []
+        rows.reserveCapacity(keys.count)
+        for row in try await core.get(engine(partition), keys.map { RowKind.data.key($0) }) {
+            guard let row else {
+                rows.append(nil)
+                continue
+            }
+            rows.append(try decode(row, in: partition))
+        }
+        return rows
+    }
+
+    /// Ascending byte order, `from <= key < upTo`.
+    public func scan(
+        _ partition: VolumePartition, from: [UInt8], upTo: [UInt8]?, limit: Int
+    ) async throws(SealedStoreError) -> [VolumeRow] {
+        let upper = upTo.map { RowKind.data.key($0) } ?? RowKind.data.end
+        var rows: [VolumeRow] = []
+        for row in try await core.scan(engine(partition), from: RowKind.data.key(from), upTo: upper, limit: limit) {
+            rows.append(try decode(row, in: partition))
+        }
+        return rows
+    }
+
+    func engine(_ partition: VolumePartition) -> Partition { EnginePartition.volume(account, partition) }
+
+    func bound(_ key: RowKey, in partition: VolumePartition) -> FieldList {
+        FieldList(.volumeRow, account.bytes, Array(partition.name.utf8), key.bytes)
+    }
+
+    func encode(visible: [UInt8], sealed: [UInt8], at key: RowKey, in partition: VolumePartition) -> [UInt8] {
+        rowSeal.seal(RowContents.encode(visible: visible, sealed: sealed), bound: bound(key, in: partition))
+    }
+
+    func decode(_ row: Row, in partition: VolumePartition) throws(SealedStoreError) -> VolumeRow {
+        let plaintext = try rowSeal.open(
+            row.value, bound: bound(row.key, in: partition), what: "A row of a storage account")
+        guard let contents = RowContents(plaintext) else {
+            throw SealedStoreError(
+                .corrupt, "A row of a storage account is not in a format this version of Coffer reads.")
+        }
+        return VolumeRow(
+            key: Array(row.key.bytes.dropFirst()), visible: contents.visible, sealed: contents.sealed,
+            version: RecordVersion(row: row.version))
+    }
+
+    // MARK: Sealed parts
+
+    /// Seals a row's inner part, bound to account, partition and row key: it opens nowhere else. Throws
+    /// `KeyUnavailable` when the lease died.
+    public func seal(
+        _ plaintext: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
+    ) throws -> [UInt8] {
+        try checkKey(dataKey)
+        let header = SealedPart.header(dataKey)
+        return dataKey.rows.seal(
+            plaintext, additional: sealedPartBound(key, partition, header), randomness: core.randomness, header: header)
+    }
+
+    /// Throws `KeyUnavailable` when the lease died, `SealedStoreError.keyMismatch` for a part sealed under another key
+    /// and `.corrupt` for one that is damaged or was moved here.
+    public func open(
+        _ sealed: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
+    ) throws -> [UInt8] {
+        try checkKey(dataKey)
+        let header = try SealedPart.checkHeader(sealed, dataKey)
+        guard
+            let plaintext = dataKey.rows.open(
+                sealed[SealedPart.headerBytes...], additional: sealedPartBound(key, partition, header))
+        else { throw SealedStoreError(.corrupt, "The sealed part of a row does not open: it is damaged or was moved.") }
+        return plaintext
+    }
+
+    /// A key of another account here is a mistake in the program, not in the data.
+    func checkKey(_ dataKey: DataKey) throws {
+        precondition(dataKey.account == account, "a data key of another account")
+        try dataKey.checkLease()
+    }
+
+    private func sealedPartBound(_ key: [UInt8], _ partition: VolumePartition, _ header: [UInt8]) -> [UInt8] {
+        FieldList(.sealedPart, account.bytes, Array(partition.name.utf8), key, header).bytes
+    }
+}
+
+/// Part of an account: its own rows, or one container's.
+public struct VolumePartition: Sendable, Hashable {
+    public let name: String
+    public static let account = VolumePartition(name: "")
+    /// `id` is a container's identifier, made at its creation: a later container of the same name has another.
+    public static func container(_ id: String) -> VolumePartition { VolumePartition(name: id) }
+}
+
+public struct VolumeRow: Sendable {
+    public let key: [UInt8]
+    /// What lists and deletes may read without the account's key.
+    public let visible: [UInt8]
+    /// What only `open` reads; empty when the row has none.
+    public let sealed: [UInt8]
+    public let version: RecordVersion
+}
+public enum VolumeCheck: Sendable { case absent([UInt8]), present([UInt8]), unchanged([UInt8], RecordVersion) }
+public enum VolumeWrite: Sendable { case put([UInt8], visible: [UInt8], sealed: [UInt8]), delete([UInt8]) }
+public enum VolumeCommit: Sendable, Equatable { case committed(RecordVersion), conflict }
+
+/// The rows of a volume partition lie apart by their first byte.
+enum RowKind: UInt8 {
+    /// A service's row.
+    case data = 0x64
+    /// An extent released by a commit and not yet deleted.
+    case garbage = 0x67
+    /// How many holders in this partition refer to an extent.
+    case link = 0x6c
+
+    func key(_ rest: [UInt8]) -> RowKey { RowKey([rawValue] + rest) }
+    var end: RowKey { RowKey([rawValue + 1]) }
+    var start: RowKey { RowKey([rawValue]) }
+}
+
+/// What a row's seal holds: version 1 | length of the visible part (32 bits, big endian) | visible | sealed.
+struct RowContents: Equatable {
+    static let version: UInt8 = 1
+    let visible: [UInt8]
+    let sealed: [UInt8]
+
+    static func encode(visible: [UInt8], sealed: [UInt8]) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(5 + visible.count + sealed.count)
+        bytes.append(version)
+        bytes.append(bigEndian: UInt32(visible.count))
+        bytes.append(contentsOf: visible)
+        bytes.append(contentsOf: sealed)
+        return bytes
+    }
+
+    init?(_ bytes: [UInt8]) {
+        var reader = FieldReader(bytes)
+        guard reader.integer(UInt8.self) == Self.version, let count = reader.integer(UInt32.self),
+            let visible = reader.take(Int(count))
+        else { return nil }
+        self.visible = Array(visible)
+        sealed = Array(reader.rest)
+    }
+}
+
+/// The head of a sealed part: version 1 | algorithm 1 | kind of key | key domain 16. Then nonce, ciphertext and tag.
+enum SealedPart {
+    static let version: UInt8 = 1
+    static let algorithm: UInt8 = 1
+    static let headerBytes = 19
+
+    static func header(_ key: DataKey) -> [UInt8] { [version, algorithm, key.kind.rawValue] + key.domainID }
+
+    static func checkHeader(_ sealed: [UInt8], _ key: DataKey) throws(SealedStoreError) -> [UInt8] {
+        guard sealed.count >= headerBytes + XAES256GCM.overheadBytes, sealed[0] == version, sealed[1] == algorithm
+        else {
+            throw SealedStoreError(
+                .corrupt, "The sealed part of a row is not in a format this version of Coffer reads.")
+        }
+        let header = header(key)
+        guard constantTimeEquals(sealed[..<headerBytes], header[...]) else {
+            throw SealedStoreError(.keyMismatch, "The sealed part of a row was sealed under another key.")
+        }
+        return header
+    }
+}

@@ -1,0 +1,104 @@
+internal import CofferCore
+internal import Foundation
+internal import ResourceProviders
+
+/// Chooses a site's key repository by its settings, as the original does: `AzureWebJobsSecretStorageType`, then a SAS, then `AzureWebJobsStorage`.
+struct KeyringFactory: Sendable {
+    let services: HostServices
+
+    func make(_ site: Site, _ settings: ResolvedSettings, platformKey: RedactedString) throws(FunctionsError) -> Keyring {
+        guard let ring = DataProtectionKeyRing(settings: settings.values, platformKey: platformKey) else {
+            throw FunctionsError(
+                .secretStoreUnavailable,
+                "An AzureWebEncryptionKey setting is malformed: keys are hexadecimal, AzureWebPrimaryEncryptionKey names one by its GUID.")
+        }
+        let own = settings.value("AzureWebEncryptionKey")
+        let decryptionKeyID = DataProtectionKeyRing.decryptionKeyID(
+            own == nil ? "MACHINEKEY_DecryptionKey" : "AzureWebEncryptionKey", own ?? platformKey)
+        return Keyring(
+            siteName: site.name, hostName: services.hostName(of: site), repository: try repository(site, settings), ring: ring,
+            decryptionKeyID: decryptionKeyID, clock: services.clock, randomness: services.randomness)
+    }
+
+    func repository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository {
+        switch settings.value("AzureWebJobsSecretStorageType")?.reveal().lowercased() {
+        case "keyvault": return try vaultRepository(site, settings)
+        case "files":
+            throw unusable(
+                "AzureWebJobsSecretStorageType=files is not supported: keys in clear on a disk. Use Blob storage (the default) "
+                    + "or keyvault.")
+        case "kubernetes", "containerapps":
+            throw unusable("This AzureWebJobsSecretStorageType is not supported; use Blob storage or keyvault.")
+        default: return try blobRepository(site, settings)
+        }
+    }
+
+    private func vaultRepository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository {
+        let uri = settings.value("AzureWebJobsSecretStorageKeyVaultUri")?.reveal() ?? ""
+        guard let host = URL(string: uri)?.host, case .vault(let vault)? = services.configuration.names.match(host)?.endpoint else {
+            throw unusable("AzureWebJobsSecretStorageKeyVaultUri is missing or not the URI of a vault on this server.")
+        }
+        for name in ["ClientId", "ClientSecret", "TenantId"] where settings.value("AzureWebJobsSecretStorageKeyVault" + name) != nil {
+            throw unusable(
+                "AzureWebJobsSecretStorageKeyVault\(name) is not supported; the app's system-assigned identity is used.")
+        }
+        guard let identity = site.identity else {
+            throw unusable("Keys in a vault need the app's system-assigned identity; assign one.")
+        }
+        return VaultKeyRepository(vault: vault, vaults: services.vaults, caller: identity.caller)
+    }
+
+    private func blobRepository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository {
+        let folder = site.name.lowercased()
+        if let sas = settings.value("AzureWebJobsSecretStorageSas") {
+            if let status = settings.failure(of: "AzureWebJobsSecretStorageSas") { throw unresolved("AzureWebJobsSecretStorageSas", status) }
+            let parts = sas.reveal().split(separator: "?", maxSplits: 1)
+            guard parts.count == 2, parts[0].lowercased().hasPrefix("https://") else {
+                throw unusable("AzureWebJobsSecretStorageSas is not the https URL of a container with a SAS.")
+            }
+            let container = parts[0].hasSuffix("/") ? String(parts[0].dropLast()) : String(parts[0])
+            return BlobKeyRepository(
+                containerURL: container, credential: .sharedAccessSignature(RedactedString(String(parts[1]))), makesContainer: false,
+                folder: folder, http: services.http, clock: services.clock)
+        }
+        if let status = settings.failure(of: "AzureWebJobsStorage") { throw unresolved("AzureWebJobsStorage", status) }
+        do throws(BlobServiceConnection.Malformed) {
+            let connection = try connection(site, settings)
+            return BlobKeyRepository(
+                containerURL: connection.endpoint + "/" + BlobKeyRepository.containerName, credential: connection.credential,
+                makesContainer: true, folder: folder, http: services.http, clock: services.clock)
+        } catch { throw unusable(error.message) }
+    }
+
+    private func unusable(_ message: String) -> FunctionsError { FunctionsError(.secretStoreUnavailable, message) }
+
+    private func unresolved(_ setting: String, _ status: KeyVaultReferenceStatus) -> FunctionsError {
+        unusable(
+            "The Key Vault reference in \(setting) is not resolved (\(status.status.rawValue)). \(status.details)")
+    }
+
+    private func connection(_ site: Site, _ settings: ResolvedSettings) throws(BlobServiceConnection.Malformed) -> BlobServiceConnection {
+        if let text = settings.value("AzureWebJobsStorage") {
+            do throws(BlobServiceConnection.Malformed) {
+                return try BlobServiceConnection(connectionString: text)
+            } catch {
+                throw .init(message: "The app setting AzureWebJobsStorage cannot be used: \(error.message).")
+            }
+        }
+        let account = settings.value("AzureWebJobsStorage__accountName")?.reveal()
+        let names = services.configuration.names
+        let explicit = settings.value("AzureWebJobsStorage__blobServiceUri")?.reveal()
+        guard let endpoint = explicit ?? account.map({ names.own.url(of: .storage(account: $0.lowercased(), service: .blob)) }) else {
+            throw .init(
+                message: "Secret initialization from Blob storage failed due to missing both an Azure Storage connection string and a SAS "
+                    + "connection uri. Set AzureWebJobsStorage or AzureWebJobsSecretStorageSas.")
+        }
+        guard let identity = site.identity else {
+            throw .init(message: "AzureWebJobsStorage__accountName needs the app's system-assigned identity; assign one.")
+        }
+        let identities = services.identities
+        return BlobServiceConnection(
+            endpoint: endpoint,
+            credential: .bearer { try await identities.issueToken(for: identity, audience: "https://storage.azure.com/").token })
+    }
+}

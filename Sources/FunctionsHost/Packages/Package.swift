@@ -1,0 +1,92 @@
+internal import CofferCore
+internal import Crypto
+internal import NIOCore
+
+/// A deployment package that was read and found safe: its files as a sealed archive in memory, its configuration parsed.
+struct Package: Sendable {
+    /// Sealed: a tar for the sandbox.
+    let archive: MemoryFile
+    let unpackedBytes: Int
+    /// Every file's path.
+    let files: [String]
+    /// `host.json` and every `NAME/function.json`, by path.
+    let configuration: [String: [UInt8]]
+    /// Of the zip, for recognizing the same package.
+    let sha256: String
+
+    /// Unpacks in memory. Throws `PackageError`; nothing stays behind then.
+    init(_ zip: ByteBuffer, limits: PackageLimits) throws(PackageError) {
+        let archive = try ZipArchive(zip, limits: limits)
+        let file = try MemoryFile(name: "coffer-package")
+        let tar = TarWriter(file: file)
+        var folders = Set<String>()
+        func makeParents(of path: String) throws(PackageError) {
+            let components = path.split(separator: "/").dropLast()
+            var folder = ""
+            for component in components {
+                folder += folder.isEmpty ? String(component) : "/" + component
+                if folders.insert(folder).inserted { try tar.directory(folder) }
+            }
+        }
+        var configuration: [String: [UInt8]] = [:]
+        var unpacked = 0
+        var files: [String] = []
+        // Links come last, so that nothing is ever unpacked through one.
+        let ordered = archive.entries.filter { $0.kind != .symbolicLink } + archive.entries.filter { $0.kind == .symbolicLink }
+        for entry in ordered {
+            try makeParents(of: entry.path)
+            switch entry.kind {
+            case .directory: if folders.insert(entry.path).inserted { try tar.directory(entry.path) }
+            case .symbolicLink: try Self.link(entry, archive, tar)
+            case .file:
+                try tar.fileHeader(entry.path, size: entry.unpackedBytes, executable: entry.isExecutable)
+                let keeps = Self.isConfiguration(entry.path)
+                guard !keeps || entry.unpackedBytes <= limits.configurationBytes else {
+                    throw PackageError(.configuration, "'\(entry.path)' in the package is larger than \(limits.configurationBytes) bytes.")
+                }
+                var kept: [UInt8] = []
+                try archive.read(entry) { (part) throws(PackageError) in
+                    try tar.content(part)
+                    if keeps { kept += part }
+                }
+                try tar.padding(after: entry.unpackedBytes)
+                if keeps { configuration[entry.path] = kept }
+                files.append(entry.path)
+                // What a file takes in a file system of pages.
+                unpacked += (entry.unpackedBytes + 4_095) & ~4_095
+            }
+        }
+        try tar.end()
+        file.seal()
+        self.archive = file
+        self.configuration = configuration
+        self.files = files.sorted()
+        unpackedBytes = unpacked + (folders.count + 1) * 4_096
+        sha256 = Array(zip.withUnsafeReadableBytes { SHA256.hash(data: $0) }).hex
+    }
+
+    private static func isConfiguration(_ path: String) -> Bool {
+        path == "host.json" || (path.hasSuffix("/function.json") && path.split(separator: "/").count == 2)
+    }
+
+    private static func link(_ entry: ZipArchive.Entry, _ archive: borrowing ZipArchive, _ tar: TarWriter) throws(PackageError) {
+        guard entry.unpackedBytes <= 1_024 else { throw PackageError(.unsafe, "The link '\(entry.path)' in the package is too long.") }
+        var bytes: [UInt8] = []
+        try archive.read(entry) { (part) throws(PackageError) in bytes += part }
+        guard let target = String(validating: bytes, as: UTF8.self), staysInside(target, from: entry.path) else {
+            throw PackageError(.unsafe, "The link '\(entry.path)' in the package points outside it.")
+        }
+        try tar.symbolicLink(entry.path, to: target)
+    }
+
+    /// Whether a relative link at `path` never rises above the package's root, at any step of the way.
+    static func staysInside(_ target: String, from path: String) -> Bool {
+        guard !target.isEmpty, !target.hasPrefix("/"), !target.utf8.contains(0) else { return false }
+        var depth = path.split(separator: "/").count - 1
+        for component in target.split(separator: "/") {
+            if component == ".." { depth -= 1 } else if component != "." { depth += 1 }
+            if depth < 0 { return false }
+        }
+        return true
+    }
+}

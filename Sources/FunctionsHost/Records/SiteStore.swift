@@ -1,0 +1,172 @@
+public import CofferCore
+public import EncryptionAtRest
+internal import Synchronization
+
+/// Sites and plans, kept sealed; one partition for each site (`site/NAME`), one for the plans.
+///
+/// All of them are in memory after `load`, so that the gate reads without waiting; every change is durable before it is seen.
+public final class SiteStore: Sendable {
+    private struct State {
+        var sites: [String: Site] = [:]
+        var plans: [ResourceID: Plan] = [:]
+        var observers: [@Sendable (SiteChange) -> Void] = []
+    }
+    private static let plansPartition = "plans"
+    private static let siteRow = "site"
+    private static let usageRow = "usage"
+    private static let platformKeyRow = "platform-key"
+    private static let attemptsLimit = 16
+
+    private let store: SealedStore
+    private let state = Mutex(State())
+    /// One writer at a time, so that memory follows the order of the commits.
+    private let turnstile = Turnstile()
+
+    public init(store: SealedStore) { self.store = store }
+
+    /// Reads every site and plan. Called once, before anything else.
+    public func load() async throws {
+        for partition in try await store.partitions(of: .sites) {
+            if partition == Self.plansPartition {
+                for record in try await store.records(.sites, partition).scan(prefix: "plan/") {
+                    let plan = try Plan(recordBytes: record.value)
+                    state.withLock { $0.plans[plan.id] = plan }
+                }
+            } else if let record = try await store.records(.sites, partition).get(Self.siteRow) {
+                let site = try SiteRecord(recordBytes: record.value).site
+                state.withLock { $0.sites[site.name.lowercased()] = site }
+            }
+        }
+    }
+
+    /// Calls back after every later change, before the change's caller continues. The observer must return quickly.
+    public func onChange(_ observer: @escaping @Sendable (SiteChange) -> Void) {
+        state.withLock { $0.observers.append(observer) }
+    }
+
+    // MARK: Sites
+
+    /// By host label, in any case.
+    public func site(named name: String) -> Site? { state.withLock { $0.sites[name.lowercased()] } }
+    public func site(_ id: ResourceID) -> Site? { site(named: id.name).flatMap { $0.id == id ? $0 : nil } }
+    public func sites() -> [Site] { state.withLock { $0.sites.values.sorted { $0.id.canonical < $1.id.canonical } } }
+
+    /// Throws `.nameTaken` when any subscription or group already has a site of that name.
+    public func create(_ site: Site) async throws {
+        try await turnstile.pass {
+            let result = try await records(of: site.name).commit(
+                checks: [.absent(Self.siteRow)], [.put(Self.siteRow, SiteRecord(site).recordBytes())])
+            guard case .committed = result else { throw SiteStoreError.nameTaken(site.name) }
+            publish(.created(site)) { $0.sites[site.name.lowercased()] = site }
+        }
+    }
+
+    /// Reads, changes and writes the site as one step; `change` may run more than once. Throws `.notFound`, and what `change` throws.
+    @discardableResult
+    public func update(_ id: ResourceID, _ change: @Sendable (inout Site) throws -> Void) async throws -> Site {
+        let records = records(of: id.name)
+        return try await turnstile.pass {
+            for _ in 0..<Self.attemptsLimit {
+                guard let record = try await records.get(Self.siteRow) else { throw SiteStoreError.notFound(id) }
+                let old = try SiteRecord(recordBytes: record.value).site
+                guard old.id == id else { throw SiteStoreError.notFound(id) }
+                var new = old
+                try change(&new)
+                if new == old { return old }
+                let bytes = try SiteRecord(new).recordBytes()
+                let result = try await records.commit(checks: [.unchanged(Self.siteRow, record.version)], [.put(Self.siteRow, bytes)])
+                guard case .committed = result else { continue }
+                publish(.updated(old: old, new: new)) { $0.sites[id.name.lowercased()] = new }
+                return new
+            }
+            throw SiteStoreError.contended(id)
+        }
+    }
+
+    /// Removes the site with all its records. Returns false when there was none.
+    public func delete(_ id: ResourceID) async throws -> Bool {
+        try await turnstile.pass {
+            guard let site = site(id) else { return false }
+            let records = records(of: id.name)
+            let writes = try await records.scan(prefix: "").map { RecordWrite.delete($0.key) }
+            _ = try await records.commit(writes)
+            publish(.deleted(site)) { $0.sites[id.name.lowercased()] = nil }
+            return true
+        }
+    }
+
+    // MARK: Plans
+
+    public func plan(_ id: ResourceID) -> Plan? { state.withLock { $0.plans[id] } }
+    public func plans() -> [Plan] { state.withLock { $0.plans.values.sorted { $0.id.canonical < $1.id.canonical } } }
+
+    public func save(_ plan: Plan) async throws {
+        let bytes = try plan.recordBytes()
+        _ = try await store.records(.sites, Self.plansPartition).commit([.put("plan/" + plan.id.canonical, bytes)])
+        state.withLock { $0.plans[plan.id] = plan }
+    }
+    public func deletePlan(_ id: ResourceID) async throws -> Bool {
+        guard plan(id) != nil else { return false }
+        _ = try await store.records(.sites, Self.plansPartition).commit([.delete("plan/" + id.canonical)])
+        state.withLock { $0.plans[id] = nil }
+        return true
+    }
+
+    // MARK: Usage
+
+    func usage(of name: String) async throws -> UsageRecord? {
+        try await records(of: name).get(Self.usageRow).map { try UsageRecord(recordBytes: $0.value) }
+    }
+    /// Writes only while the site exists, so that a late report does not bring a deleted partition back.
+    func save(_ usage: UsageRecord, of name: String) async throws {
+        _ = try await records(of: name).commit(checks: [.present(Self.siteRow)], [.put(Self.usageRow, usage.recordBytes())])
+    }
+
+    // MARK: Encryption of access keys
+
+    /// The site's own key for its access keys, hexadecimal: 32 random bytes made at the first call. Stands where App Service has
+    /// `MACHINEKEY_DecryptionKey`.
+    func platformKey(of name: String, randomness: any Randomness) async throws -> RedactedString {
+        let records = records(of: name)
+        for _ in 0..<Self.attemptsLimit {
+            if let record = try await records.get(Self.platformKeyRow) { return RedactedString(String(decoding: record.value, as: UTF8.self)) }
+            let key = randomness.bytes(32).hex
+            let result = try await records.commit(
+                checks: [.present(Self.siteRow), .absent(Self.platformKeyRow)], [.put(Self.platformKeyRow, Array(key.utf8))])
+            if case .committed = result { return RedactedString(key) }
+            guard site(named: name) != nil else { break }
+        }
+        throw SiteStoreError.notFound(ResourceID("sites/\(name)"))
+    }
+
+    private func records(of name: String) -> SealedRecords { store.records(.sites, "site/" + name.lowercased()) }
+
+    private func publish(_ change: SiteChange, _ apply: (inout State) -> Void) {
+        let observers = state.withLock { state in
+            apply(&state)
+            return state.observers
+        }
+        for observer in observers { observer(change) }
+    }
+}
+
+public enum SiteChange: Sendable {
+    case created(Site)
+    case updated(old: Site, new: Site)
+    case deleted(Site)
+}
+
+public enum SiteStoreError: Error, Sendable, Equatable, CustomStringConvertible {
+    case nameTaken(String)
+    case notFound(ResourceID)
+    /// Many writers at once; nothing was written by this one.
+    case contended(ResourceID)
+
+    public var description: String {
+        switch self {
+        case .nameTaken(let name): "Website with given name \(name) already exists."
+        case .notFound(let id): "The site '\(id)' was not found."
+        case .contended(let id): "The site '\(id)' is being changed by others; try again."
+        }
+    }
+}

@@ -1,0 +1,256 @@
+internal import CofferCore
+internal import Foundation
+internal import Logging
+internal import ResourceProviders
+internal import Synchronization
+
+/// Why a site's host cannot serve. The message goes to callers.
+struct HostFailure: Error, Sendable, Equatable {
+    let message: String
+}
+
+/// A package that is mounted and its worker.
+final class RunningApp: Sendable {
+    let site: Site
+    let settings: ResolvedSettings
+    let host: HostConfiguration?
+    let catalog: FunctionCatalog
+    /// nil when no function can need one.
+    let worker: Worker?
+    /// nil when the worker is there.
+    let workerMissing: String?
+
+    init(
+        site: Site, settings: ResolvedSettings, host: HostConfiguration?, catalog: FunctionCatalog, worker: Worker?, workerMissing: String?
+    ) {
+        self.site = site
+        self.settings = settings
+        self.host = host
+        self.catalog = catalog
+        self.worker = worker
+        self.workerMissing = workerMissing
+    }
+}
+
+/// One site's host: its settings resolved, its package mounted, its keys at hand; loaded when somebody asks, and again after `restart`.
+actor SiteHost {
+    private enum Content {
+        case unloaded
+        case loading(Task<Result<RunningApp, HostFailure>, Never>)
+        case loaded(RunningApp)
+        case failed(HostFailure, until: Timestamp, attempts: Int64)
+    }
+    /// Between two attempts to load what failed: doubles from one second up to this.
+    static let longestRetrySeconds: Int64 = 30
+    /// References without a version are read again after so long (App Service, "Use Key Vault references": 24 hours).
+    static let referenceLifetimeSeconds: Int64 = 86_400
+    static let settingsRetrySeconds: Int64 = 5
+
+    private let services: HostServices
+    private var site: Site
+    private var content = Content.unloaded
+    private var settings: (task: Task<ResolvedSettings, Never>, at: Timestamp)?
+    private var keyring: Keyring?
+    /// Counts restarts: what an earlier generation loaded is thrown away.
+    private var generation = 0
+    private var isShutDown = false
+    private let startedAt: Timestamp
+    /// The loaded app, for the gate, which does not wait for the actor.
+    private let current = Mutex<RunningApp?>(nil)
+    /// Set at once by `restart`, obeyed by the actor before anything else: no later caller meets what was before.
+    private let mustRestart = Mutex(false)
+
+    init(_ site: Site, _ services: HostServices) {
+        self.site = site
+        self.services = services
+        startedAt = services.clock.now()
+    }
+
+    // MARK: The app
+
+    nonisolated func app() async throws(HostFailure) -> RunningApp {
+        if let app = current.withLock({ $0 }) { return app }
+        return try await load()
+    }
+
+    nonisolated func loadedApp() -> RunningApp? { current.withLock { $0 } }
+
+    private func load() async throws(HostFailure) -> RunningApp {
+        obeyRestart()
+        var attempts: Int64 = 0
+        switch content {
+        case .loaded(let app): return app
+        case .loading(let task): return try await task.value.get()
+        case .failed(let failure, let until, let count):
+            guard services.clock.now() >= until else { throw failure }
+            attempts = count
+            // A reference may have been the cause.
+            settings = nil
+            keyring = nil
+        case .unloaded: break
+        }
+        let generation = generation
+        let site = site
+        let resolving = resolvedSettings()
+        let services = services
+        let task = Task.detached { () -> Result<RunningApp, HostFailure> in
+            do throws(HostFailure) {
+                return .success(try await AppLoader(services: services).load(site, settings: await resolving.value))
+            } catch { return .failure(error) }
+        }
+        content = .loading(task)
+        let result = await task.value
+        obeyRestart()
+        guard generation == self.generation else {
+            // Restarted meanwhile: this one is of yesterday.
+            if case .success(let app) = result { await app.worker?.stop() }
+            return try await load()
+        }
+        switch result {
+        case .success(let app):
+            content = .loaded(app)
+            current.withLock { $0 = app }
+            log(.information, "Host started: \(app.catalog.functions.count) functions found.")
+            return app
+        case .failure(let failure):
+            let delay = min(1 << min(attempts, 16), Self.longestRetrySeconds)
+            content = .failed(failure, until: services.clock.now().adding(seconds: delay), attempts: attempts + 1)
+            services.logger.warning("site cannot start", metadata: ["site": "\(site.name)", "reason": "\(failure.message)"])
+            log(.error, failure.message)
+            throw failure
+        }
+    }
+
+    /// Starts over with the site as it is now: settings, keys, package and worker. Returns at once; loading begins by itself.
+    nonisolated func restart() {
+        mustRestart.withLock { $0 = true }
+        let old = current.withLock { app in
+            defer { app = nil }
+            return app
+        }
+        if let worker = old?.worker { Task.detached { await worker.stop() } }
+        Task.detached { await self.loadAfterRestart() }
+    }
+
+    private func loadAfterRestart() async {
+        obeyRestart()
+        if site.state == .running { _ = try? await load() }
+    }
+
+    private func obeyRestart() {
+        let must = mustRestart.withLock { must in
+            defer { must = false }
+            return must
+        }
+        guard must, !isShutDown else { return }
+        site = services.sites.site(named: site.name) ?? site
+        generation += 1
+        content = .unloaded
+        settings = nil
+        keyring = nil
+    }
+
+    /// Ends for good. Returns when the worker is gone.
+    func shutDown() async {
+        isShutDown = true
+        generation += 1
+        let old = current.withLock { app in
+            defer { app = nil }
+            return app
+        }
+        if case .loading(let task) = content { Task.detached { if case .success(let app) = await task.value { await app.worker?.stop() } } }
+        content = .failed(HostFailure(message: "The server is shutting down."), until: Timestamp(microseconds: .max / 2), attempts: 0)
+        await old?.worker?.stop()
+    }
+
+    // MARK: Settings and keys
+
+    private func resolvedSettings() -> Task<ResolvedSettings, Never> {
+        obeyRestart()
+        if let settings { return settings.task }
+        let resolver = SettingsResolver(vaults: services.vaults, names: services.configuration.names)
+        let site = site
+        let task = Task.detached { await resolver.resolve(site) }
+        settings = (task, services.clock.now())
+        return task
+    }
+
+    func references() async -> [String: KeyVaultReferenceStatus] { await resolvedSettings().value.references }
+
+    /// Resolves again; restarts when a value changed. A vault that cannot be reached now changes nothing.
+    func refreshReferences() async {
+        guard let before = settings else { return }
+        let old = await before.task.value
+        let resolver = SettingsResolver(vaults: services.vaults, names: services.configuration.names)
+        let new = await resolver.resolve(site)
+        settings = (Task { new }, services.clock.now())
+        if new.values != old.values, new.references.values.allSatisfy({ $0.status == .resolved }) { restart() }
+    }
+
+    func refreshOldReferences() async {
+        guard let settings, services.clock.now() >= settings.at.adding(seconds: Self.referenceLifetimeSeconds) else { return }
+        await refreshReferences()
+    }
+
+    func keys() async throws(FunctionsError) -> Keyring {
+        obeyRestart()
+        if let keyring { return keyring }
+        let generation = generation
+        let settings = await resolvedSettings().value
+        let platformKey: RedactedString
+        do {
+            platformKey = try await services.sites.platformKey(of: site.name, randomness: services.randomness)
+        } catch {
+            throw FunctionsError(.secretStoreUnavailable, "The site's own encryption key cannot be read.")
+        }
+        guard generation == self.generation else { return try await keys() }
+        if let keyring { return keyring }
+        do throws(FunctionsError) {
+            let made = try KeyringFactory(services: services).make(site, settings, platformKey: platformKey)
+            keyring = made
+            return made
+        } catch {
+            // A reference may have been the cause: read it again, though not with every request.
+            if let known = self.settings, services.clock.now() >= known.at.adding(seconds: Self.settingsRetrySeconds) { self.settings = nil }
+            throw error
+        }
+    }
+
+    // MARK: Status
+
+    func status() async -> HostStatus {
+        site = services.sites.site(named: site.name) ?? site
+        let state: HostStatus.State
+        var errors: [String] = []
+        if site.state == .stopped {
+            state = .stopped
+        } else {
+            do throws(HostFailure) {
+                let app = try await app()
+                errors = app.catalog.functions.flatMap { function in
+                    function.errors.map { "The '\(function.name)' function is in error: \($0)" }
+                }
+                state = .running
+            } catch {
+                errors = [error.message]
+                state = .error
+            }
+        }
+        return HostStatus(
+            id: site.name.lowercased(), state: state, version: FunctionsHostConfiguration.runtimeVersion,
+            instanceID: services.configuration.instanceID,
+            processUptimeMilliseconds: (services.clock.now().microseconds - startedAt.microseconds) / 1_000, errors: errors)
+    }
+
+    /// Every minute: idle workers end, old references are read again.
+    func maintain() async {
+        await refreshOldReferences()
+        guard services.sites.site(named: site.name)?.config.alwaysOn != true, let worker = current.withLock({ $0 })?.worker else { return }
+        await worker.stopIfIdle(since: services.clock.now().adding(seconds: -services.configuration.workerIdleSeconds))
+    }
+
+    private func log(_ level: FunctionLogEntry.Level, _ message: String) {
+        services.logs.write(
+            FunctionLogEntry(time: services.clock.now(), site: site.id, level: level, category: "Host.Startup", message: message))
+    }
+}

@@ -1,0 +1,53 @@
+internal import NIOCore
+
+/// Cuts a stream into lines of at most 32 KiB, and lets a limited number of them through each second: an app that shouts cannot fill the
+/// server's memory or its log.
+final class LineReader: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    static let lineBytes = FunctionLogEntry.messageLimitBytes
+    static let linesPerSecond = 1_000
+
+    private let take: (String) -> Void
+    private var rest = ByteBuffer()
+    private var second: Int64 = 0
+    private var count = 0
+    private var dropped = 0
+
+    init(_ take: @escaping (String) -> Void) { self.take = take }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        var bytes = unwrapInboundIn(data)
+        rest.writeBuffer(&bytes)
+        while let end = rest.readableBytesView.firstIndex(of: 0x0a) {
+            let line = rest.readSlice(length: end - rest.readerIndex) ?? ByteBuffer()
+            rest.moveReaderIndex(forwardBy: 1)
+            pass(line)
+        }
+        if rest.readableBytes > Self.lineBytes, let line = rest.readSlice(length: rest.readableBytes) { pass(line) }
+        rest.discardReadBytes()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        if rest.readableBytes > 0 { pass(rest) }
+        rest.clear()
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+    private func pass(_ line: ByteBuffer) {
+        let now = Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000_000)
+        if now != second {
+            if dropped > 0 { take("\(dropped) lines were dropped: more than \(Self.linesPerSecond) in a second.") }
+            (second, count, dropped) = (now, 0, 0)
+        }
+        count += 1
+        guard count <= Self.linesPerSecond else {
+            dropped += 1
+            return
+        }
+        var text = String(decoding: line.readableBytesView.prefix(Self.lineBytes), as: UTF8.self)
+        if text.hasSuffix("\r") { text.removeLast() }
+        if !text.isEmpty { take(text) }
+    }
+}

@@ -1,0 +1,307 @@
+internal import CofferCore
+internal import Foundation
+internal import Glibc
+internal import Logging
+internal import NIOCore
+internal import NIOPosix
+internal import ResourceProviders
+internal import Synchronization
+
+/// Why no worker can take a request now.
+struct WorkerUnavailable: Error, Sendable, Equatable {
+    let message: String
+    let retryAfterSeconds: Int64
+}
+
+/// One app's custom handler: started when a request wants it, watched, started again after it fell, ended with its host.
+actor Worker {
+    struct Description: Sendable {
+        var site: Site
+        var sandboxed: Sandbox.Worker
+        var package: Package
+        var environment: [String: RedactedString]
+        var identityEndpoint: String?
+        var memoryBytes: Int
+        var readinessSeconds: Int64
+    }
+    struct Services: Sendable {
+        var sandbox: Sandbox
+        var group: any EventLoopGroup
+        var logs: any FunctionLogSink
+        var identities: (any IdentityEndpointRegistry)?
+        var clock: any WallClock
+        var randomness: any Randomness
+        var logger: Logger
+    }
+    private struct Snapshot {
+        /// Set while it is ready.
+        var port: Int?
+        var processID: pid_t?
+        var outstanding = 0
+        var lastUsed: Timestamp
+    }
+
+    static let drainSeconds = 10
+    static let graceSeconds = 5
+
+    private let description: Description
+    private let services: Services
+    private var state = WorkerState()
+    private var process: WorkerProcess?
+    private var starting: Task<Void, Never>?
+    private var group: ControlGroup?
+    private var identityHeader: RedactedString?
+    /// Counts starts, so that news of an earlier process does not touch a later one.
+    private var run = 0
+    /// What the gate reads without waiting for the actor.
+    private let snapshot: Mutex<Snapshot>
+
+    init(_ description: Description, _ services: Services) {
+        self.description = description
+        self.services = services
+        snapshot = Mutex(Snapshot(lastUsed: services.clock.now()))
+    }
+
+    // MARK: Requests
+
+    /// The port of a ready worker, started for this if need be. Every success must be paired with `release`.
+    nonisolated func acquire() async throws(WorkerUnavailable) -> Int {
+        if let port = acquireReady() { return port }
+        try await becomeReady()
+        guard let port = acquireReady() else { throw WorkerUnavailable(message: "The worker ended just now.", retryAfterSeconds: 1) }
+        return port
+    }
+    private nonisolated func acquireReady() -> Int? {
+        snapshot.withLock { snapshot in
+            guard let port = snapshot.port else { return nil }
+            snapshot.outstanding += 1
+            return port
+        }
+    }
+    nonisolated func release() {
+        let now = services.clock.now()
+        snapshot.withLock { snapshot in
+            snapshot.outstanding -= 1
+            snapshot.lastUsed = now
+        }
+    }
+    nonisolated var outstanding: Int { snapshot.withLock { $0.outstanding } }
+
+    /// Resident memory of the worker's processes, or of its control group; nil while nothing runs.
+    nonisolated func residentBytes() -> Int? {
+        snapshot.withLock { $0.processID }.map { ProcessTree.residentBytes(of: $0) }
+    }
+
+    private func becomeReady() async throws(WorkerUnavailable) {
+        if case .launch = state.wanted(now: services.clock.now()) { launch() }
+        await starting?.value
+        switch state.phase {
+        case .ready: return
+        case .stopped: throw WorkerUnavailable(message: "The app is restarting.", retryAfterSeconds: 1)
+        case .coolingDown(let until):
+            let wait = max(1, until.unixSeconds - services.clock.now().unixSeconds)
+            throw WorkerUnavailable(message: state.lastFailure ?? "The worker ended.", retryAfterSeconds: wait)
+        case .idle, .starting:
+            throw WorkerUnavailable(message: state.lastFailure ?? "The worker is starting.", retryAfterSeconds: 1)
+        }
+    }
+
+    // MARK: Starting
+
+    private func launch() {
+        run += 1
+        let number = run
+        starting = Task.detached { await self.start(number) }
+    }
+
+    private func start(_ number: Int) async {
+        do {
+            let port = try Self.freePort()
+            let process = try await makeProcess(port: port)
+            self.process = process
+            forwardOutput(of: process)
+            Task.detached { await self.ended(number, process.ending()) }
+            if let failure = await readiness(of: process, port: port) {
+                await fail(number, failure)
+                return
+            }
+            guard number == run, !process.hasEnded else { return }
+            _ = state.becameReady(now: services.clock.now())
+            guard case .ready = state.phase else { return }
+            snapshot.withLock { snapshot in
+                snapshot.port = port
+                snapshot.processID = process.processID
+                snapshot.lastUsed = services.clock.now()
+            }
+        } catch let error as WorkerProcess.LaunchFailure {
+            didEnd(number, "The worker could not be started: \(error.message).")
+        } catch {
+            didEnd(number, "The worker could not be started.")
+        }
+    }
+
+    private func makeProcess(port: Int) async throws -> WorkerProcess {
+        var worker = description.sandboxed
+        group = ControlGroup(
+            name: "\(description.site.name.lowercased())-\(services.randomness.bytes(4).hex)",
+            memoryBytes: description.memoryBytes + description.package.unpackedBytes)
+        worker.controlGroup = group?.processesFile
+        worker.dataBytes = group == nil ? description.memoryBytes : nil
+        if let identity = description.site.identity { identityHeader = services.identities?.register(identity) }
+        var environment = description.environment
+        let perStart = WorkerEnvironment.perStart(
+            port: port, workerID: services.randomness.uuidString(), identityEndpoint: description.identityEndpoint,
+            identityHeader: identityHeader)
+        environment.merge(perStart) { _, new in new }
+        let settings = try MemoryFile(name: "coffer-settings")
+        try settings.append(Sandbox.script(environment: environment))
+        settings.seal()
+        let files = [description.package.archive.reopened(), settings.reopened()]
+        defer { for file in files where file >= 0 { close(file) } }
+        guard files.allSatisfy({ $0 >= 0 }) else {
+            throw WorkerProcess.LaunchFailure(message: "the server is out of file descriptors")
+        }
+        return try await WorkerProcess.launch(services.sandbox.commandLine(worker), descriptors: files)
+    }
+
+    /// nil once the handler listens; why not, otherwise.
+    private func readiness(of process: WorkerProcess, port: Int) async -> String? {
+        let deadline = NIODeadline.now() + .seconds(description.readinessSeconds)
+        let bootstrap = ClientBootstrap(group: services.group).connectTimeout(.seconds(1))
+        while NIODeadline.now() < deadline {
+            if process.hasEnded { return nil }
+            if let channel = try? await bootstrap.connect(host: "127.0.0.1", port: port).get() {
+                try? await channel.close()
+                guard services.sandbox.runsAsRoot else { return nil }
+                let expected = Sandbox.userID(of: description.site.name)
+                return ProcessTree.listener(onPort: port) == expected
+                    ? nil : "Another program listens on the port that was meant for the worker."
+            }
+            try? await Task.sleep(for: .milliseconds(25))
+        }
+        return "The worker did not listen on FUNCTIONS_CUSTOMHANDLER_PORT within \(description.readinessSeconds) seconds."
+    }
+
+    private func forwardOutput(of process: WorkerProcess) {
+        let site = description.site.id
+        let logs = services.logs
+        let clock = services.clock
+        func forward(_ descriptor: Int32, _ level: FunctionLogEntry.Level) {
+            let bootstrap = NIOPipeBootstrap(group: services.group).channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(
+                        LineReader { line in
+                            logs.write(FunctionLogEntry(time: clock.now(), site: site, level: level, category: "Worker", message: line))
+                        })
+                }
+            }
+            bootstrap.takingOwnershipOfDescriptor(input: descriptor).whenFailure { _ in close(descriptor) }
+        }
+        forward(process.standardOutput, .information)
+        forward(process.standardError, .error)
+    }
+
+    // MARK: Ending
+
+    private func ended(_ number: Int, _ ending: WorkerProcess.Ending) {
+        didEnd(number, "The worker \(ending.description).")
+    }
+
+    private func didEnd(_ number: Int, _ reason: String) {
+        guard number == run else { return }
+        forgetProcess()
+        let action = state.ended(reason, now: services.clock.now())
+        guard case .retry(let delay) = action else { return }
+        report("\(reason) Starting it again in \(delay) s.")
+        Task.detached {
+            try? await Task.sleep(for: .seconds(delay))
+            await self.retry(number)
+        }
+    }
+
+    private func retry(_ number: Int) {
+        guard number == run, case .coolingDown = state.phase else { return }
+        if case .launch = state.wanted(now: services.clock.now()) { launch() }
+    }
+
+    private func fail(_ number: Int, _ reason: String) async {
+        guard number == run else { return }
+        guard case .terminate = state.readinessFailed(reason, now: services.clock.now()) else { return }
+        let process = process
+        process?.kill()
+        _ = await process?.ending()
+        didEnd(number, reason)
+    }
+
+    private func forgetProcess() {
+        process = nil
+        group = nil
+        if let identityHeader { services.identities?.revoke(identityHeader) }
+        identityHeader = nil
+        snapshot.withLock { snapshot in
+            snapshot.port = nil
+            snapshot.processID = nil
+        }
+    }
+
+    /// Ends the worker if nobody asked for it since `limit`.
+    func stopIfIdle(since limit: Timestamp) async {
+        let isIdle = snapshot.withLock { $0.outstanding == 0 && $0.lastUsed < limit && $0.port != nil }
+        guard isIdle, case .terminate = state.idledOut() else { return }
+        await end(gracefully: true)
+    }
+
+    /// For good: lets requests under way finish for a while, then asks the handler to end, then ends it. Returns when it is gone.
+    func stop() async {
+        guard case .terminate(let gracefully) = state.stop() else { return }
+        await end(gracefully: gracefully)
+    }
+
+    private func end(gracefully: Bool) async {
+        run += 1
+        let process = process
+        let group = group
+        // New requests find no port from here on; those under way keep theirs.
+        forgetProcess()
+        guard let process else { return }
+        if gracefully {
+            for _ in 0..<(Self.drainSeconds * 20) where outstanding > 0 { try? await Task.sleep(for: .milliseconds(50)) }
+            process.terminate()
+            let killer = Task.detached {
+                try? await Task.sleep(for: .seconds(Self.graceSeconds))
+                if !Task.isCancelled { process.kill() }
+            }
+            _ = await process.ending()
+            killer.cancel()
+        } else {
+            process.kill()
+            _ = await process.ending()
+        }
+        withExtendedLifetime(group) {}
+    }
+
+    private func report(_ message: String) {
+        services.logger.warning("worker ended", metadata: ["site": "\(description.site.name)", "reason": "\(message)"])
+        services.logs.write(
+            FunctionLogEntry(
+                time: services.clock.now(), site: description.site.id, level: .error, category: "Host.Worker", message: message))
+    }
+
+    /// A port of 127.0.0.1 that is free now. The handler takes it a moment later; readiness checks that it was the one who did.
+    private static func freePort() throws -> Int {
+        let file = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        guard file >= 0 else { throw WorkerProcess.LaunchFailure(message: "the server is out of file descriptors") }
+        defer { close(file) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let result = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
+                bind(file, generic, length) == 0 ? getsockname(file, generic, &length) : -1
+            }
+        }
+        guard result == 0 else { throw WorkerProcess.LaunchFailure(message: "the server has no free port") }
+        return Int(UInt16(bigEndian: address.sin_port))
+    }
+}

@@ -1,0 +1,77 @@
+import CofferCore
+import EncryptionAtRest
+import Logging
+
+extension KeyVaultService {
+    func rotationPolicy(as caller: Caller, _ name: String, in address: VaultAddress) async throws -> StoredObject {
+        let vault = try await open(address, as: caller)
+        try vault.require(.getRotationPolicy, object: name)
+        return try await vault.find(.key, name, version: nil)
+    }
+
+    /// Replaces the policy. It holds for versions made from now on; `performDueRotations` carries it out.
+    func setRotationPolicy(
+        as caller: Caller, _ name: String, in address: VaultAddress, _ policy: RotationPolicy
+    ) async throws -> StoredObject {
+        let vault = try await open(address, as: caller)
+        try vault.require(.setRotationPolicy, object: name)
+        let updated = try await retryingConflicts { () async throws -> StoredObject? in
+            var (header, newest) = try await vault.read(.key, name, version: nil)
+            let now = clock.now()
+            var policy = policy
+            policy.created = header.value.rotationPolicy?.created ?? now
+            policy.updated = now
+            header.value.rotationPolicy = policy
+            guard try await vault.objects.replace(.key, header) else { return nil }
+            return StoredObject(vault: vault.vault, kind: .key, header: header.value, version: newest.value)
+        }
+        changed(.key, name, in: vault, "rotation policy set")
+        return updated
+    }
+
+    /// Rotates every key whose policy says so by now, and purges what was deleted so long ago that its retention is
+    /// over. Called from a timer; an hour between calls is plenty. What fails is logged and tried again at the next
+    /// call.
+    public func performDueWork() async {
+        do {
+            for vault in try await index.all() {
+                if let deletion = vault.deletion {
+                    if deletion.scheduledPurge <= clock.now() { try await purgeVault(named: vault.name) }
+                } else {
+                    await performDueWork(in: vault)
+                }
+            }
+        } catch {
+            logger.error("scheduled vault work stopped", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func performDueWork(in vault: Vault) async {
+        // Nobody asks for this work but the policies; no permission is checked for the caller named here.
+        let caller = Caller(kind: .servicePrincipal, objectID: "scheduled", tenantID: vault.tenantID)
+        let opened = openVault(vault, as: caller)
+        do {
+            for kind in ObjectKind.allCases {
+                for (_, header) in try await opened.objects.headers(kind, after: nil, limit: .max) {
+                    let now = clock.now()
+                    if let deletion = header.deletion {
+                        guard deletion.scheduledPurge <= now,
+                            let read = try await opened.objects.header(kind, header.name),
+                            read.value.deletion == deletion, try await opened.objects.purge(kind, read)
+                        else { continue }
+                        changed(kind, header.name, in: opened, "purged at the end of its retention")
+                    } else if let policy = header.rotationPolicy,
+                        let newest = try await opened.objects.version(
+                            kind, header.name, sequence: header.latestSequence),
+                        let due = policy.rotationDue(newest.value.attributes), due <= now
+                    {
+                        _ = try await rotate(header.name, in: opened)
+                    }
+                }
+            }
+        } catch {
+            logger.error(
+                "scheduled work of a vault stopped", metadata: ["vault": "\(vault.name)", "error": "\(error)"])
+        }
+    }
+}

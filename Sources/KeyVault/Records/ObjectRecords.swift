@@ -1,0 +1,133 @@
+import CofferCore
+import EncryptionAtRest
+import Foundation
+
+/// One vault's keys and secrets.
+///
+/// Layout (record domain `vault`, partition `objects-{incarnation}`; `K` is `key` or `secret`, names in lower case,
+/// sequences in ten digits):
+/// * `K/{name}` → `ObjectHeader`
+/// * `K-version/{name}/{sequence}` → `ObjectVersion`
+/// * `K-sequence/{name}/{version id}` → the sequence, as text
+/// * `K-material/{name}/{sequence}` → PKCS#8 DER, or the secret's value; read only by the operations that need it
+struct ObjectRecords: Sendable {
+    private let records: SealedRecords
+
+    init(store: SealedStore, incarnation: String) { records = store.records(.vault, "objects-" + incarnation) }
+
+    struct Header: Sendable {
+        var value: ObjectHeader
+        let version: RecordVersion
+    }
+    struct Version: Sendable {
+        var value: ObjectVersion
+        let version: RecordVersion
+    }
+    /// A version to be written, with its private part.
+    struct NewVersion: Sendable {
+        var version: ObjectVersion
+        var material: SecretBytes
+    }
+
+    private func headerKey(_ kind: ObjectKind, _ name: String) -> String { "\(kind.rawValue)/\(name.lowercased())" }
+    private func key(_ kind: ObjectKind, _ part: String, _ name: String, _ tail: String) -> String {
+        "\(kind.rawValue)-\(part)/\(name.lowercased())/\(tail)"
+    }
+    private func digits(_ sequence: Int) -> String {
+        let text = String(sequence)
+        return String(repeating: "0", count: max(0, 10 - text.utf8.count)) + text
+    }
+
+    // MARK: Reading
+
+    func header(_ kind: ObjectKind, _ name: String) async throws -> Header? {
+        guard let record = try await records.get(headerKey(kind, name)) else { return nil }
+        return Header(
+            value: try JSONDecoder().decode(ObjectHeader.self, from: Data(record.value)), version: record.version)
+    }
+    /// Headers whose lower-case name sorts after `after`, with the name to continue from.
+    func headers(_ kind: ObjectKind, after: String?, limit: Int) async throws -> [(
+        position: String, header: ObjectHeader
+    )] {
+        let prefix = "\(kind.rawValue)/"
+        return try await records.scan(prefix: prefix, after: after.map { prefix + $0 }, limit: limit).map { record in
+            (
+                String(record.key.dropFirst(prefix.count)),
+                try JSONDecoder().decode(ObjectHeader.self, from: Data(record.value))
+            )
+        }
+    }
+    func version(_ kind: ObjectKind, _ name: String, sequence: Int) async throws -> Version? {
+        guard let record = try await records.get(key(kind, "version", name, digits(sequence))) else { return nil }
+        return Version(
+            value: try JSONDecoder().decode(ObjectVersion.self, from: Data(record.value)), version: record.version)
+    }
+    func sequence(_ kind: ObjectKind, _ name: String, versionID: String) async throws -> Int? {
+        guard let record = try await records.get(key(kind, "sequence", name, versionID)) else { return nil }
+        return Int(String(decoding: record.value, as: UTF8.self))
+    }
+    /// Oldest first, from the sequence after `after`.
+    func versions(_ kind: ObjectKind, _ name: String, after: Int?, limit: Int = .max) async throws -> [ObjectVersion] {
+        let prefix = key(kind, "version", name, "")
+        return try await records.scan(prefix: prefix, after: after.map { prefix + digits($0) }, limit: limit).map {
+            try JSONDecoder().decode(ObjectVersion.self, from: Data($0.value))
+        }
+    }
+    func material(_ kind: ObjectKind, _ name: String, sequence: Int) async throws -> SecretBytes? {
+        guard let record = try await records.get(key(kind, "material", name, digits(sequence))) else { return nil }
+        var value = record.value
+        defer { wipe(&value) }
+        return SecretBytes(copying: value)
+    }
+
+    // MARK: Writing
+
+    /// Adds versions and replaces the header, if it is still the one that was read (nil: still absent). false on
+    /// conflict.
+    func add(_ kind: ObjectKind, _ header: ObjectHeader, replacing read: RecordVersion?, _ added: [NewVersion])
+        async throws -> Bool
+    {
+        let name = header.name
+        let headerKey = headerKey(kind, name)
+        var writes: [RecordWrite] = [.put(headerKey, try encoded(header))]
+        for new in added {
+            let sequence = digits(new.version.sequence)
+            writes.append(.put(key(kind, "version", name, sequence), try encoded(new.version)))
+            writes.append(.put(key(kind, "sequence", name, new.version.id), Array(String(new.version.sequence).utf8)))
+            writes.append(.put(key(kind, "material", name, sequence), new.material.withUnsafeBytes { Array($0) }))
+        }
+        let check: RecordCheck = read.map { .unchanged(headerKey, $0) } ?? .absent(headerKey)
+        return try await records.commit(checks: [check], writes) != .conflict
+    }
+    func replace(_ kind: ObjectKind, _ header: Header) async throws -> Bool {
+        let key = headerKey(kind, header.value.name)
+        return try await records.commit(
+            checks: [.unchanged(key, header.version)], [.put(key, try encoded(header.value))]) != .conflict
+    }
+    /// Replaces one version's attributes, if neither it nor the header (a deletion) has changed.
+    func replace(_ kind: ObjectKind, _ version: Version, under header: Header) async throws -> Bool {
+        let name = header.value.name
+        let key = key(kind, "version", name, digits(version.value.sequence))
+        return try await records.commit(
+            checks: [.unchanged(headerKey(kind, name), header.version), .unchanged(key, version.version)],
+            [.put(key, try encoded(version.value))]) != .conflict
+    }
+    /// Removes an object with all its versions.
+    func purge(_ kind: ObjectKind, _ header: Header) async throws -> Bool {
+        let name = header.value.name
+        var writes: [RecordWrite] = [.delete(headerKey(kind, name))]
+        for part in ["version", "sequence", "material"] {
+            writes += try await records.scan(prefix: key(kind, part, name, "")).map { .delete($0.key) }
+        }
+        return try await records.commit(checks: [.unchanged(headerKey(kind, name), header.version)], writes)
+            != .conflict
+    }
+    /// Removes everything, in steps: repeatable after a crash.
+    func destroy() async throws {
+        while true {
+            let batch = try await records.scan(prefix: "", limit: 500)
+            guard !batch.isEmpty else { return }
+            _ = try await records.commit(batch.map { .delete($0.key) })
+        }
+    }
+}

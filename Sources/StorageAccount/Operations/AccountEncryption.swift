@@ -1,0 +1,147 @@
+internal import CofferCore
+internal import EncryptionAtRest
+internal import Logging
+internal import ResourceProviders
+
+/// `properties.encryption` as a caller sends it.
+struct EncryptionRequest {
+    /// Where the account's key is to lie from now on.
+    enum Target: Equatable {
+        case platform
+        case customer(CustomerKeyReference)
+    }
+    private let block: JSONValue?
+    private let keySource: String?
+
+    init(_ block: JSONValue?) throws(ControlError) {
+        self.block = block.flatMap { $0.isNull ? nil : $0 }
+        keySource = try self.block?.choice("keySource", ["Microsoft.Storage", "Microsoft.Keyvault"])
+        if let identity = self.block?.member("identity")?.objectValue, identity.contains(where: { !$0.value.isNull }) {
+            throw .featureNotSupported("encryption.identity (user-assigned or federated)")
+        }
+        for service in ["blob", "file"]
+        where try self.block?.member("services")?.member(service)?.bool("enabled") == false {
+            throw .badRequest("Encryption of \(service)s cannot be switched off.", code: "InvalidRequestPropertyValue")
+        }
+    }
+
+    /// What only creation can choose.
+    func applyAtCreation(to account: inout AccountRecord) throws(ControlError) {
+        if keySource == "Microsoft.Keyvault" {
+            throw ControlError(
+                status: 400, code: "BadRequest",
+                message:
+                    "Managed Service Identity (MSI) is not set for this account. A customer-managed key at "
+                    + "creation needs a user-assigned "
+                    + "identity, which this server does not have: create the account with a system-assigned "
+                    + "identity, let that identity get, wrap "
+                    + "and unwrap with the key, then update the account.")
+        }
+        if try block?.bool("requireInfrastructureEncryption") == true {
+            throw .featureNotSupported("encryption.requireInfrastructureEncryption")
+        }
+        account.queueKeyType = try keyType("queue")
+        account.tableKeyType = try keyType("table")
+    }
+
+    /// Refuses an update that would change what only creation can choose.
+    func requireUnchangedChoices(_ account: AccountRecord) throws(ControlError) {
+        if try block?.bool("requireInfrastructureEncryption") == true {
+            throw .featureNotSupported("encryption.requireInfrastructureEncryption")
+        }
+        for (service, current) in [("queue", account.queueKeyType), ("table", account.tableKeyType)] {
+            if let wanted = try keyType(service), wanted != (current ?? "Service") {
+                throw ControlError(
+                    status: 400, code: "AccountPropertyCannotBeUpdated",
+                    message: "The key type of \(service)s is chosen when the account is created.")
+            }
+        }
+    }
+
+    private func keyType(_ service: String) throws(ControlError) -> String? {
+        try block?.member("services")?.member(service)?.choice("keyType", ["Account", "Service"])
+    }
+
+    /// nil: leave the key where it is. The reference is what the request says, nothing merged in: without a version it
+    /// follows rotation.
+    func target(current: AccountKeyStatus.Source) throws(ControlError) -> Target? {
+        guard let block else { return nil }
+        let source: String
+        if let keySource {
+            source = keySource
+        } else if case .customer = current {
+            source = "Microsoft.Keyvault"
+        } else {
+            source = "Microsoft.Storage"
+        }
+        guard source == "Microsoft.Keyvault" else { return .platform }
+        guard let key = block.member("keyvaultproperties"), !key.isNull else {
+            if case .customer = current { return nil }
+            throw .badRequest(
+                "The encryption keyvault properties are missing from the request.", code: "MissingKeyvaultProperties")
+        }
+        guard let name = key.member("keyname")?.stringValue, !name.isEmpty,
+            let vault = key.member("keyvaulturi")?.stringValue,
+            vault.lowercased().hasPrefix("https://"), vault.utf8.count <= 1_024
+        else {
+            throw .badRequest(
+                "The encryption keyvault properties need a keyname and a keyvaulturi.",
+                code: "MissingKeyvaultProperties")
+        }
+        let version = key.member("keyversion")?.stringValue
+        return .customer(
+            CustomerKeyReference(vaultURI: vault, keyName: name, keyVersion: version?.isEmpty == true ? nil : version))
+    }
+}
+
+extension StorageAccountService {
+    /// Moves the account's key. The vault is asked as the account's own identity; when it refuses, nothing has changed.
+    func moveKey(of account: AccountRecord, from status: AccountKeyStatus, to target: EncryptionRequest.Target?)
+        async throws
+    {
+        switch (target, status.source) {
+        case (nil, _), (.platform, .platform): return
+        case (.platform, .customer):
+            _ = try await store.accountKeys.usePlatformKey(account.id)
+            logger.info("A storage account went back to the platform's key.", metadata: ["account": "\(account.name)"])
+        case (.customer(let reference), .customer(let current, _, _)) where reference == current:
+            // An update of something else repeats the key. It is a chance to follow a rotation, and no reason to fail
+            // when the vault says no.
+            do {
+                _ = try await store.accountKeys.followRotation(account.id)
+            } catch let error as KeyUnavailable {
+                logger.info(
+                    "The customer's key could not be had; the account stays as it is.",
+                    metadata: ["account": "\(account.name)", "reason": "\(error.code.rawValue)"])
+            }
+        case (.customer(let reference), _):
+            guard let identity = account.identity else {
+                throw ControlError(
+                    status: 400, code: "BadRequest",
+                    message:
+                        "Managed Service Identity (MSI) is not set for this account. Assign a system-assigned "
+                        + "identity first."
+                )
+            }
+            try await eligibility.customerKeyEligibility(reference, as: identity.caller)
+            _ = try await store.accountKeys.useCustomerKey(account.id, reference, as: identity.caller)
+            logger.info(
+                "A storage account took a customer's key.",
+                metadata: ["account": "\(account.name)", "key": "\(reference.keyName)"])
+        }
+    }
+}
+
+extension ControlError {
+    /// The vault refused between the check and the wrap, or the old key is out of reach.
+    init(_ unavailable: KeyUnavailable) {
+        switch unavailable.code {
+        case .accessDenied:
+            self.init(
+                status: 403, code: "KeyVaultAuthenticationFailure",
+                message: "The operation failed because of authentication issue on the keyvault. \(unavailable.message)")
+        case .keyNotFound, .vaultNotFound:
+            self.init(status: 400, code: unavailable.code.rawValue, message: unavailable.message)
+        }
+    }
+}

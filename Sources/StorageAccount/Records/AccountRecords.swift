@@ -1,0 +1,112 @@
+internal import CofferCore
+internal import EncryptionAtRest
+
+/// How accounts lie in the sealed store: domain `storage`, partition `accounts`.
+///
+///     account/{name}     AccountRecord, JSON
+///     keys/{name}        the account's secrets, JSON (sealed like every record)
+///     blob/{name}        blobServices/default, JSON
+///     deleting/{id hex}  an account whose record is gone and whose bytes are still to be destroyed
+struct AccountRecords: Sendable {
+    let records: SealedRecords
+
+    private struct StoredSecrets: Codable {
+        struct Key: Codable {
+            let name: String
+            let created: Timestamp
+            let secret: [UInt8]
+        }
+        let keys: [Key]
+        let delegationSecret: [UInt8]
+    }
+
+    struct Stored: Sendable {
+        let account: AccountRecord
+        let accountVersion: RecordVersion
+        let secrets: AccountSecrets
+        let secretsVersion: RecordVersion
+        let blobService: BlobServiceProperties
+    }
+
+    static func accountKey(_ name: String) -> String { "account/\(name)" }
+    static func secretsKey(_ name: String) -> String { "keys/\(name)" }
+    static func blobServiceKey(_ name: String) -> String { "blob/\(name)" }
+    static func deletingKey(_ id: AccountID) -> String { "deleting/\(id.bytes.hex)" }
+
+    func read(_ name: String) async throws(SealedStoreError) -> Stored? {
+        guard let row = try await records.get(Self.accountKey(name)) else { return nil }
+        return try await stored(row)
+    }
+
+    func readAll() async throws(SealedStoreError) -> [Stored] {
+        var all: [Stored] = []
+        for row in try await records.scan(prefix: "account/") { all.append(try await stored(row)) }
+        return all
+    }
+
+    private func stored(_ row: SealedRecord) async throws(SealedStoreError) -> Stored {
+        let account = try decode(AccountRecord.self, row)
+        guard let secrets = try await records.get(Self.secretsKey(account.name)) else {
+            throw SealedStoreError(.corrupt, "The keys of a storage account are missing beside its record.")
+        }
+        let blobService = try await records.get(Self.blobServiceKey(account.name))
+        return Stored(
+            account: account, accountVersion: row.version, secrets: try Self.secrets(secrets),
+            secretsVersion: secrets.version,
+            blobService: try blobService.map { row throws(SealedStoreError) in
+                try decode(BlobServiceProperties.self, row)
+            }
+                ?? BlobServiceProperties())
+    }
+
+    /// Accounts whose deletion was acknowledged or begun, and may not be finished.
+    func deletions() async throws(SealedStoreError) -> [AccountID] {
+        try await records.scan(prefix: "deleting/").compactMap { row in
+            [UInt8](hex: row.key.dropFirst("deleting/".count)).flatMap { $0.count == 16 ? AccountID(bytes: $0) : nil }
+        }
+    }
+
+    func put(_ account: AccountRecord) throws(SealedStoreError) -> RecordWrite {
+        .put(Self.accountKey(account.name), try encode(account))
+    }
+
+    func put(_ properties: BlobServiceProperties, of name: String) throws(SealedStoreError) -> RecordWrite {
+        .put(Self.blobServiceKey(name), try encode(properties))
+    }
+
+    func put(_ secrets: AccountSecrets, of name: String) throws(SealedStoreError) -> RecordWrite {
+        let stored = StoredSecrets(
+            keys: secrets.keys.map { key in
+                StoredSecrets.Key(
+                    name: key.name, created: key.created, secret: key.secret.withUnsafeBytes { Array($0) })
+            },
+            delegationSecret: secrets.delegationSecret.withUnsafeBytes { Array($0) })
+        return .put(Self.secretsKey(name), try encode(stored))
+    }
+
+    private static func secrets(_ row: SealedRecord) throws(SealedStoreError) -> AccountSecrets {
+        let stored = try decode(StoredSecrets.self, row)
+        return AccountSecrets(
+            keys: stored.keys.map {
+                AccountSecrets.Key(name: $0.name, created: $0.created, secret: SecretBytes(copying: $0.secret))
+            },
+            delegationSecret: SecretBytes(copying: stored.delegationSecret))
+    }
+}
+
+private func decode<Value: Decodable>(_ type: Value.Type, _ row: SealedRecord) throws(SealedStoreError) -> Value {
+    do {
+        return try JSONValue(parsing: row.value).decode(type)
+    } catch {
+        throw SealedStoreError(
+            .corrupt, "A record of a storage account does not decode; it was written by another version.")
+    }
+}
+
+private func encode(_ value: some Encodable) throws(SealedStoreError) -> [UInt8] {
+    do {
+        return try JSONValue(encoding: value).serialized()
+    } catch {
+        throw SealedStoreError(.corrupt, "A record of a storage account does not encode.")
+    }
+}

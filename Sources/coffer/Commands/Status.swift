@@ -1,0 +1,27 @@
+import ArgumentParser
+import Foundation
+
+/// Tells whether a server runs on the data folder, and where.
+struct Status: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status", abstract: "Tell whether the server runs, and where.",
+        discussion: "Exit code 0 when it answers, 1 when it does not.")
+
+    @OptionGroup var options: SettingOptions
+
+    func run() async throws {
+        let home = Home(configuration: try await ServerConfiguration.load(options))
+        guard let state = home.runningServer() else {
+            throw CommandFailure("No server runs on \(home.configuration.dataFolder). Start one with 'coffer serve'.")
+        }
+        let health = try await LocalClient(state).health()
+        print(
+            """
+            Coffer \(health) answers (process \(state.pid)).
+              https    \(state.address):\(state.httpsPort)
+              http     \(state.address):\(state.httpPort)
+              gateway  \(state.address):\(state.gatewayPort)
+              data     \(home.configuration.dataFolder)
+            """)
+    }
+}

@@ -1,0 +1,84 @@
+import EncryptionAtRest
+import Foundation
+
+/// Searches the store's files for pieces of what they hold: a second look, from outside, at "everything at rest is encrypted".
+struct PlaintextSearch {
+    /// Bytes of one sample: long enough that ciphertext does not hold it by chance.
+    static let sampleBytes = 24
+    static let samplesPerRecord = 4
+    static let sampleLimit = 20_000
+    private static let blockBytes = 4 << 20
+
+    private(set) var samples = 0
+    private(set) var files = 0
+    private(set) var bytes = 0
+    /// Files that hold a sample in clear, relative to the folder.
+    private(set) var findings: [String] = []
+    /// Samples by their first eight bytes, so that most positions cost one look-up.
+    private var needles: [UInt64: [[UInt8]]] = [:]
+
+    /// Takes samples from the records of every domain.
+    mutating func sample(_ store: SealedStore) async throws {
+        for domain in RecordDomain.allCases {
+            for partition in try await store.partitions(of: domain) {
+                for record in try await store.records(domain, partition).scan(prefix: "") {
+                    guard samples < Self.sampleLimit else { return }
+                    add(record.value)
+                }
+            }
+        }
+    }
+
+    mutating func add(_ value: [UInt8]) {
+        guard value.count >= Self.sampleBytes else { return }
+        let step = max(Self.sampleBytes, (value.count - Self.sampleBytes) / Self.samplesPerRecord)
+        for start in stride(from: 0, through: value.count - Self.sampleBytes, by: step).prefix(Self.samplesPerRecord) {
+            let sample = Array(value[start..<start + Self.sampleBytes])
+            // A run of one byte is no text, and stands in any sparse file.
+            guard Set(sample).count > 4 else { continue }
+            needles[Self.head(of: sample[...]), default: []].append(sample)
+            samples += 1
+        }
+    }
+
+    private static func head(of bytes: ArraySlice<UInt8>) -> UInt64 {
+        bytes.prefix(8).reduce(0) { $0 << 8 | UInt64($1) }
+    }
+
+    mutating func search(below folder: String) throws {
+        guard let walk = FileManager.default.enumerator(atPath: folder) else { return }
+        for case let name as String in walk {
+            var isFolder: ObjCBool = false
+            guard FileManager.default.fileExists(atPath: folder + "/" + name, isDirectory: &isFolder), !isFolder.boolValue else { continue }
+            files += 1
+            if try holdsSample(folder + "/" + name) { findings.append(name) }
+        }
+    }
+
+    private mutating func holdsSample(_ path: String) throws -> Bool {
+        guard let file = FileHandle(forReadingAtPath: path) else { throw CommandFailure("\(path) cannot be read.") }
+        defer { try? file.close() }
+        var carried: [UInt8] = []
+        while let data = try file.read(upToCount: Self.blockBytes), !data.isEmpty {
+            bytes += data.count
+            let block = carried + [UInt8](data)
+            if contains(block) { return true }
+            carried = Array(block.suffix(Self.sampleBytes - 1))
+        }
+        return false
+    }
+
+    private func contains(_ block: [UInt8]) -> Bool {
+        guard block.count >= Self.sampleBytes else { return false }
+        return block.withUnsafeBufferPointer { block in
+            var head: UInt64 = 0
+            for index in block.indices {
+                head = head << 8 | UInt64(block[index])
+                let start = index - 7
+                guard start >= 0, start + Self.sampleBytes <= block.count, let candidates = needles[head] else { continue }
+                if candidates.contains(where: { block[start..<start + Self.sampleBytes].elementsEqual($0) }) { return true }
+            }
+            return false
+        }
+    }
+}

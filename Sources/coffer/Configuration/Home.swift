@@ -1,0 +1,144 @@
+import ArgumentParser
+import CofferCore
+import EncryptionAtRest
+import Foundation
+
+/// The files of an installation that lie outside the sealed store, and how they are written: whole, private, and
+/// durable.
+struct Home {
+    let configuration: ServerConfiguration
+
+    var databaseFolder: String { configuration.dataFolder + "/store" }
+    /// The authority's certificate, for clients to trust.
+    var authorityFile: String { configuration.dataFolder + "/ca.pem" }
+    private var runStateFile: String { configuration.dataFolder + "/run.json" }
+
+    // MARK: Root key
+
+    /// Reads the root key, or makes it when neither it nor any data exists yet. Data without its key is an error that
+    /// says so: a fresh key would only hide the loss.
+    func rootKey(randomness: any Randomness) throws -> RootKey {
+        if let bytes = FileManager.default.contents(atPath: configuration.rootKeyFile) {
+            return try parse(bytes)
+        }
+        guard !FileManager.default.fileExists(atPath: databaseFolder) else {
+            throw CommandFailure(
+                "There is data in \(configuration.dataFolder) but no root key at \(configuration.rootKeyFile). "
+                    + "Put the key file back, or name it with --root-key-file. Without it nothing can be opened.")
+        }
+        let key = randomness.secret(32)
+        let text = "coffer-root-key 1 " + key.withUnsafeBytes { Array($0).base64 } + "\n"
+        try PrivateFile.write(Array(text.utf8), to: configuration.rootKeyFile)
+        return RootKey(version: 1, key: key)
+    }
+
+    /// `coffer-root-key VERSION BASE64`: docs/format.md.
+    private func parse(_ bytes: Data) throws -> RootKey {
+        let attributes = try FileManager.default.attributesOfItem(atPath: configuration.rootKeyFile)
+        let mode = (attributes[.posixPermissions] as? NSNumber)?.intValue ?? 0
+        guard mode & 0o077 == 0 else {
+            throw CommandFailure(
+                "The root key \(configuration.rootKeyFile) can be read by others (mode \(String(mode, radix: 8))). Run: chmod 600 \(configuration.rootKeyFile)"
+            )
+        }
+        let words = String(decoding: bytes, as: UTF8.self).split(whereSeparator: \.isWhitespace)
+        guard words.count == 3, words[0] == "coffer-root-key", let version = UInt32(words[1]), version > 0,
+            var key = [UInt8](base64: words[2]), key.count == 32
+        else {
+            throw CommandFailure(
+                "\(configuration.rootKeyFile) is not a root key: it must hold one line, 'coffer-root-key VERSION BASE64' with 32 bytes. "
+                    + "Restore it from your copy.")
+        }
+        defer { wipe(&key) }
+        return RootKey(version: version, key: SecretBytes(copying: key))
+    }
+
+    // MARK: Administrator
+
+    struct Administrator: Codable {
+        let tenantID: String
+        let subscriptionID: String
+        let clientID: String
+        let clientSecret: String
+    }
+
+    func write(_ administrator: Administrator) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+        try PrivateFile.write([UInt8](encoder.encode(administrator)), to: configuration.credentialsFile)
+    }
+    func administrator() throws -> Administrator {
+        guard let bytes = FileManager.default.contents(atPath: configuration.credentialsFile) else {
+            throw CommandFailure(
+                "There are no administrator credentials at \(configuration.credentialsFile). Start the server once with 'coffer serve', "
+                    + "or name the file with --credentials-file.")
+        }
+        guard let administrator = try? JSONDecoder().decode(Administrator.self, from: bytes) else {
+            throw CommandFailure(
+                "\(configuration.credentialsFile) is damaged. Run 'coffer serve --reset-administrator' to make new credentials."
+            )
+        }
+        return administrator
+    }
+
+    // MARK: Run state
+
+    /// Where the running server listens; other commands read it.
+    struct RunState: Codable {
+        let pid: Int32
+        let address: String
+        let httpsPort: Int
+        let httpPort: Int
+        let gatewayPort: Int
+        let domain: String
+        let advertisedPort: Int?
+    }
+
+    func write(_ state: RunState) throws {
+        try PrivateFile.write([UInt8](JSONEncoder().encode(state)), to: runStateFile)
+    }
+    func removeRunState() { try? FileManager.default.removeItem(atPath: runStateFile) }
+
+    /// The running server, or nil: a file left by a killed process does not count.
+    func runningServer() -> RunState? {
+        guard let bytes = FileManager.default.contents(atPath: runStateFile),
+            let state = try? JSONDecoder().decode(RunState.self, from: bytes), kill(state.pid, 0) == 0 || errno == EPERM
+        else { return nil }
+        return state
+    }
+}
+
+/// A failure with a message for the person at the terminal; it ends the command with exit code 1.
+struct CommandFailure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
+
+/// Small files that only the owner may read, replaced as a whole: written beside, flushed, renamed, and the folder
+/// flushed.
+enum PrivateFile {
+    static func write(_ bytes: [UInt8], to path: String) throws {
+        let folder = (path as NSString).deletingLastPathComponent
+        try FileManager.default.createDirectory(
+            atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        let temporary = path + ".new"
+        unlink(temporary)
+        let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard file >= 0 else {
+            throw CommandFailure("\(temporary) cannot be written: \(String(cString: strerror(errno))).")
+        }
+        let written = bytes.withUnsafeBytes { Foundation.write(file, $0.baseAddress, $0.count) }
+        let isDurable = written == bytes.count && fsync(file) == 0
+        close(file)
+        guard isDurable, rename(temporary, path) == 0 else {
+            let reason = String(cString: strerror(errno))
+            unlink(temporary)
+            throw CommandFailure("\(path) cannot be written: \(reason).")
+        }
+        let directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        if directory >= 0 {
+            fsync(directory)
+            close(directory)
+        }
+    }
+}

@@ -1,0 +1,125 @@
+import ArgumentParser
+import Configuration
+import Foundation
+import Logging
+import SystemPackage
+
+/// What is in force, checked. Made by `load` from flags, environment, file and defaults, the first that knows a setting
+/// wins.
+struct ServerConfiguration {
+    let dataFolder: String
+    let rootKeyFile: String
+    let credentialsFile: String
+    let domain: String
+    let address: String
+    let httpsPort: Int
+    let httpPort: Int
+    let gatewayPort: Int
+    /// nil: URLs carry no port.
+    let advertisedPort: Int?
+    let logLevel: Logger.Level
+    let shutdownSeconds: Int
+
+    /// Where each setting came from: `flag`, `environment`, `file`, `default`.
+    struct Source {
+        let setting: Setting
+        let value: String
+        let origin: String
+    }
+    let sources: [Source]
+
+    /// Throws `ValidationError` that names the setting, the value and what is allowed.
+    static func load(_ options: SettingOptions) async throws -> ServerConfiguration {
+        let environment = ProcessInfo.processInfo.environment
+        let home = environment["HOME"] ?? NSHomeDirectory()
+        var providers: [(origin: String, provider: any ConfigProvider)] = [
+            ("flag", InMemoryProvider(values: keyed(options.given))),
+            ("environment", EnvironmentVariablesProvider().prefixKeys(with: "coffer")),
+        ]
+        if let path = options.configFile ?? environment["COFFER_CONFIG_FILE"] {
+            do {
+                providers.append(("file", try await FileProvider<JSONSnapshot>(filePath: FilePath(path))))
+            } catch {
+                throw ValidationError(
+                    "The settings file \(path) cannot be read as JSON: \(error). Correct it or leave it out.")
+            }
+        }
+        let defaults = Setting.allCases.map { ($0, $0.defaultValue(home: home)) }
+        providers.append(("default", InMemoryProvider(values: keyed(Dictionary(uniqueKeysWithValues: defaults)))))
+
+        var sources: [Source] = []
+        for setting in Setting.allCases {
+            for (origin, provider) in providers {
+                guard let value = try text(of: setting, in: provider) else { continue }
+                sources.append(Source(setting: setting, value: value, origin: origin))
+                break
+            }
+        }
+        return try ServerConfiguration(sources)
+    }
+
+    private static func keyed(_ values: [Setting: String]) -> [AbsoluteConfigKey: ConfigValue] {
+        Dictionary(
+            uniqueKeysWithValues: values.map {
+                (AbsoluteConfigKey([$0.key.rawValue]), ConfigValue(.string($0.value), isSecret: false))
+            })
+    }
+
+    /// A number in the file is as good as its text.
+    private static func text(of setting: Setting, in provider: any ConfigProvider) throws -> String? {
+        let key = AbsoluteConfigKey([setting.rawValue])
+        if let found = try? provider.value(forKey: key, type: .string).value, case .string(let text) = found.content {
+            return text
+        }
+        if let found = try? provider.value(forKey: key, type: .int).value, case .int(let number) = found.content {
+            return String(number)
+        }
+        return nil
+    }
+
+    private init(_ sources: [Source]) throws {
+        let values = Dictionary(uniqueKeysWithValues: sources.map { ($0.setting, $0.value) })
+        func text(_ setting: Setting) throws -> String {
+            guard let value = values[setting], !value.isEmpty else {
+                throw ValidationError("\(setting.rawValue) is empty. \(setting.explanation)")
+            }
+            return value
+        }
+        func number(_ setting: Setting, _ range: ClosedRange<Int>) throws -> Int {
+            let value = try text(setting)
+            guard let number = Int(value), range.contains(number) else {
+                throw ValidationError(
+                    "\(setting.rawValue) is '\(value)'; it must be a whole number from \(range.lowerBound) to \(range.upperBound)."
+                )
+            }
+            return number
+        }
+        self.sources = sources
+        dataFolder = Self.absolute(try text(.dataFolder))
+        rootKeyFile = Self.absolute(try text(.rootKeyFile))
+        credentialsFile = Self.absolute(try text(.credentialsFile))
+        domain = try text(.domain).lowercased()
+        guard domain.split(separator: ".").count >= 2,
+            domain.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || ".-".contains($0)) })
+        else {
+            throw ValidationError(
+                "domain is '\(domain)'; it needs two labels or more, such as coffer.localhost, because TLS clients refuse a "
+                    + "wildcard directly below a top-level name.")
+        }
+        address = try text(.address)
+        httpsPort = try number(.httpsPort, 0...65_535)
+        httpPort = try number(.httpPort, 0...65_535)
+        gatewayPort = try number(.gatewayPort, 0...65_535)
+        let advertised = try number(.advertisedPort, 0...65_535)
+        advertisedPort = advertised == 0 ? nil : advertised
+        guard let level = Logger.Level(rawValue: try text(.logLevel).lowercased()) else {
+            throw ValidationError("logLevel is '\(try text(.logLevel))'; use one of \(Setting.logLevel.explanation)")
+        }
+        logLevel = level
+        shutdownSeconds = try number(.shutdownSeconds, 0...3_600)
+    }
+
+    private static func absolute(_ path: String) -> String {
+        URL(fileURLWithPath: (path as NSString).expandingTildeInPath).standardizedFileURL.path
+    }
+}

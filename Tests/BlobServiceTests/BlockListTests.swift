@@ -1,0 +1,112 @@
+import CofferCore
+import NIOHTTP1
+import Testing
+
+@testable import BlobService
+
+@Suite struct BlockListTests {
+    private func list(_ entries: [(String, String)]) -> [UInt8] {
+        Array(("<BlockList>" + entries.map { "<\($0.0)>\($0.1)</\($0.0)>" }.joined() + "</BlockList>").utf8)
+    }
+    private func id(_ number: Int) -> String { Array("b\(number)".utf8).base64 }
+    private func stage(_ blobs: Blobs, _ number: Int, _ text: String, _ headers: [(String, String)] = []) async
+        -> Answer
+    {
+        await blobs.send(.PUT, "/ccc/a?comp=block&blockid=\(id(number))", headers, body: Array(text.utf8))
+    }
+
+    @Test func blocksBecomeABlob() async throws {
+        let blobs = try await Blobs.withContainer()
+        for number in 1...3 {
+            let answer = await stage(blobs, number, "block\(number),")
+            #expect(answer.status == 201 && answer.header("x-ms-content-crc64") != nil)
+        }
+        #expect(await blobs.send(.GET, "/ccc/a").code == "BlobNotFound")
+        let plain = try await blobs.send(.GET, "/ccc?restype=container&comp=list").xml()
+        #expect(plain["Blobs"]?.children.isEmpty == true)
+        let uncommitted = try await blobs.send(.GET, "/ccc?restype=container&comp=list&include=uncommittedblobs").xml()
+        #expect(uncommitted["Blobs"]?.children.map { $0["Name"]?.text } == ["a"])
+        let before = try await blobs.send(.GET, "/ccc/a?comp=blocklist&blocklisttype=all").xml()
+        #expect(before["UncommittedBlocks"]?.children.map { $0["Size"]?.text } == ["7", "7", "7"])
+
+        let commit = await blobs.send(
+            .PUT, "/ccc/a?comp=blocklist", [("x-ms-blob-content-type", "text/plain"), ("x-ms-meta-k", "v")],
+            body: list([("Latest", id(2)), ("Uncommitted", id(1)), ("Latest", id(2))]))
+        #expect(commit.status == 201)
+        let get = await blobs.send(.GET, "/ccc/a")
+        #expect(
+            get.text == "block2,block1,block2," && get.header("Content-Type") == "text/plain"
+                && get.header("x-ms-meta-k") == "v")
+        let after = try await blobs.send(.GET, "/ccc/a?comp=blocklist&blocklisttype=all").xml()
+        #expect(after["CommittedBlocks"]?.children.map { $0["Name"]?.text } == [id(2), id(1), id(2)])
+        #expect(after["UncommittedBlocks"]?.children.isEmpty == true, "what was not named is gone")
+
+        _ = await stage(blobs, 1, "newer1,")
+        _ = await stage(blobs, 4, "block4,")
+        #expect(await blobs.send(.GET, "/ccc/a").text == "block2,block1,block2,")
+        let mixed = await blobs.send(
+            .PUT, "/ccc/a?comp=blocklist",
+            body: list([("Committed", id(1)), ("Latest", id(1)), ("Latest", id(4)), ("Committed", id(2))]))
+        #expect(mixed.status == 201)
+        #expect(await blobs.send(.GET, "/ccc/a").text == "block1,newer1,block4,block2,")
+        #expect(await blobs.send(.GET, "/ccc/a", [("Range", "bytes=5-15")]).text == "1,newer1,bl")
+    }
+
+    @Test func refusals() async throws {
+        let blobs = try await Blobs.withContainer()
+        _ = await stage(blobs, 1, "x")
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list([("Latest", id(2))])).code == "InvalidBlockList")
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list([("Committed", id(1))])).code
+                == "InvalidBlockList")
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list([("Newest", id(1))])).code
+                == "InvalidXmlDocument")
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: Array("<BlockList>".utf8)).code
+                == "InvalidXmlDocument")
+        #expect(await blobs.send(.PUT, "/ccc/a?comp=block&blockid=***", body: [1]).code == "InvalidQueryParameterValue")
+        #expect(await blobs.send(.PUT, "/ccc/a?comp=block", body: [1]).code == "MissingRequiredQueryParameter")
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=block&blockid=\(Array("longer".utf8).base64)", body: [1]).code
+                == "InvalidBlobOrBlock")
+        let many = list((0...50_000).map { _ in ("Latest", id(1)) })
+        #expect(await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: many).code == "BlockCountExceedsLimit")
+        #expect(await blobs.send(.GET, "/ccc/a?comp=blocklist").code == "BlobNotFound")
+        #expect(await blobs.send(.DELETE, "/ccc/a").code == "BlobNotFound")
+        #expect(await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list([])).status == 201)
+        #expect(await blobs.send(.GET, "/ccc/a").body.isEmpty)
+    }
+
+    @Test func putBlobDropsStagedBlocks() async throws {
+        let blobs = try await Blobs.withContainer()
+        _ = await stage(blobs, 1, "x")
+        await blobs.put("a", "whole")
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list([("Latest", id(1))])).code == "InvalidBlockList")
+    }
+
+    @Test func stagedBlocksLiveAWeek() async throws {
+        let blobs = try await Blobs.withContainer()
+        _ = await stage(blobs, 1, String(repeating: "x", count: 40_000))
+        blobs.clock.advance(seconds: 7 * 86_400 + 1)
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list([("Latest", id(1))])).code == "InvalidBlockList")
+        try await blobs.service.collectGarbage(in: blobs.accounts.account(named: "acct"))
+        let listed = try await blobs.send(.GET, "/ccc/a?comp=blocklist&blocklisttype=uncommitted").xml()
+        #expect(listed["UncommittedBlocks"]?.children.isEmpty == true)
+    }
+
+    @Test func parallelBlocks() async throws {
+        let blobs = try await Blobs.withContainer()
+        await withTaskGroup(of: Int.self) { group in
+            for number in 10..<50 { group.addTask { await stage(blobs, number, "\(number)").status } }
+            for await status in group { #expect(status == 201) }
+        }
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list((10..<50).map { ("Latest", id($0)) })).status
+                == 201)
+        #expect(await blobs.send(.GET, "/ccc/a").text == (10..<50).map(String.init).joined())
+    }
+}

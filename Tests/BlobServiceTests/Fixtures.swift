@@ -1,0 +1,265 @@
+import CofferCore
+import Crypto
+import EncryptionAtRest
+import HTTPEdge
+import Logging
+import NIOCore
+import NIOHTTP1
+import StorageEngine
+import Synchronization
+import Testing
+
+@testable import BlobService
+@testable import StorageAccount
+
+final class FixedClock: WallClock {
+    private let time: Atomic<Int64>
+    init(unixSeconds: Int64 = 1_790_000_000) { time = Atomic(unixSeconds * 1_000_000) }
+    func now() -> Timestamp { Timestamp(microseconds: time.load(ordering: .acquiring)) }
+    func advance(seconds: Int64) { time.add(seconds * 1_000_000, ordering: .acquiringAndReleasing) }
+}
+
+/// SplitMix64: repeatable.
+final class SeededRandomness: Randomness {
+    private let state: Mutex<UInt64>
+    init(_ seed: UInt64) { state = Mutex(seed) }
+    func next() -> UInt64 {
+        state.withLock { state in
+            state &+= 0x9e37_79b9_7f4a_7c15
+            var z = state
+            z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+            z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+            return z ^ (z >> 31)
+        }
+    }
+    func number(_ range: Range<Int>) -> Int { range.lowerBound + Int(next() % UInt64(range.count)) }
+    func fill(_ buffer: UnsafeMutableRawBufferPointer) {
+        for i in buffer.indices { buffer[i] = UInt8(truncatingIfNeeded: next()) }
+    }
+}
+
+/// Says who asks instead of proving it; everything else of the room under test is real.
+final class KnownCallers: StorageAccounts {
+    struct State {
+        var caller = StorageCaller.accountKey
+        var granted: Set<String> = []
+        var allowsPublicAccess = true
+        var properties = BlobServiceProperties()
+    }
+    let state = Mutex(State())
+    let store: SealedStore
+    init(store: SealedStore) { self.store = store }
+
+    static let id = AccountID(bytes: Array(1...16))
+
+    func account(named name: String) async throws(StorageError) -> StorageAccountView {
+        guard name == "acct" || name == "other" else { throw StorageError(404, "ResourceNotFound", "no such account") }
+        let id = name == "acct" ? Self.id : AccountID(bytes: Array(101...116))
+        return StorageAccountView(
+            name: name, id: id,
+            resourceID: ResourceID(
+                "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/\(name)"),
+            kind: "StorageV2", skuName: "Standard_LRS", allowsSharedKeyAccess: true,
+            allowsBlobPublicAccess: state.withLock { $0.allowsPublicAccess }, requiresHTTPS: false,
+            created: Timestamp(unixSeconds: 0),
+            volume: store.volume(account: id))
+    }
+    func authenticate(
+        _ request: Request, account: StorageAccountView, service: StorageService, policies: any StoredAccessPolicies
+    ) async throws(StorageError) -> StorageCaller {
+        if request.rawQuery.contains("sig=reader") {
+            return .sharedAccess(
+                SharedAccessGrant(
+                    scope: .account(resourceTypes: ["o"]), permissions: ["r"], responseHeaders: [:],
+                    encryptionScope: nil,
+                    delegatingPrincipal: nil))
+        }
+        return state.withLock { $0.caller }
+    }
+    func requireRole(
+        _ caller: Caller, _ action: Action, account: StorageAccountView, container: String?
+    ) throws(StorageError) {
+        guard state.withLock({ $0.granted.contains(action.name) }) else {
+            throw StorageError(403, "AuthorizationPermissionMismatch", "not granted")
+        }
+    }
+    func userDelegationKey(
+        start: String?, expiry: String, delegatedTenantID: String?, version: String, as caller: StorageCaller,
+        account: StorageAccountView
+    ) async throws(StorageError) -> UserDelegationKey {
+        guard case .principal(let principal) = caller else {
+            throw StorageError(403, "AuthenticationFailed", "only principals")
+        }
+        return UserDelegationKey(
+            signedObjectID: principal.objectID, signedTenantID: principal.tenantID, signedStart: start ?? "",
+            signedExpiry: expiry,
+            signedService: "b", signedVersion: version, signedDelegatedUserTenantID: delegatedTenantID,
+            value: RedactedString("c2VjcmV0"))
+    }
+    func blobServiceProperties(of account: StorageAccountView) async throws(StorageError) -> BlobServiceProperties {
+        state.withLock { $0.properties }
+    }
+    func updateBlobServiceProperties(
+        of account: StorageAccountView, _ change: @Sendable (inout BlobServiceProperties) throws(StorageError) -> Void
+    ) async throws(StorageError) {
+        var properties = state.withLock { $0.properties }
+        try change(&properties)
+        let changed = properties
+        state.withLock { $0.properties = changed }
+    }
+    func noAuthenticationInformation(_ request: Request) -> StorageError {
+        StorageError(401, "NoAuthenticationInformation", "challenge")
+    }
+}
+
+/// A vault with one key, which can be taken away.
+final class OneKeyVault: CustomerKeyCustodian {
+    let isAvailable = Mutex(true)
+    private let observers = Mutex<[@Sendable (String?) -> Void]>([])
+    private let key = SymmetricKey(data: [UInt8](repeating: 5, count: 32))
+    static let identifier = "https://v.vault.test/keys/k/1"
+
+    func setAvailable(_ value: Bool) {
+        isAvailable.withLock { $0 = value }
+        for observer in observers.withLock({ $0 }) { observer(nil) }
+    }
+    private func check() throws(KeyUnavailable) {
+        guard isAvailable.withLock({ $0 }) else {
+            throw KeyUnavailable(.keyNotFound, "The key vault key is not found to unwrap the encryption key.")
+        }
+    }
+    func wrapKey(
+        _ key: SecretBytes, with reference: CustomerKeyReference, as caller: Caller
+    ) async throws(KeyUnavailable) -> CustomerWrappedKey {
+        try check()
+        let sealed = try? AES.GCM.seal(key.withUnsafeBytes { Array($0) }, using: self.key).combined
+        return CustomerWrappedKey(keyIdentifier: Self.identifier, ciphertext: Array(sealed!))
+    }
+    func unwrapKey(_ wrapped: CustomerWrappedKey, as caller: Caller) async throws(KeyUnavailable) -> SecretBytes {
+        try check()
+        let plain = try? AES.GCM.open(AES.GCM.SealedBox(combined: wrapped.ciphertext), using: key)
+        return SecretBytes(copying: Array(plain!))
+    }
+    func currentKeyIdentifier(of reference: CustomerKeyReference, as caller: Caller) async throws(KeyUnavailable)
+        -> String
+    {
+        try check()
+        return Self.identifier
+    }
+    func onChange(_ observer: @escaping @Sendable (_ vaultName: String?) -> Void) {
+        observers.withLock { $0.append(observer) }
+    }
+}
+
+struct Answer: Sendable {
+    let status: Int
+    let headers: HTTPHeaders
+    let body: [UInt8]
+    var text: String { String(decoding: body, as: UTF8.self) }
+    var code: String? { headers.first(name: "x-ms-error-code") }
+    func header(_ name: String) -> String? { headers.first(name: name) }
+    func xml() throws -> XMLNode { try readXML(ByteBuffer(bytes: body)) }
+}
+
+private final class BodyCollector: ResponseBodyWriter {
+    let bytes = Mutex<[UInt8]>([])
+    func write(_ part: ByteBuffer) async throws { bytes.withLock { $0.append(contentsOf: part.readableBytesView) } }
+}
+
+/// The room over a real sealed store on the in-memory engine.
+final class Blobs: Sendable {
+    let clock = FixedClock()
+    let engine = InMemoryEngine()
+    let store: SealedStore
+    let accounts: KnownCallers
+    let service: BlobService
+    let vault = OneKeyVault()
+
+    init(seed: UInt64 = 1) async throws {
+        let randomness = SeededRandomness(seed)
+        store = try SealedStore(
+            metadata: engine, extents: engine,
+            rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))),
+            clock: clock, randomness: randomness)
+        store.accountKeys.attach(vault)
+        try await store.accountKeys.create(KnownCallers.id)
+        try await store.accountKeys.create(AccountID(bytes: Array(101...116)))
+        accounts = KnownCallers(store: store)
+        service = BlobService(
+            accounts: accounts, names: HostNames(domain: "coffer.test", port: nil), clock: clock,
+            randomness: randomness,
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+    }
+
+    /// With a container `c`.
+    static func withContainer(seed: UInt64 = 1) async throws -> Blobs {
+        let blobs = try await Blobs(seed: seed)
+        #expect(await blobs.send(.PUT, "/ccc?restype=container").status == 201)
+        return blobs
+    }
+
+    func send(
+        _ method: HTTPMethod, _ target: String, _ headers: [(String, String)] = [], body: [UInt8] = [],
+        declared: Int?? = nil,
+        scheme: Transport.Scheme = .https, account: String = "acct"
+    ) async -> Answer {
+        let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        let whole = RequestBody.bytes(ByteBuffer(bytes: body))
+        let source = PartSource(body)
+        let requestBody = declared.map { length in RequestBody(declaredLength: length) { source.take() } } ?? whole
+        let request = Request(
+            id: "00000000-0000-4000-8000-000000000000", method: method, rawPath: String(parts[0]),
+            rawQuery: parts.count > 1 ? String(parts[1]) : "",
+            headers: HTTPHeaders([("x-ms-version", "2025-11-05")] + headers),
+            endpoint: .storage(account: account, service: .blob),
+            names: .coffer(domain: "coffer.test", port: nil),
+            transport: Transport(scheme: scheme, tlsVersion: scheme == .https ? .v1_3 : nil, peerAddress: "127.0.0.1"),
+            body: requestBody)
+        let response = await service.respond(to: request)
+        var bytes: [UInt8] = []
+        switch response.body {
+        case .empty, .omitted: break
+        case .bytes(let buffer): bytes = Array(buffer.readableBytesView)
+        case .stream(_, let write):
+            let collector = BodyCollector()
+            do { try await write(collector) } catch { return Answer(status: -1, headers: response.headers, body: []) }
+            bytes = collector.bytes.withLock { $0 }
+        }
+        return Answer(status: Int(response.status.code), headers: response.headers, body: bytes)
+    }
+
+    @discardableResult
+    func put(_ name: String, _ text: String, _ headers: [(String, String)] = []) async -> Answer {
+        await send(.PUT, "/ccc/\(name)", [("x-ms-blob-type", "BlockBlob")] + headers, body: Array(text.utf8))
+    }
+    func asCaller(_ caller: StorageCaller) { accounts.state.withLock { $0.caller = caller } }
+    func withGrant(_ permissions: String, _ scope: SharedAccessGrant.Scope) {
+        asCaller(
+            .sharedAccess(
+                SharedAccessGrant(
+                    scope: scope, permissions: Set(permissions), responseHeaders: [:], encryptionScope: nil,
+                    delegatingPrincipal: nil)))
+    }
+    var extentCount: Int { get async throws { try await engine.list(after: nil, limit: .max).count } }
+}
+
+private final class PartSource: Sendable {
+    private let rest: Mutex<[UInt8]>
+    init(_ bytes: [UInt8]) { rest = Mutex(bytes) }
+    func take() -> ByteBuffer? {
+        rest.withLock { rest in
+            guard !rest.isEmpty else { return nil }
+            let part = rest.prefix(1_000)
+            rest.removeFirst(part.count)
+            return ByteBuffer(bytes: part)
+        }
+    }
+}
+
+/// The three headers of a customer-provided key made of one byte.
+func customerKey(_ byte: UInt8 = 9, algorithm: Bool = true) -> [(String, String)] {
+    let key = [UInt8](repeating: byte, count: 32)
+    let hash = Array(SHA256.hash(data: key)).base64
+    return [("x-ms-encryption-key", key.base64), ("x-ms-encryption-key-sha256", hash)]
+        + (algorithm ? [("x-ms-encryption-algorithm", "AES256")] : [])
+}

@@ -1,0 +1,70 @@
+import CofferCore
+import Testing
+
+struct ValueTests {
+    @Test func secretsNeverPrint() {
+        let text = RedactedString("hunter2")
+        let bytes = SecretBytes(copying: Array("hunter2".utf8))
+        var dumped = ""
+        dump(text, to: &dumped)
+        dump(bytes, to: &dumped)
+        for printed in ["\(text)", String(reflecting: text), "\(bytes)", String(reflecting: bytes), dumped] {
+            #expect(!printed.contains("hunter2"))
+        }
+        #expect(text.reveal() == "hunter2")
+        #expect(bytes.withUnsafeBytes { Array($0) } == Array("hunter2".utf8))
+    }
+
+    @Test func resourceIdentifiersIgnoreCaseAndKeepSpelling() {
+        let id = ResourceID("/subscriptions/S/resourcegroups//RG/providers/microsoft.keyvault/Vaults/V/keys/K")
+        #expect(id == ResourceID("/SUBSCRIPTIONS/s/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/v/Keys/k"))
+        #expect(id.resourceGroup == "RG")
+        #expect(id.providerNamespace == "microsoft.keyvault")
+        #expect(id.types == ["Vaults", "keys"])
+        #expect(id.names == ["V", "K"])
+        #expect(id.resourceGroupID!.contains(id))
+        #expect(!ResourceID("/subscriptions/S/resourceGroups/R").contains(id))
+        #expect(ResourceID.root.contains(id))
+        let extended = ResourceID("\(id)/providers/Microsoft.Authorization/roleAssignments/A")
+        #expect(extended.extendedScope == id)
+        #expect(extended.resourceType == "Microsoft.Authorization/roleAssignments")
+    }
+
+    @Test func hostNamesOfBothFamiliesAreKnownAndNoOthers() {
+        let names = HostNames(domain: "coffer.localhost", port: nil)
+        let all: [Endpoint] = [
+            .management, .login, .graph, .vault("v"), .managedHSM("h"), .site("app"), .scm("app"),
+            .storage(account: "a", service: .blob), .storage(account: "a", service: .queue),
+        ]
+        for family in names.families {
+            for endpoint in all {
+                #expect(names.match(family.authority(of: endpoint))?.endpoint == endpoint)
+                #expect(names.match(family.authority(of: endpoint).uppercased() + ":443")?.family == family)
+            }
+        }
+        for host in [
+            "", "example.com", "evil.management.azure.com", "management.azure.com.evil", "a.b.vault.azure.net",
+            ".vault.azure.net",
+        ] {
+            #expect(names.match(host) == nil, "\(host)")
+        }
+    }
+
+    @Test func encodingsAreStrict() {
+        #expect([UInt8](base64: "AQ==") == [1])
+        #expect([UInt8](base64: "AQ") == nil)
+        #expect([UInt8](base64: "A*==") == nil)
+        #expect([UInt8](base64URL: "-_8") == [0xfb, 0xff])
+        #expect([UInt8](base64URL: "+/8") == nil)
+        #expect([UInt8](hex: "00fF") == [0, 255])
+        #expect([UInt8](hex: "0") == nil)
+        #expect([0xfb, 0xff].map { UInt8($0) }.base64URL == "-_8")
+    }
+
+    @Test func mergePatchFollowsTheStandard() throws {
+        let before = try JSONValue(parsing: #"{"a":{"b":1,"c":2},"d":[1]}"#.utf8)
+        let patch = try JSONValue(parsing: #"{"a":{"b":null,"e":true},"d":"x"}"#.utf8)
+        #expect(before.merged(with: patch) == (try JSONValue(parsing: #"{"a":{"c":2,"e":true},"d":"x"}"#.utf8)))
+        #expect(before.member("A")?["c"] == 2)
+    }
+}

@@ -1,0 +1,162 @@
+import CofferCore
+import Foundation
+import NIOCore
+import Testing
+
+@testable import FunctionsHost
+
+struct PackageTests {
+    private func refused(_ zip: ByteBuffer, limits: PackageLimits = PackageLimits()) -> PackageError? {
+        do throws(PackageError) {
+            _ = try Package(zip, limits: limits)
+            return nil
+        } catch { return error }
+    }
+    private func refused(_ entries: ZipBuilder.Entry...) -> PackageError? {
+        var zip = ZipBuilder()
+        zip.entries = entries
+        return refused(zip.build())
+    }
+    private func file(_ name: String, _ text: String = "x", mode: UInt32 = 0o100644) -> ZipBuilder.Entry {
+        ZipBuilder.Entry(name: name, bytes: Array(text.utf8), mode: mode)
+    }
+
+    @Test func readsAPackage() throws {
+        let package = try Package(handlerPackage().build(), limits: PackageLimits())
+        #expect(package.files == ["HttpTrigger1/function.json", "data.txt", "handler", "host.json"])
+        #expect(package.configuration.keys.sorted() == ["HttpTrigger1/function.json", "host.json"])
+    }
+
+    @Test func otherFormatsAreNamed() {
+        var tar = [UInt8](repeating: 0, count: 1_024)
+        tar.replaceSubrange(257..<262, with: Array("ustar".utf8))
+        let cases: [([UInt8], String)] = [
+            ([0x1f, 0x8b, 8, 0], "GZIP"), ([0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c, 0], "7z"), (Array("Rar!\u{1a}\u{7}".utf8), "RAR"),
+            (tar, "TAR"), (Array("hsqs....".utf8), "squashfs"), (Array("<html>".utf8), "not a ZIP"), ([], "not a ZIP"),
+        ]
+        for (bytes, word) in cases {
+            let error = refused(ByteBuffer(bytes: bytes))
+            #expect(error?.reason == .notAZip && error?.message.contains(word) == true)
+        }
+    }
+
+    @Test func hostileNamesAreRefused() {
+        for name in ["../x", "a/../../x", "/etc/passwd", "C:/x", "a\\..\\..\\x", "a/\u{1}b", String(repeating: "a", count: 300), "a\u{7f}"] {
+            #expect(refused(file(name))?.reason == .unsafe, "\(name)")
+        }
+        #expect(refused(file(String(repeating: "d/", count: 70) + "x"))?.reason == .unsafe)
+        var raw = file("x")
+        raw.name = "x"
+        #expect(refused(file("a"), file("a"))?.reason == .unsafe)
+        #expect(refused(file("a"), file("./a"))?.reason == .unsafe)
+        #expect(refused(file("a"), file("a/b"))?.reason == .unsafe)
+        #expect(refused(file("a/b"), file("a"))?.reason == .unsafe)
+        #expect(refused(file("ok/./x")) == nil)
+    }
+
+    @Test func linksStayInside() {
+        let link: UInt32 = 0o120777
+        for target in ["/etc/passwd", "../x", "a/../../x", "", "..", "a/b/../../../c"] {
+            #expect(refused(file("link", target, mode: link))?.reason == .unsafe, "\(target)")
+        }
+        #expect(refused(file("d/link", "../data", mode: link), file("data")) == nil)
+        #expect(refused(file("link", "dir", mode: link), file("link/x"))?.reason == .unsafe)
+        for mode: UInt32 in [0o020666, 0o060666, 0o010666, 0o140777] { #expect(refused(file("dev", "", mode: mode))?.reason == .unsafe) }
+    }
+
+    @Test func limitsHold() {
+        var many = ZipBuilder()
+        for index in 0..<20 { many.add("f\(index)", "0123456789") }
+        var limits = PackageLimits()
+        limits.entries = 19
+        #expect(refused(many.build(), limits: limits)?.reason == .tooLarge)
+        limits = PackageLimits()
+        limits.unpackedBytes = 199
+        #expect(refused(many.build(), limits: limits)?.reason == .tooLarge)
+        limits = PackageLimits()
+        limits.archiveBytes = 100
+        #expect(refused(many.build(), limits: limits)?.reason == .tooLarge)
+        limits = PackageLimits()
+        limits.configurationBytes = 10
+        #expect(refused(handlerPackage().build(), limits: limits)?.reason == .configuration)
+    }
+
+    /// A real bomb: 64 MiB of zeros in some 64 KiB.
+    @Test(.enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/python3"))) func bombsAreRefusedUnopened() throws {
+        let python = Process()
+        python.executableURL = URL(fileURLWithPath: "/usr/bin/python3")
+        python.arguments = [
+            "-c",
+            """
+            import io, sys, zipfile
+            b = io.BytesIO()
+            with zipfile.ZipFile(b, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as z: z.writestr("bomb", bytes(64 << 20))
+            sys.stdout.buffer.write(b.getvalue())
+            """,
+        ]
+        let pipe = Pipe()
+        python.standardOutput = pipe
+        try python.run()
+        let bytes = pipe.fileHandleForReading.readDataToEndOfFile()
+        python.waitUntilExit()
+        #expect(bytes.count > 1_000 && bytes.count < 1 << 20)
+        #expect(refused(ByteBuffer(bytes: bytes))?.reason == .unsafe)
+    }
+
+    @Test func liesOfTheDirectoryAreFound() {
+        var entry = file("a", "hello")
+        entry.claimedChecksum = 1
+        #expect(refused(entry)?.reason == .broken)
+        entry = file("a", "hello")
+        entry.claimedSize = 500
+        #expect(refused(entry) != nil)
+        entry = file("a", "hello")
+        entry.claimedSize = 3
+        #expect(refused(entry) != nil)
+        entry = file("a", "hello")
+        entry.claimedPackedSize = 0
+        #expect(refused(entry) != nil)
+        entry = file("a", "hello")
+        entry.flags = 1
+        #expect(refused(entry) != nil)
+        entry = file("a", "hello")
+        entry.method = 99
+        #expect(refused(entry) != nil)
+    }
+
+    @Test func damagedArchivesNeverCrash() {
+        let good = Array(handlerPackage().build().readableBytesView)
+        var generator = SystemRandomNumberGenerator()
+        for _ in 0..<400 {
+            var bytes = good
+            for _ in 0..<Int.random(in: 1...8, using: &generator) {
+                bytes[Int.random(in: bytes.indices, using: &generator)] = UInt8.random(in: 0...255, using: &generator)
+            }
+            _ = refused(ByteBuffer(bytes: bytes))
+        }
+        for count in stride(from: 0, to: good.count, by: 37) { #expect(refused(ByteBuffer(bytes: good.prefix(count))) != nil) }
+    }
+
+    @Test func tarIsWhatTarReads() throws {
+        let deep = (0..<20).map { "folder-number-\($0)" }.joined(separator: "/")
+        var zip = ZipBuilder()
+        zip.add("\(deep)/with a space and é.txt", "deep")
+        zip.add("empty/", "", mode: 0o040755)
+        zip.add("link", deep + "/with a space and é.txt", mode: 0o120777)
+        let package = try Package(zip.build(), limits: PackageLimits())
+        let file = package.archive.reopened()
+        defer { close(file) }
+        let tar = Process()
+        tar.executableURL = URL(fileURLWithPath: "/bin/tar")
+        tar.arguments = ["-t", "-f", "-"]
+        tar.environment = ["LC_ALL": "C.UTF-8"]
+        tar.standardInput = FileHandle(fileDescriptor: file)
+        let pipe = Pipe()
+        tar.standardOutput = pipe
+        try tar.run()
+        let text = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        tar.waitUntilExit()
+        #expect(tar.terminationStatus == 0)
+        #expect(text.contains("\(deep)/with a space and é.txt\n") && text.contains("empty/\n") && text.hasSuffix("link\n"))
+    }
+}

@@ -1,0 +1,74 @@
+import CofferCore
+import NIOHTTP1
+import Testing
+
+@testable import KeyVault
+
+@Suite struct SoftDeletionTests {
+    @Test(arguments: [ObjectKind.key, .secret])
+    func anObjectGoesAndComesBack(kind: ObjectKind) async throws {
+        let vaults = try await TestVaults()
+        try await vaults.makeVault(more: ["softDeleteRetentionInDays": 7])
+        let live = "/\(kind.plural)/o"
+        let deleted = "/\(kind.deletedPlural)/o"
+        func make() async -> TestVaults.Answer {
+            kind == .key
+                ? await vaults.owned(.POST, live + "/create", ["kty": "EC"])
+                : await vaults.owned(.PUT, live, ["value": "v"])
+        }
+        #expect(await make().body["attributes"]?["recoveryLevel"] == "CustomizedRecoverable+Purgeable")
+        _ = await make()
+        #expect(await vaults.owned(.GET, deleted).status == 404)
+        let gone = await vaults.owned(.DELETE, live)
+        #expect(gone.status == 200)
+        let now = vaults.clock.now().unixSeconds
+        #expect(gone.body["recoveryId"]?.stringValue == "https://vault1.vault.coffer.localhost\(deleted)")
+        #expect(gone.body["deletedDate"] == .integer(now))
+        #expect(gone.body["scheduledPurgeDate"] == .integer(now + 7 * 86_400))
+        #expect(gone.body["value"] == nil)
+        for (method, path) in [
+            (HTTPMethod.GET, live), (.GET, live + "/versions"), (.DELETE, live), (.PATCH, live),
+            (.POST, live + "/backup"),
+        ] {
+            let answer = await vaults.send(method, path, method == .PATCH ? [:] : nil, as: vaults.owner)
+            #expect(answer.status == 404 && answer.code == "\(kind.title)NotFound", "\(method) \(path)")
+        }
+        let taken = await make()
+        #expect(taken.status == 409 && taken.code == "Conflict" && taken.innerCode == "ObjectIsDeletedButRecoverable")
+        #expect((await vaults.owned(.GET, "/\(kind.plural)")).body["value"] == [])
+        #expect((await vaults.owned(.GET, "/\(kind.deletedPlural)")).body["value"]?.arrayValue?.count == 1)
+        #expect(await vaults.owned(.POST, deleted + "/recover").status == 200)
+        #expect((await vaults.owned(.GET, live + "/versions")).body["value"]?.arrayValue?.count == 2)
+        _ = await vaults.owned(.DELETE, live)
+        #expect(await vaults.owned(.DELETE, deleted).status == 204)
+        #expect(await vaults.owned(.DELETE, deleted).status == 404)
+        #expect(await make().status == 200)
+        #expect((await vaults.owned(.GET, live + "/versions")).body["value"]?.arrayValue?.count == 1)
+    }
+
+    @Test func purgeProtectionRefusesPurgeUntilTheRetentionIsOver() async throws {
+        let vaults = try await TestVaults()
+        try await vaults.makeVault(purgeProtection: true, more: ["softDeleteRetentionInDays": 10])
+        _ = await vaults.owned(.PUT, "/secrets/s", ["value": "v"])
+        _ = await vaults.owned(.DELETE, "/secrets/s")
+        let refused = await vaults.owned(.DELETE, "/deletedsecrets/s")
+        #expect(refused.status == 403 && refused.code == "Forbidden")
+        vaults.clock.advance(days: 9)
+        await vaults.service.performDueWork()
+        #expect(await vaults.owned(.GET, "/deletedsecrets/s").status == 200)
+        vaults.clock.advance(days: 1)
+        await vaults.service.performDueWork()
+        #expect(await vaults.owned(.GET, "/deletedsecrets/s").status == 404)
+    }
+
+    @Test func aDeletedKeyLeavesMemory() async throws {
+        let vaults = try await TestVaults()
+        try await vaults.makeVault()
+        _ = await vaults.owned(.POST, "/keys/k/create", ["kty": "RSA"])
+        #expect(await vaults.owned(.POST, "/keys/k/wrapkey", ["alg": "RSA-OAEP", "value": "AAAA"]).status == 200)
+        #expect(vaults.service.handles.count == 1)
+        _ = await vaults.owned(.DELETE, "/keys/k")
+        #expect(vaults.service.handles.count == 0)
+        #expect(await vaults.owned(.POST, "/keys/k/wrapkey", ["alg": "RSA-OAEP", "value": "AAAA"]).status == 404)
+    }
+}

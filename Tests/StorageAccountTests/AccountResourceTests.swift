@@ -1,0 +1,253 @@
+import AccessControl
+import CofferCore
+import EncryptionAtRest
+import HTTPEdge
+import NIOHTTP1
+import ResourceProviders
+import Synchronization
+import Testing
+
+@testable import StorageAccount
+
+/// Microsoft.Storage as az asks it.
+struct AccountResourceTests {
+    private let fixture: Fixture
+    init() throws { fixture = try Fixture() }
+
+    private static let provider = ResourceID("/subscriptions/\(Fixture.subscription)/providers/Microsoft.Storage")
+
+    @Test func aNewAccountIsComplete() async throws {
+        let account = try await fixture.create("contoso1", ["tags": ["a": "b"]])
+        let read = try await fixture.control(.get, Fixture.id("CONTOSO1".lowercased()))
+        #expect(account == read)
+        #expect(account["id"]?.stringValue == Fixture.id("contoso1").description)
+        #expect(account["type"] == "Microsoft.Storage/storageAccounts")
+        #expect(account["location"] == "eastus" && account["kind"] == "StorageV2" && account["tags"] == ["a": "b"])
+        #expect(account["sku"] == ["name": "Standard_LRS", "tier": "Standard"])
+        let properties = try #require(account["properties"])
+        #expect(properties["provisioningState"] == "Succeeded" && properties["statusOfPrimary"] == "available")
+        #expect(properties["primaryEndpoints"]?["blob"] == "https://contoso1.blob.core.coffer.localhost:8443/")
+        #expect(properties["supportsHttpsTrafficOnly"] == true && properties["allowBlobPublicAccess"] == false)
+        #expect(properties["minimumTlsVersion"] == "TLS1_2" && properties["accessTier"] == "Hot")
+        #expect(properties["networkAcls"]?["defaultAction"] == "Allow")
+        #expect(properties["encryption"]?["keySource"] == "Microsoft.Storage")
+        #expect(properties["encryption"]?["keyvaultproperties"] == nil)
+        #expect(properties["encryption"]?["services"]?["blob"]?["enabled"] == true)
+        #expect(properties["creationTime"] == "2026-11-22T00:00:00.0000000Z")
+        #expect(properties["keyCreationTime"]?["key1"] == "2026-11-22T00:00:00.0000000Z")
+        #expect(account["identity"] == nil)
+    }
+
+    @Test func keysAppearOnlyWhereTheyAreAskedFor() async throws {
+        let account = try await fixture.create("contoso1")
+        let keys = try await fixture.keys("contoso1")
+        #expect(keys.count == 2 && keys[0] != keys[1] && [UInt8](base64: keys[0])?.count == 64)
+        let lists = try await fixture.control(.get, Self.provider.appending("storageAccounts"))
+        for key in keys {
+            #expect(!"\(account)".contains(key) && !"\(lists)".contains(key))
+        }
+        let secrets = try await fixture.service.directory.account(named: "contoso1")!.keys
+        #expect(!"\(secrets)".contains(keys[0]) && "\(secrets.keys[0].secret)" == "<redacted>")
+    }
+
+    @Test func everythingOutlivesARestart() async throws {
+        try await fixture.create("contoso1", ["identity": ["type": "SystemAssigned"]])
+        try await fixture.patch("contoso1", ["allowBlobPublicAccess": true, "minimumTlsVersion": "TLS1_3"])
+        let before = try await fixture.control(.get, Fixture.id("contoso1"))
+        let again = fixture.restarted()
+        #expect(try await fixture.control(.get, Fixture.id("contoso1"), service: again) == before)
+        let keys = try await fixture.control(.post, Fixture.id("contoso1").appending("listKeys"), service: again)
+        #expect(keys["keys"]?.arrayValue?.first?["value"]?.stringValue == (try await fixture.keys("contoso1"))[0])
+        #expect(try await again.account(named: "contoso1").allowsBlobPublicAccess)
+    }
+
+    @Test func namesAreRuledAndTaken() async throws {
+        for name in ["ab", "Contoso", "has-hyphen", String(repeating: "a", count: 25), "ümlaut"] {
+            #expect(
+                await fixture.refusal(.put, Fixture.id(name), Fixture.plainAccount) == "400 AccountNameInvalid",
+                "\(name)")
+        }
+        try await fixture.create("contoso1")
+        let elsewhere = Fixture.id(
+            "contoso1", group: ResourceID("/subscriptions/\(Fixture.subscription)/resourceGroups/rg2"))
+        #expect(
+            await fixture.refusal(.put, elsewhere, Fixture.plainAccount) == "409 StorageAccountInAnotherResourceGroup")
+        #expect(await fixture.refusal(.get, elsewhere) == "404 ResourceNotFound")
+        let moved = Fixture.plainAccount.merged(with: ["location": "westus"])
+        #expect(await fixture.refusal(.put, Fixture.id("contoso1"), moved) == "409 InvalidResourceLocation")
+        let check = Self.provider.appending("checkNameAvailability")
+        func reason(_ name: String) async throws -> String? {
+            try await fixture.control(
+                .post, check, ["name": .string(name), "type": "Microsoft.Storage/storageAccounts"])["reason"]?
+                .stringValue
+        }
+        #expect(try await reason("contoso1") == "AlreadyExists")
+        #expect(try await reason("No") == "AccountNameInvalid")
+        #expect(try await reason("contoso2") == nil)
+    }
+
+    @Test func whatIsNotKnownIsRefused() async throws {
+        func put(_ changes: JSONValue) async -> String {
+            await fixture.refusal(.put, Fixture.id("contoso1"), Fixture.plainAccount.merged(with: changes))
+        }
+        #expect(await put(["kind": "Blob"]) == "400 InvalidValuesForRequestParameters")
+        #expect(await put(["kind": nil]) == "400 InvalidRequestContent")
+        #expect(await put(["sku": ["name": "Standard_XRS"]]) == "400 InvalidValuesForRequestParameters")
+        #expect(await put(["sku": ["name": "Standard_LRS"], "kind": "FileStorage"]) == "400 InvalidSkuForKind")
+        #expect(await put(["location": nil]) == "400 LocationRequired")
+        #expect(await put(["kind": "BlobStorage"]) == "400 AccountPropertyIsInvalid")
+        #expect(await put(["properties": ["accessTier": "Warm"]]) == "400 InvalidValuesForRequestParameters")
+        #expect(await put(["properties": ["isHnsEnabled": true]]) == "400 FeatureNotSupported")
+        #expect(await put(["properties": ["minimumTlsVersion": "SSL"]]) == "400 InvalidValuesForRequestParameters")
+        #expect(
+            await put(["properties": ["networkAcls": ["ipRules": [["value": "x"]]]]])
+                == "400 InvalidValuesForRequestParameters")
+        #expect(await put(["identity": ["type": "UserAssigned"]]) == "400 FeatureNotSupported")
+        #expect(
+            await put(["properties": ["encryption": ["requireInfrastructureEncryption": true]]])
+                == "400 FeatureNotSupported")
+        #expect(await put(["properties": ["encryption": ["keySource": "Microsoft.Keyvault"]]]) == "400 BadRequest")
+        #expect(await put(["tags": ["a": 1]]) == "400 InvalidValuesForRequestParameters")
+        #expect(await fixture.refusal(.get, Fixture.id("contoso1")) == "404 ResourceNotFound")
+        #expect(await fixture.refusal(.patch, Fixture.id("contoso1"), [:]) == "404 ResourceNotFound")
+    }
+
+    @Test func updatesChangeOnlyWhatTheySay() async throws {
+        try await fixture.create("contoso1", ["tags": ["a": "b"]])
+        let before = try await fixture.control(.get, Fixture.id("contoso1"))
+        var after = try await fixture.patch(
+            "contoso1", ["allowSharedKeyAccess": false, "keyPolicy": ["keyExpirationPeriodInDays": 30]])
+        #expect(after["properties"]?["allowSharedKeyAccess"] == false)
+        #expect(after["properties"]?["keyPolicy"] == ["keyExpirationPeriodInDays": 30])
+        after["properties"]?["allowSharedKeyAccess"] = nil
+        after["properties"]?["keyPolicy"] = nil
+        #expect(after == before)
+        // What az does: the answer of a GET comes back whole.
+        #expect(try await fixture.patch("contoso1", before["properties"]!)["tags"] == ["a": "b"])
+    }
+
+    @Test func everyActionIsAsked() async throws {
+        try await fixture.create("contoso1")
+        let other = Caller(kind: .user, objectID: "77777777-7777-4777-8777-777777777777", tenantID: Fixture.tenant)
+        let id = Fixture.id("contoso1")
+        let denied = "403 AuthorizationFailed"
+        func outcomes() async -> [String] {
+            [
+                await fixture.refusal(.get, id, as: other),
+                await fixture.refusal(.patch, id, ["tags": [:]], as: other),
+                await fixture.refusal(.post, id.appending("listKeys"), as: other),
+                await fixture.refusal(.post, id.appending("regenerateKey"), ["keyName": "key2"], as: other),
+                await fixture.refusal(.get, id.appending("blobServices", "default"), as: other),
+                await fixture.refusal(.put, id.appending("blobServices", "default"), ["properties": [:]], as: other),
+                await fixture.refusal(.delete, id, as: other),
+            ]
+        }
+        #expect(await outcomes() == Array(repeating: denied, count: 7))
+        #expect(await fixture.refusal(.get, Fixture.id("nothere"), as: other) == denied)
+        fixture.assign([(other.objectID, BuiltInRoles.reader, id)])
+        #expect(await outcomes() == ["none", denied, denied, denied, "none", denied, denied])
+        fixture.assign([(other.objectID, "81a9662b-bebf-436f-a333-f67b29880f12", id)])
+        #expect(await outcomes() == [denied, denied, "none", "none", denied, denied, denied])
+        fixture.assign([(other.objectID, BuiltInRoles.contributor, Fixture.group)])
+        #expect(await outcomes() == Array(repeating: "none", count: 7))
+    }
+
+    @Test func listsShowWhatTheCallerMayRead() async throws {
+        try await fixture.create("contoso1")
+        try await fixture.create("contoso2")
+        let other = Caller(kind: .user, objectID: "77777777-7777-4777-8777-777777777777", tenantID: Fixture.tenant)
+        fixture.assign([(other.objectID, BuiltInRoles.reader, Fixture.id("contoso2"))])
+        func names(_ caller: Caller, _ scope: ResourceID) async throws -> [String] {
+            let list = try await fixture.control(
+                .get, scope.appending("providers", "Microsoft.Storage", "storageAccounts"), as: caller)
+            return (list["value"]?.arrayValue ?? []).compactMap { $0["name"]?.stringValue }
+        }
+        #expect(try await names(fixture.owner, Fixture.group) == ["contoso1", "contoso2"])
+        #expect(
+            try await names(fixture.owner, ResourceID("/subscriptions/\(Fixture.subscription)")) == [
+                "contoso1", "contoso2",
+            ])
+        #expect(try await names(other, Fixture.group) == ["contoso2"])
+        #expect(
+            try await names(fixture.owner, ResourceID("/subscriptions/\(Fixture.subscription)/resourceGroups/rg2"))
+                == [])
+        #expect(
+            try await fixture.service.trackedResources(below: Fixture.group).map(\.id.name) == ["contoso1", "contoso2"])
+    }
+
+    @Test func deletionTakesEverything() async throws {
+        try await fixture.create("contoso1", ["identity": ["type": "SystemAssigned"]])
+        let view = try await fixture.service.account(named: "contoso1")
+        let key = try await view.volume.accountKey()
+        try key.checkLease()
+        #expect(try await fixture.control(.delete, Fixture.id("contoso1"))["status"] == 200)
+        #expect(try await fixture.control(.delete, Fixture.id("contoso1"))["status"] == 204)
+        await #expect(throws: StorageError.self) { try await fixture.service.account(named: "contoso1") }
+        await #expect(throws: (any Error).self) { try await view.volume.accountKey() }
+        #expect(fixture.directory.identity(of: Fixture.id("contoso1")) == nil)
+        // The name is free, and nothing comes back with it.
+        try await fixture.create("contoso1")
+        #expect(try await fixture.service.account(named: "contoso1").id != view.id)
+        #expect(try await fixture.restarted().account(named: "contoso1").id != view.id)
+    }
+
+    @Test func concurrentChangesAllCount() async throws {
+        try await fixture.create("contoso1")
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for i in 0..<16 {
+                group.addTask {
+                    if i.isMultiple(of: 2) {
+                        _ = try await fixture.control(
+                            .post, Fixture.id("contoso1").appending("regenerateKey"), ["keyName": "key1"])
+                    } else {
+                        try await fixture.patch("contoso1", ["allowBlobPublicAccess": .bool(i % 4 == 1)])
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
+        let memory = try await fixture.keys("contoso1")
+        let disk = try await fixture.control(
+            .post, Fixture.id("contoso1").appending("listKeys"), service: fixture.restarted())
+        #expect(disk["keys"]?.arrayValue?.first?["value"]?.stringValue == memory[0])
+    }
+
+    @Test func blobServiceProperties() async throws {
+        try await fixture.create("contoso1")
+        let id = Fixture.id("contoso1").appending("blobServices", "default")
+        let cors: JSONValue = [
+            "allowedOrigins": ["https://a.example"], "allowedMethods": ["GET"], "allowedHeaders": ["*"],
+            "exposedHeaders": [],
+            "maxAgeInSeconds": 10,
+        ]
+        let set = try await fixture.control(
+            .put, id,
+            ["properties": ["cors": ["corsRules": [cors]], "deleteRetentionPolicy": ["enabled": true, "days": 7]]])
+        #expect(set["properties"]?["deleteRetentionPolicy"]?["days"] == 7)
+        _ = try await fixture.control(
+            .put, id, ["properties": ["containerDeleteRetentionPolicy": ["enabled": true, "days": 3]]])
+        let read = try await fixture.control(.get, id)
+        #expect(read["properties"]?["deleteRetentionPolicy"]?["enabled"] == true)
+        #expect(read["properties"]?["cors"]?["corsRules"] == [cors])
+        let account = try await fixture.restarted().account(named: "contoso1")
+        let kept = try await fixture.restarted().blobServiceProperties(of: account)
+        #expect(kept.deleteRetentionPolicy == .init(isEnabled: true, days: 7) && kept.corsRules.count == 1)
+        #expect(kept.containerDeleteRetentionPolicy.days == 3)
+        for change in [["isVersioningEnabled": true], ["changeFeed": ["enabled": true]]] as [JSONValue] {
+            #expect(await fixture.refusal(.put, id, ["properties": change]) == "400 FeatureNotSupported")
+        }
+        let days: JSONValue = ["properties": ["deleteRetentionPolicy": ["enabled": true, "days": 366]]]
+        #expect(await fixture.refusal(.put, id, days) == "400 InvalidValuesForRequestParameters")
+        #expect(await fixture.refusal(.get, id.appending("containers")) == "501 NotImplemented")
+        #expect(
+            await fixture.refusal(.get, Fixture.id("contoso1").appending("encryptionScopes")) == "501 NotImplemented")
+    }
+
+    @Test func catalogue() async throws {
+        try await fixture.create("contoso1")
+        #expect(try await fixture.control(.get, Self.provider.appending("skus"))["value"]?.arrayValue?.isEmpty == false)
+        let usages = try await fixture.control(.get, Self.provider.appending("locations", "eastus", "usages"))
+        #expect(usages["value"]?.arrayValue?.first?["currentValue"] == 1)
+        #expect(try await fixture.control(.get, ResourceID("/providers/Microsoft.Storage/operations"))["value"] != nil)
+    }
+}
