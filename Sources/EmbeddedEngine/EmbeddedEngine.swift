@@ -77,12 +77,21 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
             directory: directory, readers: RowReaderPool(database), writer: writer, segments: segments, files: files)
     }
 
-    /// The database is made beside its place and moved there whole, so a crash leaves it complete or absent.
+    /// The database is made beside its place and moved there whole, so a crash leaves it complete or absent. Extents
+    /// come after it: where there are some and no database, it was lost, and an empty one in its place would make them
+    /// all orphans for the sweeper. Throws `.corrupt` then.
     private static func openDatabase(
         _ directory: DataDirectory, vfs: SealedVFS, disk: Disk
     ) throws(StorageEngineError) -> MetadataDatabase {
         let database = MetadataDatabase(path: directory.metadata + "/rows.db", vfs: vfs)
-        guard access(database.path, F_OK) != 0 else { return database }
+        if access(database.path, F_OK) == 0 { return database }
+        let code = errno
+        guard code == ENOENT else { throw StorageEngineError(errno: code, "open \(database.path)") }
+        guard try directoryEntries(directory.segments).isEmpty, try directoryEntries(directory.files).isEmpty else {
+            throw StorageEngineError(
+                .corrupt,
+                "The data directory \(directory.path) has extents but no metadata database; restore it from a backup.")
+        }
         let beside = directory.metadata + ".new"
         for name in try directoryEntries(beside) {
             try StorageEngineError.check(disk.unlink(beside + "/" + name), "remove an unfinished database")

@@ -263,6 +263,80 @@ import Testing
         #expect(try await engine.list(after: nil, limit: 10).map(\.location) == [written.last!])
         engine.close()
     }
+
+    /// What a start cannot vouch for it must not throw away: most of a damaged extent still opens, chunk by chunk.
+    @Test func aDamagedExtentIsKeptWhenItIsTheLastOfItsSegment() async throws {
+        let directory = TestDirectory()
+        var engine = try directory.open()
+        let location = try await extent(engine, 7, 40_000)
+        engine.close()
+        let file = "extents/segments/" + directory.segmentNames[0]
+        var bytes = directory.bytes(file)
+        bytes[SegmentRecord.headerBytes + 39_000] ^= 1
+        directory.write(bytes, to: file)
+
+        engine = try directory.open()
+        #expect(try await engine.read(location, range: 0..<30_000) == .init(repeating: 7, count: 30_000))
+        // It holds its segment also when the last whole one goes.
+        let other = try await extent(engine, 8, 100)
+        engine.close()
+        engine = try directory.open(options: .init(segmentBytes: 64))
+        _ = try await extent(engine, 9, 100)
+        try await engine.delete(other)
+        #expect(try await engine.read(location, range: 0..<30_000) == .init(repeating: 7, count: 30_000))
+        try await engine.delete(location)
+        #expect(directory.segmentNames.count == 1)
+        engine.close()
+    }
+
+    /// Bytes that the disk does not give are not bytes that are not there.
+    @Test func aWalkTellsWhatItCouldNotRead() throws {
+        var ends: [Int32] = [0, 0]
+        #expect(pipe(&ends) == 0)
+        let (reading, writing) = (OpenFile(descriptor: ends[0]), OpenFile(descriptor: ends[1]))
+        // A pipe cannot be read at an offset.
+        var walk = SegmentWalk(file: reading, segment: 1, end: 4096)
+        #expect(walk.next() == nil && walk.failure == ESPIPE)
+        withExtendedLifetime(writing) {}
+    }
+
+    /// An empty database over existing extents would have the sweeper delete them all.
+    @Test func aLostDatabaseIsNotReplacedByAnEmptyOne() async throws {
+        for count in [1_000, 2_000_000] {
+            let directory = TestDirectory()
+            let engine = try directory.open()
+            _ = try await extent(engine, 7, count)
+            engine.close()
+            try FileManager.default.removeItem(atPath: directory.path + "/metadata")
+            #expect(await failure { try directory.open().close() }?.code == .corrupt)
+        }
+    }
+
+    /// An older copy of the metadata counts starts from an older number: what later starts wrote must stay as it is.
+    @Test func olderMetadataNumbersItsExtentsPastTheExistingOnes() async throws {
+        let directory = TestDirectory()
+        try directory.open().close()
+        let old = directory.image()
+        var locations: [ExtentLocation] = []
+        for round in 0..<3 {
+            let engine = try directory.open()
+            for _ in 0..<3 { locations.append(try await extent(engine, UInt8(round), 1_200_000)) }
+            locations.append(try await extent(engine, UInt8(round), 1_000))
+            engine.close()
+        }
+        try FileManager.default.removeItem(atPath: directory.path + "/metadata")
+        try FileManager.default.copyItem(atPath: old.path + "/metadata", toPath: directory.path + "/metadata")
+        let engine = try directory.open(options: .init(segmentBytes: 64))
+        for _ in 0..<4 {
+            let large = try await extent(engine, 99, 1_200_000)
+            let small = try await extent(engine, 98, 1_000)
+            #expect(!locations.contains(large) && !locations.contains(small))
+        }
+        for (index, location) in locations.enumerated() {
+            #expect(try await engine.read(location, range: 0..<10) == .init(repeating: UInt8(index / 4), count: 10))
+        }
+        engine.close()
+    }
 }
 
 /// Takes an image of the directory before every change of the disk.

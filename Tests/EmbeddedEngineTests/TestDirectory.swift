@@ -42,6 +42,10 @@ final class TestDirectory: Sendable {
             }
     }
 
+    var segmentNames: [String] {
+        ((try? FileManager.default.contentsOfDirectory(atPath: path + "/extents/segments")) ?? []).sorted()
+    }
+
     func bytes(_ file: String) -> [UInt8] { Array(FileManager.default.contents(atPath: path + "/" + file) ?? Data()) }
     func write(_ bytes: [UInt8], to file: String) {
         try! Data(bytes).write(to: URL(fileURLWithPath: path + "/" + file))

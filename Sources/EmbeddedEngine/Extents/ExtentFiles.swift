@@ -28,11 +28,26 @@ final class ExtentFiles: Sendable {
         self.openCount = openCount
     }
 
-    /// Removes what writers left that had no chance to finish.
+    /// Removes what writers left that had no chance to finish, and numbers new extents past the existing ones: metadata
+    /// restored from an older copy counts its starts from an older number, and this one's may be taken.
     func open() throws(StorageEngineError) {
+        try skipTakenNumbers()
         for name in try directoryEntries(directory) where name.hasPrefix(Self.unfinishedPrefix) {
             try StorageEngineError.check(disk.unlink(directory + "/" + name), "remove an unfinished extent")
         }
+    }
+
+    private func skipTakenNumbers() throws(StorageEngineError) {
+        var taken: UInt64 = 0
+        for name in try directoryEntries(directory) where name.count == 13 {
+            guard let folder = UInt64(name, radix: 16), folder >> (32 - Self.directoryBits) == UInt64(openCount) else {
+                continue
+            }
+            for number in try directoryEntries(directory + "/" + name).compactMap({ UInt64($0, radix: 16) }) {
+                taken = max(taken, number & UInt64(UInt32.max))
+            }
+        }
+        nextNumber.store(taken + 1, ordering: .relaxed)
     }
 
     private func folder(_ number: UInt64) -> String {

@@ -76,8 +76,16 @@ struct SegmentRecord: Equatable {
 
     /// Reads the header at `offset`; nil when there is none.
     static func read(_ file: Int32, segment: UInt64, offset: Int) -> SegmentRecord? {
+        var failure: Int32 = 0
+        return read(file, segment: segment, offset: offset, failure: &failure)
+    }
+
+    /// As above; `failure` is the errno when the disk did not give the bytes.
+    static func read(_ file: Int32, segment: UInt64, offset: Int, failure: inout Int32) -> SegmentRecord? {
         withUnsafeTemporaryAllocation(byteCount: headerBytes, alignment: 8) { buffer in
-            guard Disk.read(file, into: buffer, at: offset) == headerBytes else { return nil }
+            let count = Disk.read(file, into: buffer, at: offset)
+            if count < 0 { failure = Int32(-count) }
+            guard count == headerBytes else { return nil }
             return SegmentRecord(UnsafeRawBufferPointer(buffer), segment: segment, offset: offset)
         }
     }
