@@ -11,7 +11,7 @@ public import StorageEngine
 /// wait.
 public final class EmbeddedEngine: MetadataStore, ExtentStore {
     public let properties = MetadataStoreProperties(
-        valueBytesLimit: 16 << 20, writesPerCommitLimit: 100_000, isDurable: true)
+        valueBytesLimit: 16 << 20, writesPerCommitLimit: 500_000, isDurable: true)
 
     private let directory: DataDirectory
     private let readers: RowReaderPool

@@ -14,7 +14,7 @@ public final class InMemoryEngine: MetadataStore, ExtentStore {
 
     public init() {}
 
-    public let properties = MetadataStoreProperties(valueBytesLimit: 16 << 20, writesPerCommitLimit: 100_000, isDurable: false)
+    public let properties = MetadataStoreProperties(valueBytesLimit: 16 << 20, writesPerCommitLimit: 500_000, isDurable: false)
 
     public func get(_ partition: Partition, _ keys: [RowKey]) async throws(StorageEngineError) -> [Row?] {
         state.withLock { state in keys.map { state.partitions[partition]?[$0] } }
