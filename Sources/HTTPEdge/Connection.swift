@@ -505,9 +505,14 @@ struct IncomingFraming {
     private(set) var problem: Refusal?
 
     init(_ head: HTTPRequestHead) {
-        for (name, value) in head.headers {
+        for (name, padded) in head.headers {
+            // The decoder leaves the white space behind a value on it; it is not the value's (RFC 9110 §5.5).
+            var value = Substring(padded)
+            while let last = value.utf8.last, last == 0x20 || last == 0x09 { value.removeLast() }
             switch name.utf8.count {
-            case 14 where name.lowercased() == "content-length": length = Int(value) ?? 0
+            case 14 where name.lowercased() == "content-length":
+                // The decoder takes lengths up to 2^64 - 1.
+                if let bytes = Int(value), bytes >= 0 { length = bytes } else { problem = .malformed }
             case 17 where name.lowercased() == "transfer-encoding":
                 if value.lowercased() == "chunked" { length = nil } else { problem = .unsupportedCoding }
             case 6 where name.lowercased() == "expect":
