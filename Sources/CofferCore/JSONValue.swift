@@ -106,7 +106,12 @@ extension JSONValue {
         guard case .object(let changes) = patch else { return patch }
         var members = objectValue ?? [:]
         for (name, change) in changes {
-            members[name] = change.isNull ? nil : (members[name] ?? .null).merged(with: change)
+            if change.isNull {
+                // Not by assigning nil, which is also how JSON's null is spelled here.
+                members.removeValue(forKey: name)
+            } else {
+                members[name] = (members[name] ?? .null).merged(with: change)
+            }
         }
         return .object(members)
     }
