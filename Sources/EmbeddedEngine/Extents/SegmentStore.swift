@@ -87,8 +87,8 @@ final class SegmentStore: @unchecked Sendable {
     /// or when the disk failed; then its tail was never acknowledged, and the sweeper finds it.
     ///
     /// A record that is not whole may be one that a crash cut short, or one that was acknowledged and has been damaged
-    /// since. Nobody can tell, so it stays. A segment that cannot be read in full now is left as it is and takes no more
-    /// records: it may be readable at the next start.
+    /// since. Nobody can tell, so it stays. A segment that cannot be read in full now is left as it is and takes no
+    /// more records: it may be readable at the next start.
     private func recover(_ number: UInt64) throws(StorageEngineError) {
         let file = try descriptors.file(path(number))
         let found: (end: Int, live: Int, size: Int)
