@@ -63,9 +63,11 @@ extension WebOperation {
     func deleteSite() async throws(ControlError) -> ControlResponse {
         try require("sites/delete", at: siteID)
         do {
-            guard try await sites.delete(siteID) else { return .empty(204) }
+            guard sites.site(siteID) != nil else { return .empty(204) }
+            // The identity first: were it the other way round, a crash in between would leave it, and the next site of
+            // that name, made by somebody else, would get it with all its roles.
             try await provider.identities.removeSystemAssignedIdentity(of: siteID)
-            return .empty(200)
+            return .empty(try await sites.delete(siteID) ? 200 : 204)
         } catch {
             throw Self.control(error, siteID)
         }
@@ -152,6 +154,8 @@ extension WebOperation {
             site.keyVaultReferenceIdentity = "SystemAssigned"
         case "serverfarmid":
             let id = ResourceID(value.stringValue ?? "")
+            // Whoever may write a site may not for that run it on anybody's plan, nor learn which plans there are.
+            if id != site.serverFarmID { try require("serverfarms/join/action", at: id) }
             guard sites.plan(id) != nil else { throw SiteConfigError(name, "the plan '\(id)' does not exist") }
             site.serverFarmID = id
         case "siteconfig":
