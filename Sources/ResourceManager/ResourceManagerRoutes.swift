@@ -91,7 +91,9 @@ extension ResourceManager {
     /// The group of a resource must be there, and stay. A caller without any role in it gets the provider's refusal
     /// either way, so that the answer does not tell which groups there are.
     private func checkGroup(_ request: ControlRequest, _ caller: Caller) async throws {
-        guard let group = request.path.resourceGroupID, controller.hasAssignment(caller, touching: group) else { return }
+        guard let group = request.path.resourceGroupID, controller.hasAssignment(caller, touching: group) else {
+            return
+        }
         let known = try await requireGroup(request, caller)
         if known.state == .deleting, [.put, .patch, .post].contains(request.method) {
             throw Self.groupIsBeingDeleted(known.name)

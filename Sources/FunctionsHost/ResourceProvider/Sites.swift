@@ -27,7 +27,9 @@ extension WebOperation {
         guard kind.lowercased().split(separator: ",").contains("functionapp") else {
             throw ControlError(
                 status: 501, code: "NotImplemented",
-                message: "Sites of kind '\(kind)' are not supported by this server; use a function app (kind 'functionapp,linux').")
+                message:
+                    "Sites of kind '\(kind)' are not supported by this server; use a function app (kind 'functionapp,linux')."
+            )
         }
         var new = Site(
             id: siteID, kind: kind, location: location, created: provider.clock.now(),
@@ -105,7 +107,8 @@ extension WebOperation {
         let host = request.names.authority(of: .site(site.name))
         let binding: JSONValue = [
             "id": .string("\(site.id)/hostNameBindings/\(host)"), "name": .string("\(site.name)/\(host)"),
-            "type": "Microsoft.Web/sites/hostNameBindings", "location": .string(Self.displayName(ofRegion: site.location)),
+            "type": "Microsoft.Web/sites/hostNameBindings",
+            "location": .string(Self.displayName(ofRegion: site.location)),
             "properties": ["siteName": .string(site.name), "hostNameType": "Verified"],
         ]
         return .json(200, ["value": [binding]])
@@ -145,7 +148,9 @@ extension WebOperation {
             }
             site.publicNetworkAccess = access
         case "dailymemorytimequota":
-            guard let quota = value.intValue, quota >= 0 else { throw SiteConfigError(name, "use GB-seconds a day, 0 for none") }
+            guard let quota = value.intValue, quota >= 0 else {
+                throw SiteConfigError(name, "use GB-seconds a day, 0 for none")
+            }
             site.dailyMemoryTimeQuota = quota
         case "keyvaultreferenceidentity":
             guard value.stringValue?.lowercased() == "systemassigned" else {
@@ -160,7 +165,9 @@ extension WebOperation {
             site.serverFarmID = id
         case "siteconfig":
             try site.config.apply(value.objectValue ?? [:])
-            if let settings = value.member("appSettings")?.arrayValue { site.secrets.appSettings = try Self.appSettings(settings) }
+            if let settings = value.member("appSettings")?.arrayValue {
+                site.secrets.appSettings = try Self.appSettings(settings)
+            }
         case "reserved", "functionappconfig": site.otherProperties[name] = value
         default:
             if Self.kept.contains(name.lowercased()) { site.otherProperties[name] = value }
@@ -169,7 +176,8 @@ extension WebOperation {
 
     /// Members without a meaning here that a client expects to read back. All others of a GET are computed.
     private static let kept: Set = [
-        "clientaffinityproxyenabled", "containersize", "hostnamesdisabled", "vnetrouteallenabled", "virtualnetworksubnetid",
+        "clientaffinityproxyenabled", "containersize", "hostnamesdisabled", "vnetrouteallenabled",
+        "virtualnetworksubnetid",
         "storageaccountrequired", "redundancymode", "endtoendencryptionenabled",
     ]
 
@@ -182,7 +190,9 @@ extension WebOperation {
     private static func appSettings(_ entries: [JSONValue]) throws -> [String: RedactedString] {
         var settings: [String: RedactedString] = [:]
         for entry in entries {
-            guard let name = entry.member("name")?.stringValue else { throw SiteConfigError("appSettings", "every entry needs a name") }
+            guard let name = entry.member("name")?.stringValue else {
+                throw SiteConfigError("appSettings", "every entry needs a name")
+            }
             try checkSettingName(name)
             settings[name] = RedactedString(entry.member("value")?.stringValue ?? "")
         }

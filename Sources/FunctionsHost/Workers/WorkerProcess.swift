@@ -179,7 +179,9 @@ enum ProcessTree {
             let fields = line.split(separator: " ", omittingEmptySubsequences: true)
             guard fields.count > 9, fields[3] == "0A", let user = UInt32(fields[7]) else { continue }
             let address = fields[1].split(separator: ":")
-            guard address.count == 2, Int(address[1], radix: 16) == port, addresses.contains(address[0]) else { continue }
+            guard address.count == 2, Int(address[1], radix: 16) == port, addresses.contains(address[0]) else {
+                continue
+            }
             return Listener(user: user, inode: String(fields[9]))
         }
         return nil
@@ -191,7 +193,9 @@ enum ProcessTree {
         return ([root] + descendants(of: root)).contains { process in
             let folder = "/proc/\(process)/fd"
             let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
-            return names.contains { (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)")) == socket }
+            return names.contains {
+                (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)")) == socket
+            }
         }
     }
 

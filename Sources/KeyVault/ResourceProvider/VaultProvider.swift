@@ -197,7 +197,9 @@ extension KeyVaultService: ResourceProvider {
 
     /// Throws 405 while purge protection keeps a deleted vault.
     private func requirePurgeable(_ vault: Vault) throws(ControlError) {
-        guard vault.isPurgeProtected, let deletion = vault.deletion, deletion.scheduledPurge > clock.now() else { return }
+        guard vault.isPurgeProtected, let deletion = vault.deletion, deletion.scheduledPurge > clock.now() else {
+            return
+        }
         throw ControlError(
             status: 405, code: "MethodNotAllowed",
             message:
