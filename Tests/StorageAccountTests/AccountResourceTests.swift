@@ -38,6 +38,14 @@ struct AccountResourceTests {
         #expect(account["identity"] == nil)
     }
 
+    /// As a crash in the middle of a deletion leaves it: the account is gone, its identity is not.
+    @Test func aNewAccountNeverGetsAnEarlierOnesIdentity() async throws {
+        let left = try await fixture.directory.systemAssignedIdentity(of: Fixture.id("contoso1"), displayName: "")
+        let account = try await fixture.create("contoso1", ["identity": ["type": "SystemAssigned"]])
+        let principal = try #require(account["identity"]?["principalId"]?.stringValue)
+        #expect(principal != left.principalID)
+    }
+
     @Test func keysAppearOnlyWhereTheyAreAskedFor() async throws {
         let account = try await fixture.create("contoso1")
         let keys = try await fixture.keys("contoso1")
