@@ -3,7 +3,8 @@ internal import Synchronization
 
 /// Decides, without I/O, whether a caller may do an action at a scope, from the roles last published to it.
 ///
-/// ResourceManager owns the roles: it makes a change durable, then publishes the new book here. A decision after `publish` has returned sees it.
+/// ResourceManager owns the roles: it makes a change durable, then publishes the new book here. A decision after
+/// `publish` has returned sees it.
 public final class AccessController: Sendable {
     private struct State {
         var book = RoleBook()

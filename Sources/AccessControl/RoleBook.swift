@@ -1,12 +1,15 @@
 public import CofferCore
 
-/// What a role grants. Wildcards (`*`) match any run of characters, as in Azure role definitions; names compare without regard to case.
+/// What a role grants. Wildcards (`*`) match any run of characters, as in Azure role definitions; names compare without
+/// regard to case.
 public struct RolePermissions: Sendable, Codable, Equatable {
     public var actions: [String]
     public var notActions: [String]
     public var dataActions: [String]
     public var notDataActions: [String]
-    public init(actions: [String] = [], notActions: [String] = [], dataActions: [String] = [], notDataActions: [String] = []) {
+    public init(
+        actions: [String] = [], notActions: [String] = [], dataActions: [String] = [], notDataActions: [String] = []
+    ) {
         self.actions = actions
         self.notActions = notActions
         self.dataActions = dataActions
@@ -28,7 +31,8 @@ public struct RoleDefinition: Sendable, Codable, Equatable {
     public var permissions: RolePermissions
     public var assignableScopes: [ResourceID]
     public init(
-        id: String, roleName: String, description: String, isBuiltIn: Bool, permissions: RolePermissions, assignableScopes: [ResourceID]
+        id: String, roleName: String, description: String, isBuiltIn: Bool, permissions: RolePermissions,
+        assignableScopes: [ResourceID]
     ) {
         self.id = id.lowercased()
         self.roleName = roleName
@@ -50,7 +54,8 @@ public struct RoleAssignment: Sendable, Codable, Equatable {
     public var created: Timestamp
     public var createdBy: String
     public init(
-        name: String, scope: ResourceID, roleID: String, principalID: String, principalType: String, description: String? = nil,
+        name: String, scope: ResourceID, roleID: String, principalID: String, principalType: String,
+        description: String? = nil,
         created: Timestamp, createdBy: String
     ) {
         self.name = name
@@ -75,7 +80,8 @@ public struct RoleBook: Sendable {
             self.grants = grants
         }
     }
-    /// One role of one principal with every scope it is assigned at: a role is matched once, however often it is assigned.
+    /// One role of one principal with every scope it is assigned at: a role is matched once, however often it is
+    /// assigned.
     private struct Grant: Sendable {
         let roleID: String
         let permissions: CompiledPermissions
@@ -105,13 +111,17 @@ public struct RoleBook: Sendable {
         var name = action.name
         let allowed = name.withUTF8 { name in
             contents.grants[caller.objectID]?.contains { grant in
-                grant.permissions.grants(name, isDataAction: action.isDataAction) && grant.scopes.contains { $0.contains(scope) }
+                grant.permissions.grants(name, isDataAction: action.isDataAction)
+                    && grant.scopes.contains { $0.contains(scope) }
             } ?? false
         }
-        return allowed ? .allowed : .refused(reason: "No role assignment of '\(caller.objectID)' grants '\(action)' at '\(scope)'.")
+        return allowed
+            ? .allowed
+            : .refused(reason: "No role assignment of '\(caller.objectID)' grants '\(action)' at '\(scope)'.")
     }
 
-    /// Whether any assignment of the caller lies at, above or below `scope`: what makes a subscription show in a caller's list.
+    /// Whether any assignment of the caller lies at, above or below `scope`: what makes a subscription show in a
+    /// caller's list.
     public func hasAssignment(_ caller: Caller, touching scope: ResourceID) -> Bool {
         contents.grants[caller.objectID]?.contains { grant in
             grant.scopes.contains { $0.contains(scope) || scope.contains($0) }

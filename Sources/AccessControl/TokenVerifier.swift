@@ -6,8 +6,8 @@ internal import Synchronization
 
 /// Turns a bearer token into a `Caller`, or says why not: signature (RS256), issuer, audience and time are all checked.
 ///
-/// A verified token is remembered by its SHA-256 until it expires, so that a busy data plane pays for one RSA operation per token and not
-/// per request. Time and audience are checked every time.
+/// A verified token is remembered by its SHA-256 until it expires, so that a busy data plane pays for one RSA operation
+/// per token and not per request. Time and audience are checked every time.
 public final class TokenVerifier: Sendable {
     /// Longest token read, in bytes. Entra's own stay below 8 KiB.
     public static let tokenBytesLimit = 16_384
@@ -33,14 +33,17 @@ public final class TokenVerifier: Sendable {
     /// `clock` decides `exp` and `nbf`, with five minutes of tolerance on `nbf` only.
     public init(clock: any WallClock) { self.clock = clock }
 
-    /// Replaces the keys (JWKS JSON, RFC 7517) and the issuers that are trusted from now on. IdentityService calls it at start and on rollover.
-    /// Keys that are not RSA signature keys with an identifier are refused by throwing.
+    /// Replaces the keys (JWKS JSON, RFC 7517) and the issuers that are trusted from now on. IdentityService calls it
+    /// at start and on rollover. Keys that are not RSA signature keys with an identifier are refused by throwing.
     public func publish(jwks: [UInt8], issuers: Set<String>) async throws {
         let set = try JSONDecoder().decode(JSONWebKeySet.self, from: Data(jwks))
         var trust = Trust(issuers: issuers)
         for key in set.keys {
-            guard key.kty == "RSA", key.use ?? "sig" == "sig", key.alg ?? "RS256" == "RS256", trust.keyIDs.insert(key.kid).inserted else {
-                throw TokenRefusal(.malformed, "The key set holds a key that is not an RS256 signature key, or one identifier twice.")
+            guard key.kty == "RSA", key.use ?? "sig" == "sig", key.alg ?? "RS256" == "RS256",
+                trust.keyIDs.insert(key.kid).inserted
+            else {
+                throw TokenRefusal(
+                    .malformed, "The key set holds a key that is not an RS256 signature key, or one identifier twice.")
             }
             let publicKey = try Insecure.RSA.PublicKey(modulus: key.n, exponent: key.e)
             await trust.keys.add(rsa: publicKey, digestAlgorithm: .sha256, kid: JWKIdentifier(string: key.kid))
@@ -73,22 +76,26 @@ public final class TokenVerifier: Sendable {
     private func open(_ token: String, _ digest: SHA256.Digest) async throws(TokenRefusal) -> VerifiedToken {
         let (trust, generation) = state.withLock { ($0.trust, $0.generation) }
         // The algorithm is ours, never the token's: neither `none` nor a MAC under the public key can be asked for.
-        guard let header = Self.header(of: token) else { throw TokenRefusal(.malformed, "The access token is not a signed JWT.") }
+        guard let header = Self.header(of: token) else {
+            throw TokenRefusal(.malformed, "The access token is not a signed JWT.")
+        }
         guard header.alg == "RS256", let keyID = header.kid, trust.keyIDs.contains(keyID), header.crit == nil else {
-            throw TokenRefusal(.badSignature, "The access token is not signed with a key of this tenant (RS256 with a known `kid`).")
+            throw TokenRefusal(
+                .badSignature, "The access token is not signed with a key of this tenant (RS256 with a known `kid`).")
         }
         let claims: AccessTokenClaims
         do {
             claims = try await trust.keys.verify(token, as: AccessTokenClaims.self)
-        } catch is DecodingError {
-            throw TokenRefusal(.missingClaim, "The access token lacks a claim, or one has the wrong type.")
         } catch {
             throw TokenRefusal(.badSignature, "The signature of the access token is not valid.")
         }
-        guard trust.issuers.contains(claims.iss) else {
+        guard let issuer = claims.iss, let verified = VerifiedToken(claims) else {
+            throw TokenRefusal(
+                .missingClaim, "The access token lacks one of the claims aud, iss, exp, nbf, tid and oid.")
+        }
+        guard trust.issuers.contains(issuer) else {
             throw TokenRefusal(.wrongIssuer, "The access token is from the wrong issuer.")
         }
-        let verified = VerifiedToken(claims)
         remember(verified, digest, generation)
         return verified
     }
@@ -124,31 +131,42 @@ private struct VerifiedToken: Sendable {
     let expires: Timestamp
     let notBefore: Timestamp
 
-    init(_ claims: AccessTokenClaims) {
-        let kind: Caller.Kind = claims.idtyp == "user" ? .user : claims.xms_mirid != nil ? .managedIdentity : .servicePrincipal
-        caller = Caller(kind: kind, objectID: claims.oid, tenantID: claims.tid, applicationID: claims.appid ?? claims.azp)
-        audience = claims.aud
-        expires = Timestamp(unixSeconds: claims.exp)
-        notBefore = Timestamp(unixSeconds: claims.nbf)
+    /// nil when a claim is missing.
+    init?(_ claims: AccessTokenClaims) {
+        guard let audience = claims.aud, let exp = claims.exp, let nbf = claims.nbf, let tenant = claims.tid,
+            let object = claims.oid
+        else {
+            return nil
+        }
+        let kind: Caller.Kind =
+            claims.idtyp == "user" ? .user : claims.xms_mirid != nil ? .managedIdentity : .servicePrincipal
+        caller = Caller(kind: kind, objectID: object, tenantID: tenant, applicationID: claims.appid ?? claims.azp)
+        self.audience = audience
+        expires = Timestamp(unixSeconds: exp)
+        notBefore = Timestamp(unixSeconds: nbf)
     }
 
     func check(at now: Timestamp, toleranceSeconds: Int64) throws(TokenRefusal) {
         guard now < expires else {
-            throw TokenRefusal(.expired, "The access token expired at \(expires.iso8601); the time here is \(now.iso8601).")
+            throw TokenRefusal(
+                .expired, "The access token expired at \(expires.iso8601); the time here is \(now.iso8601).")
         }
         guard notBefore <= now.adding(seconds: toleranceSeconds) else {
-            throw TokenRefusal(.notYetValid, "The access token is not valid before \(notBefore.iso8601); the time here is \(now.iso8601).")
+            throw TokenRefusal(
+                .notYetValid,
+                "The access token is not valid before \(notBefore.iso8601); the time here is \(now.iso8601).")
         }
     }
 }
 
 private struct AccessTokenClaims: JWTPayload {
-    let aud: String
-    let iss: String
-    let exp: Int64
-    let nbf: Int64
-    let tid: String
-    let oid: String
+    // Optional, so that the signature is judged first: jwt-kit decodes before it verifies.
+    let aud: String?
+    let iss: String?
+    let exp: Int64?
+    let nbf: Int64?
+    let tid: String?
+    let oid: String?
     let appid: String?
     let azp: String?
     let idtyp: String?
@@ -178,7 +196,9 @@ private func sameAudience(_ left: String, _ right: String) -> Bool {
 
 /// Why a token is not accepted. The message is for the caller and holds nothing of the token.
 public struct TokenRefusal: Error, Sendable {
-    public enum Reason: Sendable { case malformed, badSignature, wrongIssuer, wrongAudience, expired, notYetValid, missingClaim }
+    public enum Reason: Sendable {
+        case malformed, badSignature, wrongIssuer, wrongAudience, expired, notYetValid, missingClaim
+    }
     public let reason: Reason
     public let message: String
     public init(_ reason: Reason, _ message: String) {

@@ -8,10 +8,14 @@ public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, Cu
 {
     // @unchecked: the memory is written only inside `init` and read-only until `deinit`.
     private let memory: UnsafeMutableRawBufferPointer
+    /// Locks count by whole pages and do not nest (mlock(2)): each secret has pages of its own, so that the end of one
+    /// does not unlock another.
+    private static let pageBytes = sysconf(Int32(_SC_PAGESIZE))
 
     public init(count: Int, filledBy fill: (UnsafeMutableRawBufferPointer) throws -> Void) rethrows {
         self.count = count
-        memory = UnsafeMutableRawBufferPointer.allocate(byteCount: Swift.max(count, 1), alignment: 16)
+        let pages = (Swift.max(count, 1) + Self.pageBytes - 1) / Self.pageBytes
+        memory = UnsafeMutableRawBufferPointer.allocate(byteCount: pages * Self.pageBytes, alignment: Self.pageBytes)
         mlock(memory.baseAddress!, memory.count)
         // Once every property is set, a throw here runs `deinit`.
         try fill(UnsafeMutableRawBufferPointer(start: memory.baseAddress!, count: count))

@@ -2,7 +2,8 @@ internal import Synchronization
 
 /// Lets one task at a time through a stretch of asynchronous code, in the order of arrival.
 ///
-/// An actor does not do this: it lets the next call in at every suspension. Not re-entrant: passing it again from inside waits for ever.
+/// An actor does not do this: it lets the next call in at every suspension. Not re-entrant: passing it again from
+/// inside waits for ever.
 public final class Turnstile: Sendable {
     private struct State {
         var isTaken = false

@@ -8,12 +8,14 @@ struct Audiences: Sendable {
     init(names: HostNames) {
         self.names = names
         var fixed: Set<String> = [
-            "https://management.core.windows.net", "https://graph.windows.net", "https://storage.azure.com", "https://appservice.azure.com",
+            "https://management.core.windows.net", "https://graph.windows.net", "https://storage.azure.com",
+            "https://appservice.azure.com",
             "https://api.loganalytics.io", "https://api.applicationinsights.io", "https://monitor.azure.com",
         ]
         for family in names.families {
             fixed.formUnion([
-                family.url(of: .management), family.url(of: .graph), family.vaultAudience, "https://" + family.managedHSMSuffix,
+                family.url(of: .management), family.url(of: .graph), family.vaultAudience,
+                "https://" + family.managedHSMSuffix,
             ])
             if case .coffer(let domain, _) = family {
                 let port = String(family.url(of: .graph).dropFirst("https://graph.\(domain)".count))
@@ -25,8 +27,10 @@ struct Audiences: Sendable {
 
     /// Identifiers of Azure's own applications, which may stand for the resource.
     private static let wellKnown = [
-        "797f4846-ba00-4fd7-ba43-dac1f8f63013": "https://management.azure.com/", "cfa8b339-82a2-471a-a3c9-0fc0be7a4093": "https://vault.azure.net",
-        "e406a681-f3d4-42a8-90b6-c2b029497af1": "https://storage.azure.com", "00000003-0000-0000-c000-000000000000": "https://graph.microsoft.com",
+        "797f4846-ba00-4fd7-ba43-dac1f8f63013": "https://management.azure.com/",
+        "cfa8b339-82a2-471a-a3c9-0fc0be7a4093": "https://vault.azure.net",
+        "e406a681-f3d4-42a8-90b6-c2b029497af1": "https://storage.azure.com",
+        "00000003-0000-0000-c000-000000000000": "https://graph.microsoft.com",
         "abfa0a7c-a6b6-4736-8310-5855508787cd": "https://appservice.azure.com",
     ]
 

@@ -17,12 +17,15 @@ private struct AdministratorRecord: Codable, Sendable {
 }
 
 extension IdentityService {
-    /// The administrator's secret lives this long, in seconds (ten years): `resetAdministratorSecret` is the way to change it.
+    /// The administrator's secret lives this long, in seconds (ten years): `resetAdministratorSecret` is the way to
+    /// change it.
     private static let administratorSecretLifetimeSeconds: Int64 = 10 * 365 * 86_400
 
-    /// Makes the signing key and the administrator at the first start, loads them at later ones, and publishes the keys to the verifier.
+    /// Makes the signing key and the administrator at the first start, loads them at later ones, and publishes the keys
+    /// to the verifier.
     ///
-    /// The secret is returned once. When the process dies before it is kept, the next start returns none: then `resetAdministratorSecret`.
+    /// The secret is returned once. When the process dies before it is kept, the next start returns none: then
+    /// `resetAdministratorSecret`.
     public func bootstrap() async throws -> Administrator {
         try await directory.retrying {
             if let keys = try await directory.read(DirectoryRecords.signingKeysKey, as: [SigningKeyRecord].self),
@@ -40,17 +43,22 @@ extension IdentityService {
         let key = try SigningKeyRecord.generate(at: now)
         let (secret, record) = newAdministratorSecret(at: now)
         let application = Application(
-            id: randomness.uuidString(), appID: randomness.uuidString(), displayName: "coffer-administrator", created: now, secrets: [record])
+            id: randomness.uuidString(), appID: randomness.uuidString(), displayName: "coffer-administrator",
+            created: now, secrets: [record])
         var principal = ServicePrincipal(
-            id: randomness.uuidString(), appID: application.appID, kind: .application, displayName: application.displayName, created: now)
+            id: randomness.uuidString(), appID: application.appID, kind: .application,
+            displayName: application.displayName, created: now)
         principal.isAdministrator = true
-        let checks: [RecordCheck] = [.absent(DirectoryRecords.signingKeysKey), .absent(DirectoryRecords.administratorKey)]
+        let checks: [RecordCheck] = [
+            .absent(DirectoryRecords.signingKeysKey), .absent(DirectoryRecords.administratorKey),
+        ]
         let isCommitted = try await directory.commit(
             checks,
             [
                 DirectoryRecords.put(DirectoryRecords.signingKeysKey, [key]),
                 DirectoryRecords.put(
-                    DirectoryRecords.administratorKey, AdministratorRecord(clientID: application.appID, objectID: principal.id)),
+                    DirectoryRecords.administratorKey,
+                    AdministratorRecord(clientID: application.appID, objectID: principal.id)),
                 DirectoryRecords.put(DirectoryRecords.applicationKey(application.appID), application),
                 DirectoryRecords.put(DirectoryRecords.principalKey(principal.id), principal),
                 DirectoryRecords.put(DirectoryRecords.principalOfKey(application.appID), text: principal.id),
@@ -63,7 +71,10 @@ extension IdentityService {
     /// Gives the administrator a new secret and drops every older one. Makes the application again if it was deleted.
     public func resetAdministratorSecret() async throws -> Administrator {
         try await directory.retrying {
-            guard let known = try await directory.read(DirectoryRecords.administratorKey, as: AdministratorRecord.self)?.value else {
+            guard
+                let known = try await directory.read(DirectoryRecords.administratorKey, as: AdministratorRecord.self)?
+                    .value
+            else {
                 throw SealedStoreError(.unavailable, "The directory has no administrator yet: start the server once.")
             }
             let now = clock.now()
@@ -72,12 +83,14 @@ extension IdentityService {
             var application =
                 stored?.value
                 ?? Application(
-                    id: randomness.uuidString(), appID: known.clientID, displayName: "coffer-administrator", created: now)
+                    id: randomness.uuidString(), appID: known.clientID, displayName: "coffer-administrator",
+                    created: now)
             application.secrets = [record]
             var principal =
                 try await directory.principal(known.objectID)?.value
                 ?? ServicePrincipal(
-                    id: known.objectID, appID: known.clientID, kind: .application, displayName: application.displayName, created: now)
+                    id: known.objectID, appID: known.clientID, kind: .application, displayName: application.displayName,
+                    created: now)
             principal.isAdministrator = true
             principal.isEnabled = true
             principal.secrets = []
@@ -96,10 +109,12 @@ extension IdentityService {
     /// Makes a new signing key. Tokens signed with the one before stay valid until they expire; older ones do not.
     public func rollSigningKey() async throws {
         let records = try await directory.retrying { () -> [SigningKeyRecord]? in
-            guard let stored = try await directory.read(DirectoryRecords.signingKeysKey, as: [SigningKeyRecord].self) else {
+            guard let stored = try await directory.read(DirectoryRecords.signingKeysKey, as: [SigningKeyRecord].self)
+            else {
                 throw SigningKeyMissing()
             }
-            let records = Array((stored.value + [try SigningKeyRecord.generate(at: clock.now())]).suffix(SigningKeys.keptLimit))
+            let records = Array(
+                (stored.value + [try SigningKeyRecord.generate(at: clock.now())]).suffix(SigningKeys.keptLimit))
             let isCommitted = try await directory.commit(
                 [.unchanged(DirectoryRecords.signingKeysKey, stored.version)],
                 [DirectoryRecords.put(DirectoryRecords.signingKeysKey, records)])
@@ -110,7 +125,8 @@ extension IdentityService {
 
     private func newAdministratorSecret(at now: Timestamp) -> (RedactedString, ClientSecret) {
         ClientSecret.generate(
-            displayName: "first start", start: now, end: now.adding(seconds: Self.administratorSecretLifetimeSeconds), rounds: secretRounds,
+            displayName: "first start", start: now, end: now.adding(seconds: Self.administratorSecretLifetimeSeconds),
+            rounds: secretRounds,
             randomness: randomness)
     }
 }

@@ -4,7 +4,7 @@ internal import Crypto
 public import EncryptionAtRest
 internal import Foundation
 public import Logging
-public import ResourceProviders
+internal import ResourceProviders
 internal import Synchronization
 
 /// The tenant: principals and their secrets, the signing key, and the tokens.
@@ -28,7 +28,8 @@ public final class IdentityService: Sendable {
 
     /// `records` are the domain `identity`, any one partition. `secretRounds` hashes new client secrets.
     public init(
-        installation: Installation, names: HostNames, records: SealedRecords, verifier: TokenVerifier, clock: any WallClock,
+        installation: Installation, names: HostNames, records: SealedRecords, verifier: TokenVerifier,
+        clock: any WallClock,
         randomness: any Randomness, logger: Logger, secretRounds: Int? = nil
     ) {
         self.installation = installation
@@ -72,15 +73,21 @@ public final class IdentityService: Sendable {
     // MARK: Tokens
 
     /// Signs a token for a principal. `version` is the token's format, not the endpoint's.
-    func issue(to principal: ServicePrincipal, audience: String, names: NameFamily, version: Int = 1) async throws -> IssuedToken {
+    func issue(to principal: ServicePrincipal, audience: String, names: NameFamily, version: Int = 1) async throws
+        -> IssuedToken
+    {
         let now = clock.now().unixSeconds
         let issuer = issuer(names, version: version)
         let proof = principal.kind == .managedIdentity ? "2" : "1"
         let claims = TokenClaims(
-            aud: audience, iss: issuer, iat: now, nbf: now, exp: now + Self.tokenLifetimeSeconds, oid: principal.id, sub: principal.id,
-            tid: installation.tenantID, idtyp: "app", uti: randomness.bytes(16).base64URL, ver: version == 2 ? "2.0" : "1.0",
-            appid: version == 2 ? nil : principal.appID, appidacr: version == 2 ? nil : proof, idp: version == 2 ? nil : issuer,
-            azp: version == 2 ? principal.appID : nil, azpacr: version == 2 ? proof : nil, xms_mirid: principal.resource?.description)
+            aud: audience, iss: issuer, iat: now, nbf: now, exp: now + Self.tokenLifetimeSeconds, oid: principal.id,
+            sub: principal.id,
+            tid: installation.tenantID, idtyp: "app", uti: randomness.bytes(16).base64URL,
+            ver: version == 2 ? "2.0" : "1.0",
+            appid: version == 2 ? nil : principal.appID, appidacr: version == 2 ? nil : proof,
+            idp: version == 2 ? nil : issuer,
+            azp: version == 2 ? principal.appID : nil, azpacr: version == 2 ? proof : nil,
+            xms_mirid: principal.resource?.description)
         let token = try await signingKeys.sign(claims)
         return IssuedToken(token: RedactedString(token), expires: Timestamp(unixSeconds: claims.exp))
     }
@@ -88,7 +95,9 @@ public final class IdentityService: Sendable {
     /// Whether `secret` is one of the live secrets; `.expired` when it is one that has run out.
     func check(_ secret: String, among secrets: [ClientSecret], appID: String) -> SecretVerdict {
         let now = clock.now()
-        if let known = verifiedSecrets.keyID(appID: appID, secret: secret), let record = secrets.first(where: { $0.keyID == known }) {
+        if let known = verifiedSecrets.keyID(appID: appID, secret: secret),
+            let record = secrets.first(where: { $0.keyID == known })
+        {
             return record.end > now && record.start <= now ? .valid : .expired
         }
         for record in secrets where record.matches(secret) {
@@ -100,8 +109,8 @@ public final class IdentityService: Sendable {
     enum SecretVerdict { case valid, expired, wrong }
 }
 
-/// Which secret a client proved before, under a key of this process: repeated sign-ins skip the slow hash. What it names is looked up again
-/// each time, so a removed secret is refused at once.
+/// Which secret a client proved before, under a key of this process: repeated sign-ins skip the slow hash. What it
+/// names is looked up again each time, so a removed secret is refused at once.
 private final class VerifiedSecrets: Sendable {
     static let limit = 1_024
     private let key: SymmetricKey

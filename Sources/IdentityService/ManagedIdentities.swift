@@ -10,7 +10,8 @@ extension IdentityService: ManagedIdentities {
                 return identity(known)
             }
             var principal = ServicePrincipal(
-                id: randomness.uuidString(), appID: randomness.uuidString(), kind: .managedIdentity, displayName: displayName,
+                id: randomness.uuidString(), appID: randomness.uuidString(), kind: .managedIdentity,
+                displayName: displayName,
                 created: clock.now())
             principal.resource = resource
             let isCommitted = try await directory.commit(
@@ -49,12 +50,15 @@ extension IdentityService: ManagedIdentities {
         ManagedIdentity(principalID: principal.id, clientID: principal.appID, tenantID: installation.tenantID)
     }
 
-    /// The `aud` claim for a requested resource: one of Azure's, or an application of the tenant by identifier or identifier URI.
+    /// The `aud` claim for a requested resource: one of Azure's, or an application of the tenant by identifier or
+    /// identifier URI.
     func resource(_ requested: String) async throws -> (audience: String, version: Int)? {
         if let audience = audiences.audience(requested) { return (audience, 1) }
         let text = requested.lowercased()
         let appID = text.hasPrefix("api://") ? String(text.dropFirst(6)) : text
-        if let application = try await directory.application(appID)?.value { return (requested, application.requestedAccessTokenVersion ?? 1) }
+        if let application = try await directory.application(appID)?.value {
+            return (requested, application.requestedAccessTokenVersion ?? 1)
+        }
         let owner = try await directory.applications().first { $0.identifierURIs.contains { $0.lowercased() == text } }
         return owner.map { (requested, $0.requestedAccessTokenVersion ?? 1) }
     }
@@ -69,7 +73,8 @@ public enum IdentityRefusal: Error, Sendable, Equatable {
 extension IdentityService: PrincipalDirectory {
     public func principal(_ objectID: String) async throws -> DirectoryPrincipal? {
         try await directory.principal(objectID).map {
-            DirectoryPrincipal(objectID: $0.value.id, displayName: $0.value.displayName, principalType: "ServicePrincipal")
+            DirectoryPrincipal(
+                objectID: $0.value.id, displayName: $0.value.displayName, principalType: "ServicePrincipal")
         }
     }
 }

@@ -15,9 +15,11 @@ struct SigningKeyRecord: Sendable, Codable {
         let key = try _RSA.Signing.PrivateKey(keySize: .bits2048)
         let primitives = try key.publicKey.getKeyPrimitives()
         // RFC 7638 thumbprint: members in lexicographic order, no white space.
-        let text = "{\"e\":\"\(primitives.publicExponent.base64URL)\",\"kty\":\"RSA\",\"n\":\"\(primitives.modulus.base64URL)\"}"
+        let (e, n) = (primitives.publicExponent.base64URL, primitives.modulus.base64URL)
+        let text = "{\"e\":\"\(e)\",\"kty\":\"RSA\",\"n\":\"\(n)\"}"
         return SigningKeyRecord(
-            keyID: Array(SHA256.hash(data: Data(text.utf8))).base64URL, privateKey: key.pkcs8DERRepresentation, created: time)
+            keyID: Array(SHA256.hash(data: Data(text.utf8))).base64URL, privateKey: key.pkcs8DERRepresentation,
+            created: time)
     }
 }
 
@@ -35,7 +37,8 @@ struct SigningKeys: Sendable {
         guard let newest = records.last else { throw SigningKeyMissing() }
         var keys: [JSONValue] = []
         for record in records {
-            let primitives = try _RSA.Signing.PrivateKey(derRepresentation: record.privateKey).publicKey.getKeyPrimitives()
+            let primitives = try _RSA.Signing.PrivateKey(derRepresentation: record.privateKey).publicKey
+                .getKeyPrimitives()
             keys.append([
                 "kty": "RSA", "use": "sig", "alg": "RS256", "kid": .string(record.keyID), "x5t": .string(record.keyID),
                 "n": .string(primitives.modulus.base64URL), "e": .string(primitives.publicExponent.base64URL),

@@ -8,7 +8,8 @@ internal import NIOHTTP1
 public import ResourceProviders
 internal import Synchronization
 
-/// The control plane (`management.…`): verifies the caller, resolves the path, and hands the request to the room that owns the namespace.
+/// The control plane (`management.…`): verifies the caller, resolves the path, and hands the request to the room that
+/// owns the namespace.
 ///
 /// `start(administrator:)` comes first: it loads the roles and publishes them. Until then every decision is a refusal.
 public final class ResourceManager: WireService {
@@ -28,7 +29,8 @@ public final class ResourceManager: WireService {
 
     /// `records` are the domain `resources`, any one partition. `providers` own a namespace each.
     public init(
-        installation: Installation, names: HostNames, records: SealedRecords, controller: AccessController, verifier: TokenVerifier,
+        installation: Installation, names: HostNames, records: SealedRecords, controller: AccessController,
+        verifier: TokenVerifier,
         directory: any PrincipalDirectory, providers: [any ResourceProvider], clock: any WallClock, logger: Logger
     ) {
         self.installation = installation
@@ -41,7 +43,8 @@ public final class ResourceManager: WireService {
         self.clock = clock
         self.logger = logger
         let authorization = AuthorizationProvider(
-            installation: installation, roles: roles, controller: controller, directory: directory, clock: clock, providers: providers)
+            installation: installation, roles: roles, controller: controller, directory: directory, clock: clock,
+            providers: providers)
         let resources = ResourcesProvider(tree: tree, controller: controller, providers: providers)
         var byNamespace: [String: any ResourceProvider] = [:]
         for provider in providers + [authorization, resources] as [any ResourceProvider] {
@@ -52,17 +55,20 @@ public final class ResourceManager: WireService {
         audiences = Set(names.families.map { $0.url(of: .management) } + ["https://management.core.windows.net"])
     }
 
-    /// Loads and publishes the roles. At the very first start it makes `administrator` (an object identifier) Owner of the subscription; later
-    /// the argument makes no difference, so that a removed assignment stays removed.
+    /// Loads and publishes the roles. At the very first start it makes `administrator` (an object identifier) Owner of
+    /// the subscription; later the argument makes no difference, so that a removed assignment stays removed.
     public func start(administrator: String) async throws {
         try await roles.load()
         let owner = RoleAssignment(
-            name: administrator.lowercased(), scope: subscriptionID, roleID: BuiltInRoles.owner, principalID: administrator,
-            principalType: "ServicePrincipal", description: "Made at first start.", created: clock.now(), createdBy: administrator)
+            name: administrator.lowercased(), scope: subscriptionID, roleID: BuiltInRoles.owner,
+            principalID: administrator,
+            principalType: "ServicePrincipal", description: "Made at first start.", created: clock.now(),
+            createdBy: administrator)
         if try await tree.records.get(TreeRecords.startedKey) == nil {
             try await assignOwner(owner, isFirstStart: true)
         }
-        // A deletion that the process did not live to finish: its caller is gone, so the group is offered again as it is.
+        // A deletion that the process did not live to finish: its caller is gone, so the group is offered again as it
+        // is.
         for group in try await tree.groups() where group.state == .deleting {
             try await setState(.succeeded, of: group.name)
         }
@@ -71,8 +77,10 @@ public final class ResourceManager: WireService {
     /// Gives `administrator` the Owner role again, for an operator who locked everyone out.
     public func restoreAdministrator(_ administrator: String) async throws {
         let owner = RoleAssignment(
-            name: administrator.lowercased(), scope: subscriptionID, roleID: BuiltInRoles.owner, principalID: administrator,
-            principalType: "ServicePrincipal", description: "Restored by the operator.", created: clock.now(), createdBy: administrator)
+            name: administrator.lowercased(), scope: subscriptionID, roleID: BuiltInRoles.owner,
+            principalID: administrator,
+            principalType: "ServicePrincipal", description: "Restored by the operator.", created: clock.now(),
+            createdBy: administrator)
         try await assignOwner(owner, isFirstStart: false)
     }
 
@@ -103,8 +111,12 @@ public final class ResourceManager: WireService {
     }
 
     private func answer(_ request: Request) async -> Response {
-        guard let segments = request.pathSegments, let method = ControlRequest.Method(rawValue: request.method.rawValue) else {
-            return ARMWire.response(.badRequest("The request URI or its method is not valid.", code: "InvalidRequestUri"), to: request)
+        guard request.rawPath.utf8.count <= Self.pathBytesLimit, let segments = request.pathSegments,
+            segments.allSatisfy(Self.isSegment),
+            let method = ControlRequest.Method(rawValue: request.method.rawValue)
+        else {
+            return ARMWire.response(
+                .badRequest("The request URI or its method is not valid.", code: "InvalidRequestUri"), to: request)
         }
         let query = Dictionary(request.query.map { ($0.name.lowercased(), $0.value) }) { first, _ in first }
         if segments.first?.lowercased() == "metadata" { return metadata(segments, query, request) }
@@ -115,13 +127,16 @@ public final class ResourceManager: WireService {
         }
         guard let remaining = limits.withLock({ $0.take(caller.objectID, at: clock.now()) }) else {
             return ARMWire.response(
-                ControlError(status: 429, code: "TooManyRequests", message: "Too many requests; wait for the time in Retry-After."), to: request)
+                ControlError(
+                    status: 429, code: "TooManyRequests",
+                    message: "Too many requests; wait for the time in Retry-After."), to: request)
         }
         var response: Response
         do {
             let version = try ARMWire.apiVersion(query)
             let control = ControlRequest(
-                method: method, path: ResourceID(segments: segments), query: query, apiVersion: version, body: try await ARMWire.body(request),
+                method: method, path: ResourceID(segments: segments), query: query, apiVersion: version,
+                body: try await ARMWire.body(request),
                 names: request.names)
             response = ARMWire.response(try await dispatch(control, as: caller), to: request)
         } catch let error as ControlError {
@@ -129,16 +144,27 @@ public final class ResourceManager: WireService {
         } catch {
             logger.error("control plane request failed", metadata: ["error": "\(error)", "request": "\(request.id)"])
             response = ARMWire.response(
-                ControlError(status: 503, code: "ServiceUnavailable", message: "The request cannot be served now; try again."), to: request)
+                ControlError(
+                    status: 503, code: "ServiceUnavailable", message: "The request cannot be served now; try again."),
+                to: request)
         }
         let kind = method == .get || method == .head ? "reads" : method == .delete ? "deletes" : "writes"
         response.headers.replaceOrAdd(name: "x-ms-ratelimit-remaining-subscription-\(kind)", value: "\(remaining)")
         return response
     }
 
+    /// Longest path, in bytes: an identifier must fit into a record's key.
+    private static let pathBytesLimit = 2_048
+
+    /// An escaped `/` or a control character would let one identifier pass for another.
+    private static func isSegment(_ segment: String) -> Bool {
+        segment.unicodeScalars.allSatisfy { $0.value >= 0x20 && $0.value != 0x7f && $0 != "/" && $0 != "\\" }
+    }
+
     private func metadata(_ segments: [String], _ query: [String: String], _ request: Request) -> Response {
         guard request.method == .GET, segments.count == 2 else {
-            return ARMWire.response(ControlError(status: 404, code: "NotFound", message: "There is no such metadata."), to: request)
+            return ARMWire.response(
+                ControlError(status: 404, code: "NotFound", message: "There is no such metadata."), to: request)
         }
         switch segments[1].lowercased() {
         case "clouds":
@@ -146,34 +172,43 @@ public final class ResourceManager: WireService {
         case "endpoints":
             do {
                 let version = try ARMWire.apiVersion(query)
-                return ARMWire.response(.json(200, CloudMetadata.endpoints(request.names, apiVersion: version)), to: request)
+                return ARMWire.response(
+                    .json(200, CloudMetadata.endpoints(request.names, apiVersion: version)), to: request)
             } catch {
                 return ARMWire.response(error, to: request)
             }
         default:
-            return ARMWire.response(ControlError(status: 404, code: "NotFound", message: "There is no such metadata."), to: request)
+            return ARMWire.response(
+                ControlError(status: 404, code: "NotFound", message: "There is no such metadata."), to: request)
         }
     }
 
     private struct AuthenticationRefusal: Error { let response: Response }
 
     private func authenticate(_ request: Request) async -> Result<Caller, AuthenticationRefusal> {
-        func refuse(_ code: String, _ message: String, isMissing: Bool = false) -> Result<Caller, AuthenticationRefusal> {
+        func refuse(_ code: String, _ message: String, isMissing: Bool = false) -> Result<Caller, AuthenticationRefusal>
+        {
             .failure(
                 AuthenticationRefusal(
                     response: ARMWire.unauthenticated(
-                        code, message, login: request.names.url(of: .login), tenant: installation.tenantID, isMissing: isMissing,
+                        code, message, login: request.names.url(of: .login), tenant: installation.tenantID,
+                        isMissing: isMissing,
                         request: request)))
         }
         guard let header = request.header("Authorization") else {
-            return refuse("AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing.", isMissing: true)
+            return refuse(
+                "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing.", isMissing: true
+            )
         }
         guard header.lowercased().hasPrefix("bearer ") else {
-            return refuse("AuthenticationFailed", "Authentication failed. The 'Authorization' header is provided in an invalid format.")
+            return refuse(
+                "AuthenticationFailed",
+                "Authentication failed. The 'Authorization' header is provided in an invalid format.")
         }
         do {
             return .success(
-                try await verifier.verify(String(header.dropFirst(7)).trimmingCharacters(in: .whitespaces), audiences: audiences))
+                try await verifier.verify(
+                    String(header.dropFirst(7)).trimmingCharacters(in: .whitespaces), audiences: audiences))
         } catch {
             let code =
                 switch error.reason {

@@ -14,11 +14,17 @@ extension ResourceManager {
         case (.get, 2) where path[0] == "providers": return try showProvider(path[1], request)
         default: break
         }
-        if path.first == "subscriptions", path.count >= 2, let answer = try await dispatchInSubscription(request, path, caller) { return answer }
+        if path.first == "subscriptions", path.count >= 2,
+            let answer = try await dispatchInSubscription(request, path, caller)
+        {
+            return answer
+        }
         return try await routeToProvider(request, as: caller)
     }
 
-    private func dispatchInSubscription(_ request: ControlRequest, _ path: [String], _ caller: Caller) async throws -> ControlResponse? {
+    private func dispatchInSubscription(_ request: ControlRequest, _ path: [String], _ caller: Caller) async throws
+        -> ControlResponse?
+    {
         guard path.count > 2 else {
             guard request.method == .get else { throw methodNotAllowed(request) }
             return try showSubscription(caller)
@@ -35,7 +41,8 @@ extension ResourceManager {
         case ("resourcegroups", 5, .get) where path[4] == "resources":
             _ = try await requireGroup(request, caller)
             return try await listResources(below: groupID(request.path.segments[3]), request, caller)
-        case ("resourcegroups", 5, .post) where ["exporttemplate", "moveresources", "validatemoveresources"].contains(path[4]):
+        case ("resourcegroups", 5, .post)
+        where ["exporttemplate", "moveresources", "validatemoveresources"].contains(path[4]):
             throw ControlError.notImplemented("The action '\(request.path.name)' of resource groups")
         default: return nil
         }
@@ -52,19 +59,24 @@ extension ResourceManager {
         }
     }
 
-    /// The last `providers` segment decides, so that an extension resource goes to its own provider and not to its parent's.
+    /// The last `providers` segment decides, so that an extension resource goes to its own provider and not to its
+    /// parent's.
     private func routeToProvider(_ request: ControlRequest, as caller: Caller) async throws -> ControlResponse {
         guard let namespace = request.path.providerNamespace, !request.path.types.isEmpty else {
             throw ControlError(
                 status: 404, code: "NotFound", message: "No resource or operation has the path '\(request.path)'.")
         }
         guard let provider = providers[namespace.lowercased()] else { throw unknownNamespace(namespace) }
-        if let scope = request.path.extendedScope, let outer = scope.providerNamespace, providers[outer.lowercased()] == nil {
+        if let scope = request.path.extendedScope, let outer = scope.providerNamespace,
+            providers[outer.lowercased()] == nil
+        {
             throw unknownNamespace(outer)
         }
         if request.path.resourceGroup != nil {
             let group = try await requireGroup(request, caller)
-            if group.state == .deleting, [.put, .patch, .post].contains(request.method) { throw Self.groupIsBeingDeleted(group.name) }
+            if group.state == .deleting, [.put, .patch, .post].contains(request.method) {
+                throw Self.groupIsBeingDeleted(group.name)
+            }
         }
         let answer = try await provider.respond(to: request, as: caller)
         if request.method == .delete, (200..<300).contains(answer.status) {
@@ -77,21 +89,27 @@ extension ResourceManager {
     // MARK: Common refusals
 
     private func checkSubscription(_ path: ResourceID) throws(ControlError) {
-        guard let subscription = path.subscription, subscription.lowercased() != installation.subscriptionID.lowercased() else { return }
+        guard let subscription = path.subscription,
+            subscription.lowercased() != installation.subscriptionID.lowercased()
+        else { return }
         guard UUID(uuidString: subscription) != nil else {
             throw .badRequest(
-                "The provided subscription identifier '\(subscription)' is malformed or invalid.", code: "InvalidSubscriptionId")
+                "The provided subscription identifier '\(subscription)' is malformed or invalid.",
+                code: "InvalidSubscriptionId")
         }
         throw ControlError(
-            status: 404, code: "SubscriptionNotFound", message: "The subscription '\(subscription)' could not be found.")
+            status: 404, code: "SubscriptionNotFound", message: "The subscription '\(subscription)' could not be found."
+        )
     }
 
     func unknownNamespace(_ namespace: String) -> ControlError {
-        ControlError(status: 404, code: "InvalidResourceNamespace", message: "The resource namespace '\(namespace)' is invalid.")
+        ControlError(
+            status: 404, code: "InvalidResourceNamespace", message: "The resource namespace '\(namespace)' is invalid.")
     }
     func methodNotAllowed(_ request: ControlRequest) -> ControlError {
         ControlError(
-            status: 405, code: "MethodNotAllowed", message: "The method '\(request.method.rawValue)' is not allowed on '\(request.path)'.")
+            status: 405, code: "MethodNotAllowed",
+            message: "The method '\(request.method.rawValue)' is not allowed on '\(request.path)'.")
     }
     static func groupIsBeingDeleted(_ name: String) -> ControlError {
         ControlError(
@@ -101,9 +119,12 @@ extension ResourceManager {
 
     /// The group a path lies in. A caller who may not read it learns nothing about whether it exists.
     func requireGroup(_ request: ControlRequest, _ caller: Caller) async throws -> ResourceGroup {
-        guard let name = request.path.resourceGroup, let id = request.path.resourceGroupID else { throw ControlError.resourceNotFound(request.path) }
+        guard let name = request.path.resourceGroup, let id = request.path.resourceGroupID else {
+            throw ControlError.resourceNotFound(request.path)
+        }
         if let stored = try await tree.group(name) { return stored.group }
         try authorize(caller, "Microsoft.Resources/subscriptions/resourceGroups/read", at: id)
-        throw ControlError(status: 404, code: "ResourceGroupNotFound", message: "Resource group '\(name)' could not be found.")
+        throw ControlError(
+            status: 404, code: "ResourceGroupNotFound", message: "Resource group '\(name)' could not be found.")
     }
 }

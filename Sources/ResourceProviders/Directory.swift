@@ -23,7 +23,8 @@ public protocol PrincipalDirectory: Sendable {
 ///
 /// IdentityService keeps the promise; FunctionsHost registers a worker when it starts and revokes when it ends.
 public protocol IdentityEndpointRegistry: Sendable {
-    /// Returns a new random `IDENTITY_HEADER` value that stands for the identity until it is revoked or the process ends.
+    /// Returns a new random `IDENTITY_HEADER` value that stands for the identity until it is revoked or the process
+    /// ends.
     func register(_ identity: ManagedIdentity) -> RedactedString
     /// Unknown values are ignored.
     func revoke(_ header: RedactedString)

@@ -1,7 +1,8 @@
 /// An OData `$filter` expression, as far as Resource Manager, Graph and the services read it.
 ///
-/// `a eq 'b'`, `ne`, `gt`, `ge`, `lt`, `le`, `and`, `or`, `not`, parentheses, `in (…)`, `startswith(a,'b')`, `endswith`, `substringof('b',a)`,
-/// `contains(a,'b')`, bare calls such as `atScope()` and `assignedTo('x')`, and `list/any(x:x eq 'b')`. Source: OData 4.01, URL Conventions §5.1.1.
+/// `a eq 'b'`, `ne`, `gt`, `ge`, `lt`, `le`, `and`, `or`, `not`, parentheses, `in (…)`, `startswith(a,'b')`,
+/// `endswith`, `substringof('b',a)`, `contains(a,'b')`, bare calls such as `atScope()` and `assignedTo('x')`, and
+/// `list/any(x:x eq 'b')`. Source: OData 4.01, URL Conventions §5.1.1.
 public indirect enum Filter: Sendable, Equatable {
     public enum Comparison: String, Sendable { case eq, ne, gt, ge, lt, le }
     case comparison(path: String, Comparison, String)
@@ -28,16 +29,19 @@ public indirect enum Filter: Sendable, Equatable {
 
     /// Evaluates over an object's values. Text compares without regard to ASCII case, as the services do.
     ///
-    /// `values` returns a property's values (one for a plain property, many for a list, none when absent) or nil for a property that cannot be
-    /// filtered on; `call` decides functions other than the string functions, nil for an unknown one. Returns nil when any part is unknown, so
-    /// that a filter that is not understood is refused and never ignored.
+    /// `values` returns a property's values (one for a plain property, many for a list, none when absent) or nil for a
+    /// property that cannot be filtered on; `call` decides functions other than the string functions, nil for an
+    /// unknown one. Returns nil when any part is unknown, so that a filter that is not understood is refused and never
+    /// ignored.
     public func evaluate(values: (String) -> [String]?, call: (String, [String]) -> Bool? = { _, _ in nil }) -> Bool? {
         switch self {
         case .and(let left, let right):
-            guard let a = left.evaluate(values: values, call: call), let b = right.evaluate(values: values, call: call) else { return nil }
+            guard let a = left.evaluate(values: values, call: call), let b = right.evaluate(values: values, call: call)
+            else { return nil }
             return a && b
         case .or(let left, let right):
-            guard let a = left.evaluate(values: values, call: call), let b = right.evaluate(values: values, call: call) else { return nil }
+            guard let a = left.evaluate(values: values, call: call), let b = right.evaluate(values: values, call: call)
+            else { return nil }
             return a || b
         case .not(let inner):
             return inner.evaluate(values: values, call: call).map { !$0 }
@@ -58,7 +62,8 @@ public indirect enum Filter: Sendable, Equatable {
             let wanted = arguments[isReversed ? 0 : 1].lowercased()
             return found.contains { value in
                 let value = value.lowercased()
-                return name == "startswith" ? value.hasPrefix(wanted) : name == "endswith" ? value.hasSuffix(wanted) : value.contains(wanted)
+                return name == "startswith"
+                    ? value.hasPrefix(wanted) : name == "endswith" ? value.hasSuffix(wanted) : value.contains(wanted)
             }
         }
     }
@@ -76,7 +81,8 @@ public indirect enum Filter: Sendable, Equatable {
         }
     }
 
-    /// The literal that `path eq 'literal'` demands in every way the filter can hold, or nil: lets a caller look up instead of walking all.
+    /// The literal that `path eq 'literal'` demands in every way the filter can hold, or nil: lets a caller look up
+    /// instead of walking all.
     public func requiredValue(of path: String) -> String? {
         switch self {
         case .comparison(let found, .eq, let literal): found.lowercased() == path.lowercased() ? literal : nil
@@ -207,15 +213,21 @@ private struct FilterParser {
         }
         if takeKeyword("in") {
             guard take(.open), let values = operands(), let first = values.first else { return nil }
-            return values.dropFirst().reduce(.comparison(path: word, .eq, first)) { .or($0, .comparison(path: word, .eq, $1)) }
+            return values.dropFirst().reduce(.comparison(path: word, .eq, first)) {
+                .or($0, .comparison(path: word, .eq, $1))
+            }
         }
-        guard let name = takeWord(), let comparison = Filter.Comparison(rawValue: name.lowercased()), let literal = takeOperand() else {
+        guard let name = takeWord(), let comparison = Filter.Comparison(rawValue: name.lowercased()),
+            let literal = takeOperand()
+        else {
             return nil
         }
         return .comparison(path: word, comparison, literal)
     }
     private mutating func lambda(list: String, depth: Int) -> Filter? {
-        guard let variable = takeWord(), take(.colon), let inner = disjunction(depth: depth + 1), take(.close) else { return nil }
+        guard let variable = takeWord(), take(.colon), let inner = disjunction(depth: depth + 1), take(.close) else {
+            return nil
+        }
         return .any(list: list, variable: variable, inner)
     }
     /// Operands up to and including the closing parenthesis.

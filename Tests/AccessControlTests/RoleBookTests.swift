@@ -4,12 +4,14 @@ import Synchronization
 import Testing
 
 @Suite struct RoleBookTests {
-    private let caller = Caller(kind: .servicePrincipal, objectID: "aaaaaaaa-0000-4000-8000-000000000001", tenantID: "t")
+    private let caller = Caller(
+        kind: .servicePrincipal, objectID: "aaaaaaaa-0000-4000-8000-000000000001", tenantID: "t")
     private let vault = ResourceID("/subscriptions/s/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/v")
 
     private func book(_ role: String, at scope: String) -> RoleBook {
         let assignment = RoleAssignment(
-            name: "n", scope: ResourceID(scope), roleID: role, principalID: caller.objectID, principalType: "ServicePrincipal",
+            name: "n", scope: ResourceID(scope), roleID: role, principalID: caller.objectID,
+            principalType: "ServicePrincipal",
             created: Timestamp(unixSeconds: 0), createdBy: "")
         return RoleBook(definitions: BuiltInRoles.all, assignments: [assignment])
     }
@@ -50,9 +52,18 @@ import Testing
         ("Key Vault Contributor", .control("Microsoft.KeyVault/locations/deletedVaults/purge/action"), false),
         ("Key Vault Contributor", .data("Microsoft.KeyVault/vaults/secrets/getSecret/action"), false),
         ("Key Vault Purge Operator", .control("Microsoft.KeyVault/locations/deletedVaults/purge/action"), true),
-        ("Storage Blob Data Reader", .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read"), true),
-        ("Storage Blob Data Reader", .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write"), false),
-        ("Storage Blob Data Contributor", .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/delete"), true),
+        (
+            "Storage Blob Data Reader", .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read"),
+            true
+        ),
+        (
+            "Storage Blob Data Reader", .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write"),
+            false
+        ),
+        (
+            "Storage Blob Data Contributor",
+            .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/delete"), true
+        ),
         (
             "Storage Blob Data Contributor",
             .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/manageOwnership/action"), false
@@ -61,10 +72,22 @@ import Testing
             "Storage Blob Data Owner",
             .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/manageOwnership/action"), true
         ),
-        ("Storage Blob Delegator", .control("Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action"), true),
-        ("Storage Account Key Operator Service Role", .control("Microsoft.Storage/storageAccounts/regenerateKey/action"), true),
-        ("Storage Account Contributor", .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read"), false),
-        ("Storage Queue Data Message Sender", .data("Microsoft.Storage/storageAccounts/queueServices/queues/messages/add/action"), true),
+        (
+            "Storage Blob Delegator",
+            .control("Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action"), true
+        ),
+        (
+            "Storage Account Key Operator Service Role",
+            .control("Microsoft.Storage/storageAccounts/regenerateKey/action"), true
+        ),
+        (
+            "Storage Account Contributor",
+            .data("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read"), false
+        ),
+        (
+            "Storage Queue Data Message Sender",
+            .data("Microsoft.Storage/storageAccounts/queueServices/queues/messages/add/action"), true
+        ),
         ("Website Contributor", .control("Microsoft.Web/sites/host/listkeys/action"), true),
         ("Website Contributor", .control("Microsoft.Web/serverFarms/write"), false),
         ("Log Analytics Reader", .control("Microsoft.OperationalInsights/workspaces/sharedKeys/read"), false),
@@ -72,7 +95,9 @@ import Testing
 
     @Test func everyRoleGrantsWhatItShould() {
         for (name, action, isGranted) in Self.matrix {
-            #expect(book(id(name), at: "/subscriptions/s").decide(caller, action, at: vault).isAllowed == isGranted, "\(name) \(action)")
+            #expect(
+                book(id(name), at: "/subscriptions/s").decide(caller, action, at: vault).isAllowed == isGranted,
+                "\(name) \(action)")
         }
     }
 
@@ -100,7 +125,9 @@ import Testing
         let controller = AccessController()
         let read = Action.control("Microsoft.KeyVault/vaults/read")
         let seen = Seen()
-        controller.onChange { [controller, caller, vault] in seen.add(controller.decide(caller, read, at: vault).isAllowed) }
+        controller.onChange { [controller, caller, vault] in
+            seen.add(controller.decide(caller, read, at: vault).isAllowed)
+        }
         controller.publish(book(BuiltInRoles.reader, at: "/"))
         controller.publish(RoleBook())
         #expect(seen.all == [true, false])
@@ -122,16 +149,19 @@ import Testing
             let pattern = generator.text("aB/*", upTo: 8)
             let name = generator.text("Ab/", upTo: 10)
             let granted = RolePermissions(actions: [pattern]).grants(.control(name))
-            #expect(granted == reference(Array(pattern.lowercased().utf8)[...], Array(name.lowercased().utf8)[...]), "\(pattern) \(name)")
+            #expect(
+                granted == reference(Array(pattern.lowercased().utf8)[...], Array(name.lowercased().utf8)[...]),
+                "\(pattern) \(name)")
         }
     }
     private func reference(_ pattern: ArraySlice<UInt8>, _ name: ArraySlice<UInt8>) -> Bool {
         guard let first = pattern.first else { return name.isEmpty }
-        if first == 0x2a { return reference(pattern.dropFirst(), name) || (!name.isEmpty && reference(pattern, name.dropFirst())) }
+        if first == 0x2a {
+            return reference(pattern.dropFirst(), name) || (!name.isEmpty && reference(pattern, name.dropFirst()))
+        }
         return name.first == first && reference(pattern.dropFirst(), name.dropFirst())
     }
 }
-
 
 final class Seen: Sendable {
     private let values = Mutex<[Bool]>([])

@@ -40,7 +40,8 @@ private struct Issuer {
         let value: JSONValue = [
             "keys": [
                 [
-                    "kty": .string(kty), "kid": .string(kid), "use": "sig", "alg": "RS256", "n": .string(primitives.modulus.base64URL),
+                    "kty": .string(kty), "kid": .string(kid), "use": "sig", "alg": "RS256",
+                    "n": .string(primitives.modulus.base64URL),
                     "e": .string(primitives.publicExponent.base64URL),
                 ]
             ]
@@ -49,7 +50,9 @@ private struct Issuer {
     }
     var claims: Claims { Claims(exp: clock.now().unixSeconds + 3_600, nbf: clock.now().unixSeconds) }
 
-    func sign(_ claims: Claims, with key: _RSA.Signing.PrivateKey = Issuer.key, kid: String = "k1") async throws -> String {
+    func sign(_ claims: Claims, with key: _RSA.Signing.PrivateKey = Issuer.key, kid: String = "k1") async throws
+        -> String
+    {
         let keys = await JWTKeyCollection().add(
             rsa: try Insecure.RSA.PrivateKey(backing: key), digestAlgorithm: .sha256, kid: JWKIdentifier(string: kid))
         return try await keys.sign(claims, kid: JWKIdentifier(string: kid))
@@ -81,15 +84,19 @@ private struct Issuer {
         #expect(caller.kind == .servicePrincipal)
         var managed = issuer.claims
         managed.xms_mirid = "/subscriptions/s"
-        #expect(try await issuer.verifier.verify(try await issuer.sign(managed), audiences: ["https://vault.azure.net"]).kind == .managedIdentity)
+        #expect(
+            try await issuer.verifier.verify(try await issuer.sign(managed), audiences: ["https://vault.azure.net"])
+                .kind == .managedIdentity)
     }
 
     @Test func refusesOtherAlgorithms() async throws {
         let issuer = try await Issuer()
         let token = try await issuer.sign(issuer.claims)
         for header in [
-            #"{"alg":"none","kid":"k1"}"#, #"{"alg":"None","kid":"k1"}"#, #"{"alg":"HS256","kid":"k1"}"#, #"{"alg":"RS512","kid":"k1"}"#,
-            #"{"alg":"PS256","kid":"k1"}"#, #"{"alg":"ES256","kid":"k1"}"#, #"{"alg":"RS256","kid":"k1","crit":["exp"]}"#,
+            #"{"alg":"none","kid":"k1"}"#, #"{"alg":"None","kid":"k1"}"#, #"{"alg":"HS256","kid":"k1"}"#,
+            #"{"alg":"RS512","kid":"k1"}"#,
+            #"{"alg":"PS256","kid":"k1"}"#, #"{"alg":"ES256","kid":"k1"}"#,
+            #"{"alg":"RS256","kid":"k1","crit":["exp"]}"#,
         ] {
             #expect(await issuer.reason(issuer.forged(header: header, from: token)) == .badSignature, "\(header)")
             #expect(await issuer.reason(issuer.forged(header: header, from: token, signature: "")) != nil, "\(header)")
@@ -121,13 +128,21 @@ private struct Issuer {
         for _ in 0..<400 {
             var bytes = Array(token.utf8)
             switch generator.next() % 3 {
-            case 0: bytes[Int(generator.next() % UInt64(bytes.count))] = alphabet[Int(generator.next() % UInt64(alphabet.count))]
+            case 0:
+                bytes[Int(generator.next() % UInt64(bytes.count))] =
+                    alphabet[Int(generator.next() % UInt64(alphabet.count))]
             case 1: bytes.remove(at: Int(generator.next() % UInt64(bytes.count)))
-            default: bytes.insert(alphabet[Int(generator.next() % UInt64(alphabet.count))], at: Int(generator.next() % UInt64(bytes.count)))
+            default:
+                bytes.insert(
+                    alphabet[Int(generator.next() % UInt64(alphabet.count))],
+                    at: Int(generator.next() % UInt64(bytes.count)))
             }
             let mutated = String(decoding: bytes, as: UTF8.self)
             // The last character of a segment may carry unused bits: the same bytes are the same token.
-            guard mutated.split(separator: ".", omittingEmptySubsequences: false).compactMap({ [UInt8](base64URL: $0) }) != original else { continue }
+            guard
+                mutated.split(separator: ".", omittingEmptySubsequences: false).compactMap({ [UInt8](base64URL: $0) })
+                    != original
+            else { continue }
             #expect(await issuer.reason(mutated) != nil, "\(mutated)")
         }
         for text in ["", ".", "..", "...", "a.b.c", "e30.e30.e30", String(repeating: "a", count: 20_000)] {

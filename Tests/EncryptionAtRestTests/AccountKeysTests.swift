@@ -133,6 +133,16 @@ import Testing
         #expect(version == vault.identifier("cmk", "v2"))
     }
 
+    @Test func aTimerFindsARotationNobodyAnnounced() async throws {
+        let (store, vault) = try await Store.withCustomerKey()
+        vault.addVersion("cmk", announcing: false)
+        await store.sealed.accountKeys.followRotations()
+        guard case .customer(_, let version, _) = try await store.sealed.accountKeys.status(store.account).source else {
+            throw Failure.unexpected
+        }
+        #expect(version == vault.identifier("cmk", "v2"))
+    }
+
     @Test func aVersionedReferenceStays() async throws {
         let (store, vault) = try await Store.withCustomerKey()
         let keys = store.sealed.accountKeys

@@ -189,6 +189,22 @@ import Testing
         #expect(received.withLock { $0 } == plaintext)
     }
 
+    @Test func anIdleAccountsKeyIsWiped() async throws {
+        let (store, _) = try await Store.withCustomerKey()
+        weak var secret: SecretBytes?
+        do {
+            let key = try await store.volume.accountKey()
+            secret = key.secret
+        }
+        _ = try await store.sealed.sweep()
+        #expect(secret != nil)
+        store.clock.advance(seconds: 600)
+        _ = try await store.sealed.sweep()
+        // Wiped by `deinit`, which has run once nothing refers to it.
+        #expect(secret == nil)
+        _ = try await store.volume.accountKey()
+    }
+
     @Test func keysArePrintedAsNothing() async throws {
         let store = try await Store.withAccount()
         let key = try await store.volume.accountKey()

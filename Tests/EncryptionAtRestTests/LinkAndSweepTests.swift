@@ -92,6 +92,20 @@ struct RestartedExtents: ExtentStore {
         #expect(try await store.volume.scan(other, from: [], upTo: nil, limit: 1).isEmpty)
     }
 
+    /// A row deleted without its key knows the locations alone.
+    @Test func aLocationIsEnoughToReleaseAndNotToLink() async throws {
+        let store = try await Store.withAccount()
+        let reference = try await store.write(body, under: try await store.volume.accountKey())
+        let bare = ExtentReference(releasing: reference.location)
+        let refused = await code {
+            try await store.volume.commit(partition, checks: [], writes: put(1), linking: [bare])
+        }
+        #expect(refused == .corrupt)
+        _ = try await store.volume.commit(partition, checks: [], writes: put(1), linking: [reference])
+        _ = try await store.volume.commit(partition, checks: [], writes: [.delete([1])], releasing: [bare])
+        #expect(try await store.sealed.verify().garbageExtents == 1)
+    }
+
     @Test func whatMovesBetweenRowsCostsNothing() async throws {
         let store = try await Store.withAccount()
         let reference = try await store.write(body, under: try await store.volume.accountKey())

@@ -11,22 +11,27 @@ struct RouteTests {
 
     @Test func literalsAndParameters() throws {
         #expect(try match("products/{category}/{id:int?}", "Products/books/7") == ["category": "books", "id": "7"])
-        #expect(try match("products/{category}/{id:int?}", "products/books") == ["category": "books", "id": .some(nil)])
+        #expect(
+            try match("products/{category}/{id:int?}", "products/books") == ["category": "books", "id": String?.none])
         #expect(try match("products/{category}/{id:int?}", "products/books/x") == nil)
         #expect(try match("products/{category}/{id:int?}", "products/books/7/8") == nil)
         #expect(try match("{*rest}", "a/b/c") == ["rest": "a/b/c"])
-        #expect(try match("files/{*rest}", "files") == ["rest": .some(nil)])
+        #expect(try match("files/{*rest}", "files") == ["rest": String?.none])
         #expect(try match("a/{b=x}", "a") == ["b": "x"])
         #expect(try match("a", "a") == [:])
     }
 
     @Test func constraints() throws {
         let cases: [(String, [String], [String])] = [
-            ("int", ["0", "-5", "2147483647"], ["2147483648", "1.5", "a"]), ("long", ["9223372036854775807"], ["9223372036854775808"]),
+            ("int", ["0", "-5", "2147483647"], ["2147483648", "1.5", "a"]),
+            ("long", ["9223372036854775807"], ["9223372036854775808"]),
             ("bool", ["true", "FALSE"], ["1", "yes"]), ("guid", ["7b7a2d4e-6d4f-4a3a-9b0e-0c6b1f3d5a11"], ["7b7a"]),
-            ("alpha", ["abcXYZ"], ["a1", "é"]), ("double", ["1.5e3", "-2"], ["nan", "inf", "x"]), ("decimal", ["1.50"], ["1e5", "x"]),
-            ("datetime", ["2026-03-01", "2026-03-01T10:00:00Z"], ["2026-13-01", "march"]), ("minlength(2)", ["ab"], ["a"]),
-            ("maxlength(2)", ["ab"], ["abc"]), ("length(2)", ["ab"], ["a", "abc"]), ("length(1,3)", ["a", "abc"], ["abcd"]),
+            ("alpha", ["abcXYZ"], ["a1", "é"]), ("double", ["1.5e3", "-2"], ["nan", "inf", "x"]),
+            ("decimal", ["1.50"], ["1e5", "x"]),
+            ("datetime", ["2026-03-01", "2026-03-01T10:00:00Z"], ["2026-13-01", "march"]),
+            ("minlength(2)", ["ab"], ["a"]),
+            ("maxlength(2)", ["ab"], ["abc"]), ("length(2)", ["ab"], ["a", "abc"]),
+            ("length(1,3)", ["a", "abc"], ["abcd"]),
             ("min(5)", ["5", "6"], ["4", "x"]), ("max(5)", ["5"], ["6"]), ("range(2,4)", ["2", "4"], ["1", "5"]),
             (#"regex(^\d{{2}}$)"#, ["12"], ["1", "123"]),
         ]
@@ -37,7 +42,10 @@ struct RouteTests {
     }
 
     @Test func malformedTemplates() {
-        for text in ["{", "}", "{a", "{a}/{a}", "{*a}/b", "{a?}/b", "a{b}c", "{a:nope}", "{a:min(x)}", "{}", "{a:regex([)}", "{a:length(3,1)}"] {
+        for text in [
+            "{", "}", "{a", "{a}/{a}", "{*a}/b", "{a?}/b", "a{b}c", "{a:nope}", "{a:min(x)}", "{}", "{a:regex([)}",
+            "{a:length(3,1)}",
+        ] {
             #expect(throws: RouteTemplate.Malformed.self, "\(text)") { try RouteTemplate(text) }
         }
     }
@@ -46,14 +54,17 @@ struct RouteTests {
         var random = SplitMix(seed: 42)
         let alphabet = Array("ab{}/:?*=(),1\\%é ")
         for _ in 0..<5_000 {
-            let text = String((0..<Int(random.next() % 24)).map { _ in alphabet[Int(random.next() % UInt64(alphabet.count))] })
+            let text = String(
+                (0..<Int(random.next() % 24)).map { _ in alphabet[Int(random.next() % UInt64(alphabet.count))] })
             if let template = try? RouteTemplate(text) { _ = template.match(["a", "b", "1"]) }
         }
     }
 }
 
 struct CatalogTests {
-    private func catalog(_ functions: [String: String], host: String = #"{"version":"2.0"}"#, settings: [String: String] = [:]) throws -> FunctionCatalog {
+    private func catalog(
+        _ functions: [String: String], host: String = #"{"version":"2.0"}"#, settings: [String: String] = [:]
+    ) throws -> FunctionCatalog {
         var zip = ZipBuilder()
         zip.add("host.json", host)
         for (name, json) in functions { zip.add("\(name)/function.json", json) }
@@ -67,7 +78,8 @@ struct CatalogTests {
 
     @Test func precedenceMethodsAndPrefix() throws {
         let catalog = try catalog([
-            "Any": http(#","route":"items/{x}""#), "Exact": http(#","route":"items/special""#), "Number": http(#","route":"items/{x:int}""#),
+            "Any": http(#","route":"items/{x}""#), "Exact": http(#","route":"items/special""#),
+            "Number": http(#","route":"items/{x:int}""#),
             "Rest": http(#","route":"{*rest}""#), "Post": http(#","route":"items/special/now","methods":["post"]"#),
         ])
         func name(_ method: String, _ path: String) -> String? {
@@ -86,9 +98,12 @@ struct CatalogTests {
     @Test func faultsAreReportedNotHidden() throws {
         let catalog = try catalog([
             "Timer": #"{"bindings":[{"type":"timerTrigger","name":"t"}]}"#, "None": #"{"bindings":[]}"#, "Broken": "{",
-            "Two": #"{"bindings":[{"type":"httpTrigger"},{"type":"httpTrigger"}]}"#, "1bad": http(), "Admin": http(#","route":"admin/x""#),
-            "Level": http(#","authLevel":"everyone""#), "Queue": #"{"bindings":[{"type":"httpTrigger"},{"type":"queue","direction":"out"}]}"#,
-            "A": http(#","route":"same","methods":["get"]"#), "B": http(#","route":"Same""#), "C": http(#","route":"same","methods":["post"]"#),
+            "Two": #"{"bindings":[{"type":"httpTrigger"},{"type":"httpTrigger"}]}"#, "1bad": http(),
+            "Admin": http(#","route":"admin/x""#),
+            "Level": http(#","authLevel":"everyone""#),
+            "Queue": #"{"bindings":[{"type":"httpTrigger"},{"type":"queue","direction":"out"}]}"#,
+            "A": http(#","route":"same","methods":["get"]"#), "B": http(#","route":"Same""#),
+            "C": http(#","route":"same","methods":["post"]"#),
         ])
         func errors(_ name: String) -> String { catalog.function(name)?.errors.joined() ?? "missing" }
         #expect(errors("Timer").contains("timerTrigger"))
@@ -104,7 +119,10 @@ struct CatalogTests {
 
     @Test func disabledAndExpanded() throws {
         let catalog = try catalog(
-            ["One": http(#","route":"%ROUTE%""#), "Two": http(), "Three": #"{"disabled":true,"bindings":[{"type":"httpTrigger"}]}"#],
+            [
+                "One": http(#","route":"%ROUTE%""#), "Two": http(),
+                "Three": #"{"disabled":true,"bindings":[{"type":"httpTrigger"}]}"#,
+            ],
             host: #"{"version":"2.0","extensions":{"http":{"routePrefix":"/v1/x/"}}}"#,
             settings: ["ROUTE": "there", "AzureWebJobs.Two.Disabled": "TRUE"])
         #expect(catalog.match(method: "GET", path: ["v1", "x", "there"])?.function.name == "One")
@@ -121,8 +139,10 @@ struct HostConfigurationTests {
     @Test func customHandler() throws {
         let host = try parse(
             """
-            \u{feff}{"version":"2.0","functionTimeout":"00:05:00","extensions":{"http":{"hsts":{"isEnabled":true,"maxAge":"10"}}},
-            "customHandler":{"description":{"defaultExecutablePath":"bin/%NAME%","arguments":["--x","%NAME%%OTHER%"],"workingDirectory":"bin"},
+            \u{feff}{"version":"2.0","functionTimeout":"00:05:00",
+            "extensions":{"http":{"hsts":{"isEnabled":true,"maxAge":"10"}}},
+            "customHandler":{"description":{"defaultExecutablePath":"bin/%NAME%",
+            "arguments":["--x","%NAME%%OTHER%"],"workingDirectory":"bin"},
             "enableForwardingHttpRequest":true}}
             """)
         #expect(host.customHandler?.executablePath == "bin/value")
@@ -135,7 +155,7 @@ struct HostConfigurationTests {
     @Test func refusals() {
         for text in [
             "{}", "[]", "", #"{"version":"4.0"}"#, #"{"version":"2.0","customHandler":{"description":{}}}"#,
-            #"{"version":"2.0","customHandler":{"description":{"defaultExecutablePath":"x","workingDirectory":"../.."}}}"#,
+            #"{"version":"2.0","customHandler":{"description":{"defaultExecutablePath":"x","workingDirectory":".."}}}"#,
             #"{"version":"2.0","functionTimeout":"soon"}"#,
         ] {
             #expect(throws: HostConfiguration.Malformed.self, "\(text)") { try parse(text) }
@@ -147,7 +167,9 @@ struct HostConfigurationTests {
         #expect(HostConfiguration.seconds("01:02:03") == 3_723)
         #expect(HostConfiguration.seconds("1.00:00:00.5") == 86_400)
         #expect(HostConfiguration.seconds("2") == 172_800)
-        for text in ["", ":", "1:2", "a:b:c", "00:61:00", "-1:00:00", "24:00:00", "99999999999:00:00"] { #expect(HostConfiguration.seconds(text) == nil, "\(text)") }
+        for text in ["", ":", "1:2", "a:b:c", "00:61:00", "-1:00:00", "24:00:00", "99999999999:00:00"] {
+            #expect(HostConfiguration.seconds(text) == nil, "\(text)")
+        }
     }
 }
 
@@ -160,16 +182,19 @@ struct ReferenceTests {
             "@Microsoft.KeyVault(SecretUri=https://vault1.vault.azure.net/secrets/name)",
             "@Microsoft.KeyVault(SecretUri=https://vault1.vault.azure.net/secrets/name/)",
             "@microsoft.keyvault(secreturi=https://vault1.vault.coffer.localhost:8443/secrets/name)",
-            "@Microsoft.KeyVault(VaultName=vault1;SecretName=name)", "@Microsoft.KeyVault(VaultName=vault1;SecretName=name;SecretVersion=)",
+            "@Microsoft.KeyVault(VaultName=vault1;SecretName=name)",
+            "@Microsoft.KeyVault(VaultName=vault1;SecretName=name;SecretVersion=)",
         ] {
             #expect(KeyVaultReference.parse(text, names: names) == .reference(expected), "\(text)")
         }
         let versioned = KeyVaultReference(vault: "vault1", secret: "name", version: "abc")
         #expect(
-            KeyVaultReference.parse("@Microsoft.KeyVault(SecretUri=https://vault1.vault.azure.net/secrets/name/abc)", names: names)
+            KeyVaultReference.parse(
+                "@Microsoft.KeyVault(SecretUri=https://vault1.vault.azure.net/secrets/name/abc)", names: names)
                 == .reference(versioned))
         #expect(
-            KeyVaultReference.parse("@Microsoft.KeyVault(VaultName=vault1;SecretName=name;SecretVersion=abc)", names: names)
+            KeyVaultReference.parse(
+                "@Microsoft.KeyVault(VaultName=vault1;SecretName=name;SecretVersion=abc)", names: names)
                 == .reference(versioned))
         #expect(KeyVaultReference.parse("plain", names: names) == .notAReference)
         #expect(KeyVaultReference.parse("x @Microsoft.KeyVault(SecretUri=a)", names: names) == .notAReference)
@@ -182,9 +207,12 @@ struct ReferenceTests {
             "@Microsoft.KeyVault(SecretUri=https://evil.example/secrets/name)",
             "@Microsoft.KeyVault(SecretUri=https://vault1.vault.azure.net/keys/name)",
             "@Microsoft.KeyVault(SecretUri=https://vault1.vault.azure.net/secrets/a/b/c)",
-            "@Microsoft.KeyVault(SecretUri=https://u@vault1.vault.azure.net/secrets/a)", "@Microsoft.KeyVault(VaultName=v)",
-            "@Microsoft.KeyVault(VaultName=v;SecretName=a/b)", "@Microsoft.KeyVault(VaultName=v;VaultName=v;SecretName=a)",
-            "@Microsoft.KeyVault(Other=v)", "@Microsoft.KeyVault(SecretUri=https://vault1.vault.azure.net/secrets/a;VaultName=v)",
+            "@Microsoft.KeyVault(SecretUri=https://u@vault1.vault.azure.net/secrets/a)",
+            "@Microsoft.KeyVault(VaultName=v)",
+            "@Microsoft.KeyVault(VaultName=v;SecretName=a/b)",
+            "@Microsoft.KeyVault(VaultName=v;VaultName=v;SecretName=a)",
+            "@Microsoft.KeyVault(Other=v)",
+            "@Microsoft.KeyVault(SecretUri=https://vault1.vault.azure.net/secrets/a;VaultName=v)",
         ] {
             guard case .malformed = KeyVaultReference.parse(text, names: names) else {
                 Issue.record("\(text)")
@@ -212,12 +240,15 @@ struct ReferenceTests {
         let vaults = TestVaults()
         vaults.put("name", "secret value", version: "v9")
         var site = Site(
-            id: ResourceID("/subscriptions/s/resourceGroups/g/providers/Microsoft.Web/sites/a"), kind: "functionapp", location: "l",
-            created: Timestamp(unixSeconds: 0), secrets: SiteSecrets(publishingCredentials: .init(userName: "$a", password: RedactedString("p"))))
+            id: ResourceID("/subscriptions/s/resourceGroups/g/providers/Microsoft.Web/sites/a"), kind: "functionapp",
+            location: "l",
+            created: Timestamp(unixSeconds: 0),
+            secrets: SiteSecrets(publishingCredentials: .init(userName: "$a", password: RedactedString("p"))))
         let texts = [
             "plain": "x", "good": "@Microsoft.KeyVault(VaultName=vault1;SecretName=name)",
             "version": "@Microsoft.KeyVault(VaultName=vault1;SecretName=name;SecretVersion=v1)",
-            "vault": "@Microsoft.KeyVault(VaultName=other;SecretName=name)", "missing": "@Microsoft.KeyVault(VaultName=vault1;SecretName=nix)",
+            "vault": "@Microsoft.KeyVault(VaultName=other;SecretName=name)",
+            "missing": "@Microsoft.KeyVault(VaultName=vault1;SecretName=nix)",
             "syntax": "@Microsoft.KeyVault(x)",
         ]
         site.secrets.appSettings = texts.mapValues { RedactedString($0) }
@@ -232,7 +263,8 @@ struct ReferenceTests {
         resolved = await resolver.resolve(site)
         #expect(
             resolved.references.mapValues(\.status) == [
-                "good": .resolved, "version": .secretVersionNotFound, "vault": .vaultNotFound, "missing": .secretNotFound, "syntax": .invalidSyntax,
+                "good": .resolved, "version": .secretVersionNotFound, "vault": .vaultNotFound,
+                "missing": .secretNotFound, "syntax": .invalidSyntax,
             ])
         #expect(resolved.values["good"]?.reveal() == "secret value")
         #expect(resolved.references["good"]?.activeVersion == "v9")

@@ -13,7 +13,9 @@ struct AccessRestrictionTests {
     private func rule(
         _ action: AccessRestriction.Action, _ priority: Int64, _ networks: String..., headers: [String: [String]] = [:]
     ) -> AccessRestriction {
-        AccessRestriction(action: action, priority: priority, address: networks.isEmpty ? .any : .networks(networks), headers: headers)
+        AccessRestriction(
+            action: action, priority: priority, address: networks.isEmpty ? .any : .networks(networks), headers: headers
+        )
     }
     private func allows(_ set: AccessRestrictionSet, _ peer: String, _ headers: HTTPHeaders = [:]) -> Bool {
         set.allows(peer: peer, headers: headers)
@@ -39,13 +41,16 @@ struct AccessRestrictionTests {
     @Test func bothFamilies() {
         let rules = set([rule(.allow, 1, "2001:db8::/32", "192.0.2.1")])
         #expect(allows(rules, "2001:db8::1") && allows(rules, "192.0.2.1") && allows(rules, "::ffff:192.0.2.1"))
-        #expect(!allows(rules, "2001:db9::1") && !allows(rules, "192.0.2.2") && !allows(rules, "") && !allows(rules, "nonsense"))
+        #expect(
+            !allows(rules, "2001:db9::1") && !allows(rules, "192.0.2.2") && !allows(rules, "")
+                && !allows(rules, "nonsense"))
         #expect(allows(set([rule(.allow, 1)]), "nonsense"))
     }
 
     @Test func headers() {
         let rules = set([
-            rule(.allow, 1, headers: ["x-azure-fdid": ["a", "b"], "x-forwarded-host": ["*.example.com", "other.org"]]),
+            rule(
+                .allow, 1, headers: ["x-azure-fdid": ["a", "b"], "x-forwarded-host": ["*.example.com", "other.org"]]),
             rule(.allow, 2, headers: ["x-forwarded-for": ["203.0.113.0/24"]]),
         ])
         #expect(allows(rules, "1.1.1.1", ["X-Azure-FDID": "B", "X-Forwarded-Host": "a.Example.com"]))
@@ -60,7 +65,10 @@ struct AccessRestrictionTests {
         var config = SiteConfig()
         try config.apply([
             "ipSecurityRestrictions": [
-                ["ipAddress": "203.0.113.0/24", "action": "Allow", "priority": 200, "name": "office", "tag": "Default"],
+                [
+                    "ipAddress": "203.0.113.0/24", "action": "Allow", "priority": 200, "name": "office",
+                    "tag": "Default",
+                ],
                 ["ipAddress": "Any", "action": "Deny", "priority": 2_147_483_647, "name": "Deny all"],
             ]
         ])
@@ -70,14 +78,18 @@ struct AccessRestrictionTests {
         try again.apply(config.json)
         #expect(again == config)
         let refusals: [JSONValue] = [
-            ["ipAddress": "AzureCloud", "tag": "ServiceTag"], ["vnetSubnetResourceId": "/x"], ["ipAddress": "1.2.3.4/33"], ["ipAddress": "x"],
+            ["ipAddress": "AzureCloud", "tag": "ServiceTag"], ["vnetSubnetResourceId": "/x"],
+            ["ipAddress": "1.2.3.4/33"], ["ipAddress": "x"],
             ["ipAddress": "1.2.3.4", "priority": 0], ["action": "Allow"], ["ipAddress": "1.2.3.4", "action": "Maybe"],
-            ["ipAddress": "1.2.3.4", "headers": ["x-other": ["a"]]], ["ipAddress": "1.2.3.4", "name": "a name that is far too long to be one"],
+            ["ipAddress": "1.2.3.4", "headers": ["x-other": ["a"]]],
+            ["ipAddress": "1.2.3.4", "name": "a name that is far too long to be one"],
         ]
         for refusal in refusals {
             #expect(throws: SiteConfigError.self) { try config.apply(["ipSecurityRestrictions": .array([refusal])]) }
         }
-        #expect(throws: SiteConfigError.self) { try config.apply(["cors": ["allowedOrigins": ["*"], "supportCredentials": true]]) }
+        #expect(throws: SiteConfigError.self) {
+            try config.apply(["cors": ["allowedOrigins": ["*"], "supportCredentials": true]])
+        }
         #expect(throws: SiteConfigError.self) { try config.apply(["minTlsVersion": "9"]) }
         #expect(throws: SiteConfigError.self) { try config.apply(["remoteDebuggingEnabled": true]) }
         #expect(again == config)
@@ -90,14 +102,16 @@ struct GateTests {
         #expect(try await world.send(world.get("/")).status == 200)
         #expect(try await world.send(world.get("/api/none")).status == 404)
         let other = Request(
-            id: "r", method: .GET, rawPath: "/", rawQuery: "", headers: [:], endpoint: .site("other"), names: world.names.own,
+            id: "r", method: .GET, rawPath: "/", rawQuery: "", headers: [:], endpoint: .site("other"),
+            names: world.names.own,
             transport: Transport(scheme: .https, tlsVersion: .v1_3, peerAddress: "::1"), body: .empty)
         #expect(try await world.send(other).status == 404)
         try await world.sites.update(world.id) { $0.httpsOnly = true }
         let redirect = try await world.send(world.request(.GET, "/a?b=c", scheme: .http))
         #expect(redirect.status == 301)
         #expect(redirect.headers.first(name: "Location") == "https://myapp.azurewebsites.coffer.localhost/a?b=c")
-        #expect(try await world.send(world.get("/")).headers.first(name: "Strict-Transport-Security") == "max-age=31536000")
+        #expect(
+            try await world.send(world.get("/")).headers.first(name: "Strict-Transport-Security") == "max-age=31536000")
         try await world.sites.update(world.id) { $0.config.minTLSVersion = .v1_3 }
         #expect(try await world.send(world.request(.GET, "/", tls: .v1_2)).status == 403)
         #expect(world.runtime.minimumTLSVersion(of: .site("MYAPP")) == .v1_3)
@@ -106,7 +120,11 @@ struct GateTests {
         #expect(stopped.status == 403 && stopped.body.contains("stopped"))
         try await world.runtime.start(world.id)
         #expect(try await world.send(world.get("/")).status == 200)
-        try await world.sites.update(world.id) { $0.config.accessRestrictions.rules = [.init(action: .allow, priority: 1, address: .networks(["10.0.0.0/8"]))] }
+        try await world.sites.update(world.id) {
+            $0.config.accessRestrictions.rules = [
+                .init(action: .allow, priority: 1, address: .networks(["10.0.0.0/8"]))
+            ]
+        }
         let forbidden = try await world.send(world.get("/"))
         #expect(forbidden.status == 403 && forbidden.headers.first(name: "x-ms-forbidden-ip") == "198.51.100.7")
         #expect(try await world.send(world.request(.GET, "/", peer: "10.0.0.1")).status == 200)
@@ -127,9 +145,12 @@ struct GateTests {
     }
 
     @Test func cors() async throws {
-        let world = try await World { $0.config.cors = CORSSettings(allowedOrigins: ["https://a.example"], supportCredentials: true) }
+        let world = try await World {
+            $0.config.cors = CORSSettings(allowedOrigins: ["https://a.example"], supportCredentials: true)
+        }
         let preflight: HTTPHeaders = [
-            "Origin": "https://a.example", "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "x-a",
+            "Origin": "https://a.example", "Access-Control-Request-Method": "PUT",
+            "Access-Control-Request-Headers": "x-a",
         ]
         let answer = try await world.send(world.request(.OPTIONS, "/api/x", headers: preflight))
         #expect(answer.status == 204)
@@ -143,9 +164,13 @@ struct GateTests {
         #expect(refused.headers.first(name: "Access-Control-Allow-Origin") == nil)
         let simple = try await world.send(world.get("/", headers: ["Origin": "https://a.example"]))
         #expect(simple.headers.first(name: "Access-Control-Allow-Origin") == "https://a.example")
-        #expect(try await world.send(world.get("/", headers: ["Origin": "https://b.example"])).headers.first(name: "Access-Control-Allow-Origin") == nil)
+        #expect(
+            try await world.send(world.get("/", headers: ["Origin": "https://b.example"])).headers.first(
+                name: "Access-Control-Allow-Origin") == nil)
         try await world.sites.update(world.id) { $0.config.cors = CORSSettings(allowedOrigins: ["*"]) }
-        #expect(try await world.send(world.get("/", headers: ["Origin": "https://b.example"])).headers.first(name: "Access-Control-Allow-Origin") == "*")
+        #expect(
+            try await world.send(world.get("/", headers: ["Origin": "https://b.example"])).headers.first(
+                name: "Access-Control-Allow-Origin") == "*")
         try await world.sites.update(world.id) { $0.config.cors = CORSSettings() }
         #expect(try await world.send(world.request(.OPTIONS, "/api/x", headers: preflight)).status == 404)
     }
@@ -155,7 +180,9 @@ struct GateTests {
         let noon = Timestamp(iso8601: "2026-03-01T12:00:00Z")!
         // 200 MB count as 256; 8 s of it are 2 GB-seconds.
         meter.record(milliseconds: 8_000, now: noon) { 200 << 20 }
-        #expect(meter.isSpent(quota: 2, now: noon) && !meter.isSpent(quota: 3, now: noon) && !meter.isSpent(quota: 0, now: noon))
+        #expect(
+            meter.isSpent(quota: 2, now: noon) && !meter.isSpent(quota: 3, now: noon)
+                && !meter.isSpent(quota: 0, now: noon))
         let saved = try #require(meter.takeUnsaved())
         #expect(saved.megabyteMilliseconds == 256 * 8_000)
         #expect(meter.takeUnsaved() == nil)
@@ -216,11 +243,15 @@ struct GateTests {
         }
         #expect(try await world.send(world.get("/admin/host/ping")).status == 200)
         #expect(try await world.send(world.get("/admin/host/status")).status == 401)
-        #expect(try await world.send(world.get("/admin/host/status?code=\(keys.functionKeys[0].value.reveal())")).status == 403)
+        #expect(
+            try await world.send(world.get("/admin/host/status?code=\(keys.functionKeys[0].value.reveal())")).status
+                == 403)
         let functionKey = try await world.runtime.functionKeys("HttpTrigger1", of: world.id)[0].value.reveal()
         #expect(try await world.send(world.get("/admin/host/status?code=\(functionKey)")).status == 401)
         let made = try await send(.PUT, "/admin/host/functionkeys/one", #"{"name":"one","value":"value-1"}"#)
-        #expect(made.status == 201 && made.headers.first(name: "Location")?.hasSuffix("/admin/host/functionkeys/one") == true)
+        #expect(
+            made.status == 201
+                && made.headers.first(name: "Location")?.hasSuffix("/admin/host/functionkeys/one") == true)
         #expect(try await send(.PUT, "/admin/host/keys/one", #"{"value":"value-2"}"#).status == 200)
         #expect(try await send(.PUT, "/admin/host/keys/one", "{}").status == 400)
         #expect(try await send(.GET, "/admin/host/keys/one").body.contains("value-2"))
@@ -242,7 +273,8 @@ struct GateTests {
 
     @Test func levels() {
         let table: [(KeyAuthorization, Set<AuthorizationLevel>)] = [
-            (.none, [.anonymous]), (.function(name: "a"), [.anonymous, .function]), (.hostFunction(name: "a"), [.anonymous, .function]),
+            (.none, [.anonymous]), (.function(name: "a"), [.anonymous, .function]),
+            (.hostFunction(name: "a"), [.anonymous, .function]),
             (.system(name: "a"), [.anonymous, .system]), (.master, [.anonymous, .user, .function, .system, .admin]),
         ]
         for (authorization, levels) in table {

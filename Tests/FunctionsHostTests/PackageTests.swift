@@ -31,7 +31,8 @@ struct PackageTests {
         var tar = [UInt8](repeating: 0, count: 1_024)
         tar.replaceSubrange(257..<262, with: Array("ustar".utf8))
         let cases: [([UInt8], String)] = [
-            ([0x1f, 0x8b, 8, 0], "GZIP"), ([0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c, 0], "7z"), (Array("Rar!\u{1a}\u{7}".utf8), "RAR"),
+            ([0x1f, 0x8b, 8, 0], "GZIP"), ([0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c, 0], "7z"),
+            (Array("Rar!\u{1a}\u{7}".utf8), "RAR"),
             (tar, "TAR"), (Array("hsqs....".utf8), "squashfs"), (Array("<html>".utf8), "not a ZIP"), ([], "not a ZIP"),
         ]
         for (bytes, word) in cases {
@@ -41,7 +42,10 @@ struct PackageTests {
     }
 
     @Test func hostileNamesAreRefused() {
-        for name in ["../x", "a/../../x", "/etc/passwd", "C:/x", "a\\..\\..\\x", "a/\u{1}b", String(repeating: "a", count: 300), "a\u{7f}"] {
+        for name in [
+            "../x", "a/../../x", "/etc/passwd", "C:/x", "a\\..\\..\\x", "a/\u{1}b", String(repeating: "a", count: 300),
+            "a\u{7f}",
+        ] {
             #expect(refused(file(name))?.reason == .unsafe, "\(name)")
         }
         #expect(refused(file(String(repeating: "d/", count: 70) + "x"))?.reason == .unsafe)
@@ -61,7 +65,9 @@ struct PackageTests {
         }
         #expect(refused(file("d/link", "../data", mode: link), file("data")) == nil)
         #expect(refused(file("link", "dir", mode: link), file("link/x"))?.reason == .unsafe)
-        for mode: UInt32 in [0o020666, 0o060666, 0o010666, 0o140777] { #expect(refused(file("dev", "", mode: mode))?.reason == .unsafe) }
+        for mode: UInt32 in [0o020666, 0o060666, 0o010666, 0o140777] {
+            #expect(refused(file("dev", "", mode: mode))?.reason == .unsafe)
+        }
     }
 
     @Test func limitsHold() {
@@ -82,7 +88,9 @@ struct PackageTests {
     }
 
     /// A real bomb: 64 MiB of zeros in some 64 KiB.
-    @Test(.enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/python3"))) func bombsAreRefusedUnopened() throws {
+    @Test(.enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/python3"))) func bombsAreRefusedUnopened()
+        throws
+    {
         let python = Process()
         python.executableURL = URL(fileURLWithPath: "/usr/bin/python3")
         python.arguments = [
@@ -90,7 +98,9 @@ struct PackageTests {
             """
             import io, sys, zipfile
             b = io.BytesIO()
-            with zipfile.ZipFile(b, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as z: z.writestr("bomb", bytes(64 << 20))
+            z = zipfile.ZipFile(b, "w", zipfile.ZIP_DEFLATED, compresslevel=9)
+            z.writestr("bomb", bytes(64 << 20))
+            z.close()
             sys.stdout.buffer.write(b.getvalue())
             """,
         ]
@@ -134,7 +144,9 @@ struct PackageTests {
             }
             _ = refused(ByteBuffer(bytes: bytes))
         }
-        for count in stride(from: 0, to: good.count, by: 37) { #expect(refused(ByteBuffer(bytes: good.prefix(count))) != nil) }
+        for count in stride(from: 0, to: good.count, by: 37) {
+            #expect(refused(ByteBuffer(bytes: good.prefix(count))) != nil)
+        }
     }
 
     @Test func tarIsWhatTarReads() throws {
@@ -157,6 +169,7 @@ struct PackageTests {
         let text = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
         tar.waitUntilExit()
         #expect(tar.terminationStatus == 0)
-        #expect(text.contains("\(deep)/with a space and é.txt\n") && text.contains("empty/\n") && text.hasSuffix("link\n"))
+        #expect(
+            text.contains("\(deep)/with a space and é.txt\n") && text.contains("empty/\n") && text.hasSuffix("link\n"))
     }
 }

@@ -45,15 +45,21 @@ final class TestVaults: VaultSecrets {
         _ name: String, version: String?, inVault vault: String, as caller: Caller
     ) async throws(VaultSecretsError) -> VaultSecret {
         try check(vault, caller)
-        guard let found = state.withLock({ $0.secrets[name] }) else { throw VaultSecretsError(.secretNotFound, "No secret '\(name)'.") }
-        guard version == nil || version == found.version else { throw VaultSecretsError(.versionNotFound, "No such version.") }
+        guard let found = state.withLock({ $0.secrets[name] }) else {
+            throw VaultSecretsError(.secretNotFound, "No secret '\(name)'.")
+        }
+        guard version == nil || version == found.version else {
+            throw VaultSecretsError(.versionNotFound, "No such version.")
+        }
         return VaultSecret(value: found.value, version: found.version)
     }
     func secretNames(inVault vault: String, as caller: Caller) async throws(VaultSecretsError) -> [String] {
         try check(vault, caller)
         return names
     }
-    func setSecret(_ name: String, to value: RedactedString, inVault vault: String, as caller: Caller) async throws(VaultSecretsError) {
+    func setSecret(_ name: String, to value: RedactedString, inVault vault: String, as caller: Caller)
+        async throws(VaultSecretsError)
+    {
         try check(vault, caller)
         state.withLock { state in
             state.sets.append(name)
@@ -85,7 +91,9 @@ final class TestStorage: OutboundHTTP {
     }
     func bytes(_ url: String) -> [UInt8]? { state.withLock { $0.blobs[url]?.bytes } }
     /// From here on every request for a URL with this prefix gets this status; 0 lifts it.
-    func refuse(_ prefix: String, with status: Int) { state.withLock { $0.refusals[prefix] = status == 0 ? nil : status } }
+    func refuse(_ prefix: String, with status: Int) {
+        state.withLock { $0.refusals[prefix] = status == 0 ? nil : status }
+    }
     func requests(for prefix: String) -> Int { state.withLock { $0.requests.count { $0.hasPrefix(prefix) } } }
 
     func send(_ request: OutboundRequest) async throws(OutboundError) -> OutboundResponse {
@@ -99,8 +107,11 @@ final class TestStorage: OutboundHTTP {
             if query.contains("restype=container") { return Self.container(request, url, query, &state) }
             switch request.method {
             case .GET:
-                guard let blob = state.blobs[url] else { return OutboundResponse(status: 404, headers: ["x-ms-error-code": "BlobNotFound"]) }
-                return OutboundResponse(status: 200, headers: ["ETag": "\"\(blob.tag)\""], body: ByteBuffer(bytes: blob.bytes))
+                guard let blob = state.blobs[url] else {
+                    return OutboundResponse(status: 404, headers: ["x-ms-error-code": "BlobNotFound"])
+                }
+                return OutboundResponse(
+                    status: 200, headers: ["ETag": "\"\(blob.tag)\""], body: ByteBuffer(bytes: blob.bytes))
             case .PUT:
                 let container = url.split(separator: "/").prefix(3).joined(separator: "/")
                 guard state.containers.contains(container) else {
@@ -121,7 +132,9 @@ final class TestStorage: OutboundHTTP {
         }
     }
 
-    private static func container(_ request: OutboundRequest, _ url: String, _ query: String, _ state: inout State) -> OutboundResponse {
+    private static func container(_ request: OutboundRequest, _ url: String, _ query: String, _ state: inout State)
+        -> OutboundResponse
+    {
         if request.method == .PUT {
             state.containers.insert(url.split(separator: "/").joined(separator: "/"))
             return OutboundResponse(status: 201)
@@ -134,7 +147,9 @@ final class TestStorage: OutboundHTTP {
 }
 
 struct TestIdentities: ManagedIdentities {
-    func systemAssignedIdentity(of resource: ResourceID, displayName: String) async throws -> ManagedIdentity { testIdentity }
+    func systemAssignedIdentity(of resource: ResourceID, displayName: String) async throws -> ManagedIdentity {
+        testIdentity
+    }
     func removeSystemAssignedIdentity(of resource: ResourceID) async throws {}
     func issueToken(for identity: ManagedIdentity, audience: String) async throws -> IssuedToken {
         IssuedToken(token: RedactedString("token-for-" + audience), expires: Timestamp(unixSeconds: 4_000_000_000))
@@ -150,7 +165,7 @@ final class TestLogs: FunctionLogSink {
 }
 
 /// A host with its store, over parts that are real but for the network.
-struct World {
+final class World: Sendable {
     static let package = "https://packages.blob.core.windows.net/packages/app.zip"
     static let secrets = "https://keys.blob.core.windows.net/azure-webjobs-secrets"
 
@@ -164,16 +179,21 @@ struct World {
     let gate: FunctionGate
     let id = ResourceID("/subscriptions/s/resourceGroups/rg/providers/Microsoft.Web/sites/MyApp")
 
-    init(settings: [String: String] = [:], limits: PackageLimits = PackageLimits(), _ change: (inout Site) -> Void = { _ in }) async throws {
+    init(
+        settings: [String: String] = [:], limits: PackageLimits = PackageLimits(),
+        _ change: (inout Site) -> Void = { _ in }
+    ) async throws {
         let engine = InMemoryEngine()
         let key = RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32)))
-        let store = try SealedStore(metadata: engine, extents: engine, rootKey: key, clock: clock, randomness: SystemRandomness())
+        let store = try SealedStore(
+            metadata: engine, extents: engine, rootKey: key, clock: clock, randomness: SystemRandomness())
         sites = SiteStore(store: store)
         try await sites.load()
         var configuration = FunctionsHostConfiguration(names: names, instanceID: "instance-1")
         configuration.packageLimits = limits
         runtime = FunctionRuntime(
-            sites: sites, vaults: vaults, http: storage, identities: TestIdentities(), logs: logs, configuration: configuration,
+            sites: sites, vaults: vaults, http: storage, identities: TestIdentities(), logs: logs,
+            configuration: configuration,
             group: MultiThreadedEventLoopGroup.singleton, clock: clock, randomness: SystemRandomness(),
             logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         gate = FunctionGate(runtime)
@@ -189,9 +209,15 @@ struct World {
         try await sites.create(site)
     }
 
+    deinit {
+        let runtime = runtime
+        Task.detached { await runtime.shutdown() }
+    }
+
     func get(_ path: String, headers: HTTPHeaders = [:]) -> Request { request(.GET, path, headers: headers) }
     func request(
-        _ method: HTTPMethod, _ path: String, headers: HTTPHeaders = [:], body: String? = nil, scheme: Transport.Scheme = .https,
+        _ method: HTTPMethod, _ path: String, headers: HTTPHeaders = [:], body: String? = nil,
+        scheme: Transport.Scheme = .https,
         tls: Transport.TLSVersion = .v1_3, peer: String = "198.51.100.7"
     ) -> Request {
         let parts = path.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
@@ -248,6 +274,13 @@ struct ZipBuilder {
         entries.append(Entry(name: name, bytes: Array(text.utf8), mode: mode))
     }
 
+    func replacing(_ name: String, _ text: String) -> ZipBuilder {
+        var copy = self
+        copy.entries.removeAll { $0.name == name }
+        copy.add(name, text)
+        return copy
+    }
+
     func build() -> ByteBuffer {
         var out: [UInt8] = []
         var directory: [UInt8] = []
@@ -259,14 +292,18 @@ struct ZipBuilder {
             let checksum = Int(entry.claimedChecksum ?? Self.crc32(entry.bytes))
             let common =
                 u16(20) + u16(Int(entry.flags)) + u16(Int(entry.method)) + u32(0) + u32(checksum)
-                + u32(entry.claimedPackedSize ?? entry.bytes.count) + u32(entry.claimedSize ?? entry.bytes.count) + u16(name.count) + u16(0)
+                + u32(entry.claimedPackedSize ?? entry.bytes.count) + u32(entry.claimedSize ?? entry.bytes.count)
+                + u16(name.count) + u16(0)
             out += u32(0x0403_4b50) + common + name + entry.bytes
             directory +=
-                u32(0x0201_4b50) + u16(3 << 8 | 20) + common + u16(0) + u16(0) + u16(0) + u32(Int(entry.mode << 16)) + u32(offset) + name
+                u32(0x0201_4b50) + u16(3 << 8 | 20) + common + u16(0) + u16(0) + u16(0) + u32(Int(entry.mode << 16))
+                + u32(offset) + name
         }
         let start = out.count
         out += directory
-        out += u32(0x0605_4b50) + u16(0) + u16(0) + u16(entries.count) + u16(entries.count) + u32(directory.count) + u32(start) + u16(0)
+        out +=
+            u32(0x0605_4b50) + u16(0) + u16(0) + u16(entries.count) + u16(entries.count) + u32(directory.count)
+            + u32(start) + u16(0)
         return ByteBuffer(bytes: out)
     }
 
@@ -281,17 +318,21 @@ struct ZipBuilder {
 }
 
 /// A package with a Python custom handler.
-func handlerPackage(_ text: String = "package one", level: String = "function", forwarding: Bool = true, handler: String? = nil) -> ZipBuilder {
+func handlerPackage(
+    _ text: String = "package one", level: String = "function", forwarding: Bool = true, handler: String? = nil
+) -> ZipBuilder {
     var zip = ZipBuilder()
     zip.add(
         "host.json",
         """
-        {"version":"2.0","customHandler":{"description":{"defaultExecutablePath":"handler"},"enableForwardingHttpRequest":\(forwarding)}}
+        {"version":"2.0","customHandler":{"description":{"defaultExecutablePath":"handler"},
+        "enableForwardingHttpRequest":\(forwarding)}}
         """)
     zip.add(
         "HttpTrigger1/function.json",
         """
-        {"bindings":[{"type":"httpTrigger","direction":"in","name":"req","authLevel":"\(level)","methods":["get","post"]},
+        {"bindings":[{"type":"httpTrigger","direction":"in","name":"req","authLevel":"\(level)",
+        "methods":["get","post"]},
         {"type":"http","direction":"out","name":"res"}]}
         """)
     zip.add("data.txt", text)
@@ -310,14 +351,18 @@ func handlerPackage(_ text: String = "package one", level: String = "function", 
                         try: return str(f())
                         except Exception as e: return type(e).__name__
                     b = json.dumps({
-                        "text": open("data.txt").read(), "path": s.path, "body": body, "greeting": os.environ.get("GREETING"),
+                        "text": open("data.txt").read(), "path": s.path, "body": body,
+                        "greeting": os.environ.get("GREETING"),
                         "headers": dict(s.headers), "uid": os.getuid(), "root": sorted(os.listdir("/")),
-                        "write": tried(lambda: open("/home/site/wwwroot/x", "w")), "etc": tried(lambda: open("/etc/shadow").read()),
-                        "home": tried(lambda: os.listdir("/root")), "tmp": tried(lambda: open("/tmp/x", "w").write("y")),
+                        "write": tried(lambda: open("/home/site/wwwroot/x", "w")),
+                        "etc": tried(lambda: open("/etc/shadow").read()),
+                        "home": tried(lambda: os.listdir("/root")),
+                        "tmp": tried(lambda: open("/tmp/x", "w").write("y")),
                         "environment": sorted(os.environ), "pids": [p for p in os.listdir("/proc") if p.isdigit()],
                         "files": sorted(os.listdir("/proc/self/fd")),
                     }).encode()
-                    s.send_response(200); s.send_header("Content-Length", str(len(b))); s.send_header("X-Own", "1"); s.end_headers()
+                    s.send_response(200); s.send_header("Content-Length", str(len(b)))
+                    s.send_header("X-Own", "1"); s.end_headers()
                     s.wfile.write(b)
                 do_POST = do_GET
                 def log_message(s, *a): pass

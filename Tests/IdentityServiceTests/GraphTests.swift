@@ -20,7 +20,8 @@ import Testing
         let token = await tenant.graphToken()
         let id = tenant.administrator.clientID
         let filters = [
-            "servicePrincipalNames/any(c:c%20eq%20'\(id)')", "appId eq '\(id)'", "displayName%20eq%20'coffer-administrator'",
+            "servicePrincipalNames/any(c:c%20eq%20'\(id)')", "appId eq '\(id)'",
+            "displayName%20eq%20'coffer-administrator'",
             "startswith(displayName,'coffer')", "servicePrincipalNames/any(c:startswith(c,'\(id.prefix(8))'))",
         ]
         for filter in filters {
@@ -35,7 +36,10 @@ import Testing
         #expect(unknown.status == 400)
         let byIDs = await tenant.graph(
             .POST, "/v1.0/directoryObjects/getByIds", token: token,
-            ["ids": [.string(tenant.administrator.objectID), "00000000-0000-0000-0000-000000000000"], "types": ["user", "group", "servicePrincipal"]])
+            [
+                "ids": [.string(tenant.administrator.objectID), "00000000-0000-0000-0000-000000000000"],
+                "types": ["user", "group", "servicePrincipal"],
+            ])
         #expect(byIDs.body["value"]?.arrayValue?.count == 1)
         #expect(byIDs.body["value"]?.arrayValue?.first?["@odata.type"] == "#microsoft.graph.servicePrincipal")
         #expect(await tenant.graph(.GET, "/v1.0/servicePrincipals(appId='\(id)')", token: token).status == 200)
@@ -58,15 +62,18 @@ import Testing
         let appID = try #require(application.body["appId"]?.stringValue)
         let principal = await tenant.graph(.POST, "/v1.0/servicePrincipals", token: token, ["appId": .string(appID)])
         #expect(principal.status == 201)
-        #expect(await tenant.graph(.POST, "/v1.0/servicePrincipals", token: token, ["appId": .string(appID)]).status == 409)
+        #expect(
+            await tenant.graph(.POST, "/v1.0/servicePrincipals", token: token, ["appId": .string(appID)]).status == 409)
         let path = "/v1.0/applications/\(application.body["id"]?.stringValue ?? "")"
         let password = await tenant.graph(
-            .POST, "\(path)/addPassword", token: token, ["passwordCredential": ["displayName": "rbac", "endDateTime": "2027-11-22T03:00:00Z"]])
+            .POST, "\(path)/addPassword", token: token,
+            ["passwordCredential": ["displayName": "rbac", "endDateTime": "2027-11-22T03:00:00Z"]])
         let secret = try #require(password.body["secretText"]?.stringValue)
         let shown = await tenant.graph(.GET, path, token: token)
         #expect(shown.body["passwordCredentials"]?.arrayValue?.first?["secretText"] == .null)
         let form = [
-            "grant_type": "client_credentials", "client_id": appID, "client_secret": secret, "scope": "https://graph.microsoft.com/.default",
+            "grant_type": "client_credentials", "client_id": appID, "client_secret": secret,
+            "scope": "https://graph.microsoft.com/.default",
         ]
         let own = try #require(await tenant.login(form).body["access_token"]?.stringValue)
         #expect(await tenant.graph(.GET, "/v1.0/servicePrincipals", token: own).status == 200)
@@ -94,7 +101,9 @@ import Testing
     @Test func anApplicationCannotPassForAnAzureResource() async throws {
         let tenant = try await Tenant()
         let token = await tenant.graphToken()
-        for uri in ["https://vault.azure.net", "https://management.coffer.localhost/", "https://storage.azure.com", "noscheme"] {
+        for uri in [
+            "https://vault.azure.net", "https://management.coffer.localhost/", "https://storage.azure.com", "noscheme",
+        ] {
             let (status, _) = await tenant.graph(
                 .POST, "/v1.0/applications", token: token, ["displayName": "x", "identifierUris": [.string(uri)]])
             #expect(status == 400, "\(uri)")
@@ -127,14 +136,20 @@ import Testing
         try await tenant.identity.removeSystemAssignedIdentity(of: site)
         try await tenant.identity.removeSystemAssignedIdentity(of: site)
         #expect(try await tenant.identity.principal(first.principalID) == nil)
-        await #expect(throws: (any Error).self) { try await tenant.identity.issueToken(for: first, audience: "https://vault.azure.net") }
-        #expect(try await tenant.identity.systemAssignedIdentity(of: site, displayName: "app").principalID != first.principalID)
+        await #expect(throws: (any Error).self) {
+            try await tenant.identity.issueToken(for: first, audience: "https://vault.azure.net")
+        }
+        #expect(
+            try await tenant.identity.systemAssignedIdentity(of: site, displayName: "app").principalID
+                != first.principalID)
     }
 
     @Test func concurrentCallersGetTheSameIdentity() async throws {
         let tenant = try await Tenant()
         let all = try await withThrowingTaskGroup(of: ManagedIdentity.self) { group in
-            for _ in 0..<16 { group.addTask { try await tenant.identity.systemAssignedIdentity(of: site, displayName: "app") } }
+            for _ in 0..<16 {
+                group.addTask { try await tenant.identity.systemAssignedIdentity(of: site, displayName: "app") }
+            }
             return try await group.reduce(into: Set<String>()) { $0.insert($1.principalID) }
         }
         #expect(all.count == 1)
@@ -147,7 +162,8 @@ import Testing
         let header = endpoint.register(identity)
         func ask(_ query: String, _ header: String?) async -> (status: Int, body: JSONValue) {
             let headers: HTTPHeaders = header.map { ["X-IDENTITY-HEADER": $0] } ?? [:]
-            return await answer(endpoint.respond(to: tenant.request(.GET, "/msi/token?\(query)", endpoint: .local, headers: headers)))
+            return await answer(
+                endpoint.respond(to: tenant.request(.GET, "/msi/token?\(query)", endpoint: .local, headers: headers)))
         }
         let good = "api-version=2019-08-01&resource=https://vault.azure.net"
         let (status, body) = await ask(good, header.reveal())

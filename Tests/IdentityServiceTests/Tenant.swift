@@ -23,7 +23,8 @@ struct Tenant {
     let engine = InMemoryEngine()
     let names = HostNames(domain: "coffer.localhost", port: nil)
     let installation = Installation(
-        tenantID: "11111111-2222-4333-8444-555555555555", subscriptionID: "66666666-7777-4888-8999-aaaaaaaaaaaa", subscriptionName: "Local")
+        tenantID: "11111111-2222-4333-8444-555555555555", subscriptionID: "66666666-7777-4888-8999-aaaaaaaaaaaa",
+        subscriptionName: "Local")
     let verifier: TokenVerifier
     let identity: IdentityService
     let administrator: Administrator
@@ -35,14 +36,18 @@ struct Tenant {
     }
 
     static func service(
-        _ engine: InMemoryEngine, _ clock: TestClock, _ names: HostNames, _ installation: Installation, _ verifier: TokenVerifier
+        _ engine: InMemoryEngine, _ clock: TestClock, _ names: HostNames, _ installation: Installation,
+        _ verifier: TokenVerifier
     ) throws -> IdentityService {
         let store = try SealedStore(
-            metadata: engine, extents: engine, rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))),
+            metadata: engine, extents: engine,
+            rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))),
             clock: clock, randomness: SystemRandomness())
         return IdentityService(
-            installation: installation, names: names, records: store.records(.identity, "directory"), verifier: verifier, clock: clock,
-            randomness: SystemRandomness(), logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }), secretRounds: 500)
+            installation: installation, names: names, records: store.records(.identity, "directory"),
+            verifier: verifier, clock: clock,
+            randomness: SystemRandomness(), logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }),
+            secretRounds: 500)
     }
 
     /// The same engine after a restart.
@@ -53,13 +58,16 @@ struct Tenant {
     var secret: String { administrator.secret!.reveal() }
 
     func request(
-        _ method: HTTPMethod, _ path: String, endpoint: Endpoint, family: NameFamily? = nil, headers: HTTPHeaders = [:], body: String = ""
+        _ method: HTTPMethod, _ path: String, endpoint: Endpoint, family: NameFamily? = nil, headers: HTTPHeaders = [:],
+        body: String = ""
     ) -> Request {
         let parts = path.split(separator: "?", maxSplits: 1).map(String.init)
         return Request(
-            id: UUID().uuidString.lowercased(), method: method, rawPath: parts[0], rawQuery: parts.count > 1 ? parts[1] : "", headers: headers,
+            id: UUID().uuidString.lowercased(), method: method, rawPath: parts[0],
+            rawQuery: parts.count > 1 ? parts[1] : "", headers: headers,
             endpoint: endpoint, names: family ?? names.own,
-            transport: Transport(scheme: .https, tlsVersion: .v1_3, peerAddress: "127.0.0.1"), body: .bytes(ByteBuffer(string: body)))
+            transport: Transport(scheme: .https, tlsVersion: .v1_3, peerAddress: "127.0.0.1"),
+            body: .bytes(ByteBuffer(string: body)))
     }
 
     func login(
@@ -68,26 +76,32 @@ struct Tenant {
     ) async -> (status: Int, body: JSONValue) {
         var allowed = CharacterSet.alphanumerics
         allowed.insert(charactersIn: "-._~")
-        let body = form.map { "\($0)=\($1.addingPercentEncoding(withAllowedCharacters: allowed)!)" }.joined(separator: "&")
+        let body = form.map { "\($0)=\($1.addingPercentEncoding(withAllowedCharacters: allowed)!)" }.joined(
+            separator: "&")
         var headers = headers
         headers.add(name: "Content-Type", value: "application/x-www-form-urlencoded")
         let request = request(
-            .POST, "/\(tenant ?? installation.tenantID)\(path)", endpoint: .login, family: family, headers: headers, body: body)
+            .POST, "/\(tenant ?? installation.tenantID)\(path)", endpoint: .login, family: family, headers: headers,
+            body: body)
         return await answer(LoginService(identity).respond(to: request))
     }
 
     func signIn(_ scope: String, family: NameFamily? = nil) async -> (status: Int, body: JSONValue) {
         await login(
             [
-                "grant_type": "client_credentials", "client_id": administrator.clientID, "client_secret": secret, "scope": scope,
+                "grant_type": "client_credentials", "client_id": administrator.clientID, "client_secret": secret,
+                "scope": scope,
                 "client_info": "1",
             ], family: family)
     }
 
-    func graph(_ method: HTTPMethod, _ path: String, token: String, _ body: JSONValue? = nil) async -> (status: Int, body: JSONValue) {
+    func graph(_ method: HTTPMethod, _ path: String, token: String, _ body: JSONValue? = nil) async -> (
+        status: Int, body: JSONValue
+    ) {
         let headers: HTTPHeaders = ["Authorization": "Bearer \(token)", "Content-Type": "application/json"]
         let request = request(
-            method, path, endpoint: .graph, headers: headers, body: body.map { String(decoding: $0.serialized(), as: UTF8.self) } ?? "")
+            method, path, endpoint: .graph, headers: headers,
+            body: body.map { String(decoding: $0.serialized(), as: UTF8.self) } ?? "")
         return await answer(GraphService(identity).respond(to: request))
     }
 

@@ -38,7 +38,9 @@ final class Widgets: ResourceProvider {
 
     private func check(_ caller: Caller, _ operation: String, _ id: ResourceID) throws(ControlError) {
         let action = Action.control("Contoso.Widgets/widgets/\(operation)")
-        guard controller.decide(caller, action, at: id).isAllowed else { throw .authorizationFailed(caller, action, id) }
+        guard controller.decide(caller, action, at: id).isAllowed else {
+            throw .authorizationFailed(caller, action, id)
+        }
     }
     func respond(to request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse {
         switch request.method {
@@ -46,7 +48,8 @@ final class Widgets: ResourceProvider {
             try check(caller, "write", request.path)
             var tags: [String: String] = [:]
             for (name, value) in request.body?.member("tags")?.objectValue ?? [:] { tags[name] = value.stringValue }
-            let widget = TrackedResource(id: request.path, type: "Contoso.Widgets/widgets", location: "eastus", tags: tags)
+            let widget = TrackedResource(
+                id: request.path, type: "Contoso.Widgets/widgets", location: "eastus", tags: tags)
             state.withLock { $0.widgets[request.path] = widget }
             return .json(200, ["id": .string(request.path.description), "api": .string(request.apiVersion)])
         case .delete:
@@ -64,7 +67,8 @@ final class Widgets: ResourceProvider {
     func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) {
         try check(caller, "delete", id)
         let isHeld = state.withLock { state in
-            state.undeletable.contains(id.name) || state.needs[id.name].map { other in state.widgets.keys.contains { $0.name == other } } ?? false
+            state.undeletable.contains(id.name)
+                || state.needs[id.name].map { other in state.widgets.keys.contains { $0.name == other } } ?? false
         }
         guard !isHeld else { throw ControlError(status: 409, code: "InUse", message: "The widget is in use.") }
         state.withLock { $0.widgets[id] = nil }
@@ -78,7 +82,8 @@ struct ControlPlane {
     let engine = InMemoryEngine()
     let names = HostNames(domain: "coffer.localhost", port: nil)
     let installation = Installation(
-        tenantID: "11111111-2222-4333-8444-555555555555", subscriptionID: ControlPlane.subscription, subscriptionName: "Local")
+        tenantID: "11111111-2222-4333-8444-555555555555", subscriptionID: ControlPlane.subscription,
+        subscriptionName: "Local")
     let controller = AccessController()
     let verifier: TokenVerifier
     let identity: IdentityService
@@ -92,7 +97,8 @@ struct ControlPlane {
         let store = try Self.store(engine, clock)
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
         identity = IdentityService(
-            installation: installation, names: names, records: store.records(.identity, "directory"), verifier: verifier, clock: clock,
+            installation: installation, names: names, records: store.records(.identity, "directory"),
+            verifier: verifier, clock: clock,
             randomness: SystemRandomness(), logger: logger, secretRounds: 500)
         administrator = try await identity.bootstrap()
         widgets = Widgets(controller: controller)
@@ -103,15 +109,18 @@ struct ControlPlane {
 
     private static func store(_ engine: InMemoryEngine, _ clock: TestClock) throws -> SealedStore {
         try SealedStore(
-            metadata: engine, extents: engine, rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))),
+            metadata: engine, extents: engine,
+            rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))),
             clock: clock, randomness: SystemRandomness())
     }
     private static func manager(
-        _ store: SealedStore, _ installation: Installation, _ names: HostNames, _ controller: AccessController, _ verifier: TokenVerifier,
+        _ store: SealedStore, _ installation: Installation, _ names: HostNames, _ controller: AccessController,
+        _ verifier: TokenVerifier,
         _ identity: IdentityService, _ widgets: Widgets, _ clock: TestClock, _ logger: Logger
     ) -> ResourceManager {
         ResourceManager(
-            installation: installation, names: names, records: store.records(.resources, "tree"), controller: controller, verifier: verifier,
+            installation: installation, names: names, records: store.records(.resources, "tree"),
+            controller: controller, verifier: verifier,
             directory: identity, providers: [widgets], clock: clock, logger: logger)
     }
 
@@ -119,7 +128,8 @@ struct ControlPlane {
     func restarted() async throws -> (manager: ResourceManager, controller: AccessController) {
         let controller = AccessController()
         let manager = Self.manager(
-            try Self.store(engine, clock), installation, names, controller, verifier, identity, Widgets(controller: controller), clock,
+            try Self.store(engine, clock), installation, names, controller, verifier, identity,
+            Widgets(controller: controller), clock,
             Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
         try await manager.start(administrator: administrator.objectID)
         return (manager, controller)
@@ -133,13 +143,15 @@ struct ControlPlane {
         let request = Request(
             id: "r", method: .POST, rawPath: "/11111111-2222-4333-8444-555555555555/oauth2/v2.0/token", rawQuery: "",
             headers: ["Content-Type": "application/x-www-form-urlencoded"], endpoint: .login, names: names.own,
-            transport: Transport(scheme: .https, tlsVersion: .v1_3, peerAddress: "127.0.0.1"), body: .bytes(ByteBuffer(string: form)))
+            transport: Transport(scheme: .https, tlsVersion: .v1_3, peerAddress: "127.0.0.1"),
+            body: .bytes(ByteBuffer(string: form)))
         return await answer(LoginService(identity).respond(to: request)).body["access_token"]?.stringValue ?? ""
     }
 
     /// A principal without any role, and its token.
     func principal(_ name: String) async throws -> (id: String, token: String, caller: Caller) {
-        let identity = try await identity.systemAssignedIdentity(of: ResourceID("/principals/\(name)"), displayName: name)
+        let identity = try await identity.systemAssignedIdentity(
+            of: ResourceID("/principals/\(name)"), displayName: name)
         let token = try await self.identity.issueToken(for: identity, audience: "https://management.coffer.localhost/")
         return (identity.principalID, token.token.reveal(), identity.caller)
     }
@@ -153,18 +165,26 @@ struct ControlPlane {
     }
 
     func send(
-        _ method: HTTPMethod, _ path: String, _ body: JSONValue? = nil, token: String? = nil, version: String? = "2024-11-01",
-        headers extra: HTTPHeaders = [:], raw: String? = nil, family: NameFamily? = nil, to manager: ResourceManager? = nil
+        _ method: HTTPMethod, _ path: String, _ body: JSONValue? = nil, token: String? = nil,
+        version: String? = "2024-11-01",
+        headers extra: HTTPHeaders = [:], raw: String? = nil, family: NameFamily? = nil,
+        to manager: ResourceManager? = nil
     ) async -> Answer {
         let parts = path.split(separator: "?", maxSplits: 1).map(String.init)
-        let query = (parts.count > 1 ? [parts[1].replacing(" ", with: "%20")] : []) + (version.map { ["api-version=\($0)"] } ?? [])
-        var headers: HTTPHeaders = ["Authorization": "Bearer \(token ?? self.token)", "Content-Type": "application/json"]
+        let query =
+            (parts.count > 1 ? [parts[1].replacing(" ", with: "%20")] : [])
+            + (version.map { ["api-version=\($0)"] } ?? [])
+        var headers: HTTPHeaders = [
+            "Authorization": "Bearer \(token ?? self.token)", "Content-Type": "application/json",
+        ]
         for (name, value) in extra { headers.replaceOrAdd(name: name, value: value) }
         let text = raw ?? body.map { String(decoding: $0.serialized(), as: UTF8.self) } ?? ""
         let request = Request(
-            id: UUID().uuidString.lowercased(), method: method, rawPath: parts[0], rawQuery: query.joined(separator: "&"), headers: headers,
+            id: UUID().uuidString.lowercased(), method: method, rawPath: parts[0],
+            rawQuery: query.joined(separator: "&"), headers: headers,
             endpoint: .management, names: family ?? names.own,
-            transport: Transport(scheme: .https, tlsVersion: .v1_3, peerAddress: "127.0.0.1"), body: .bytes(ByteBuffer(string: text)))
+            transport: Transport(scheme: .https, tlsVersion: .v1_3, peerAddress: "127.0.0.1"),
+            body: .bytes(ByteBuffer(string: text)))
         let response = await (manager ?? self.manager).respond(to: request)
         let (status, json) = answer(response)
         return Answer(status: status, headers: response.headers, body: json)
@@ -172,17 +192,22 @@ struct ControlPlane {
 
     var root: String { "/subscriptions/\(Self.subscription)" }
     func group(_ name: String) -> String { "\(root)/resourceGroups/\(name)" }
-    func widget(_ name: String, in group: String = "rg") -> String { "\(self.group(group))/providers/Contoso.Widgets/widgets/\(name)" }
+    func widget(_ name: String, in group: String = "rg") -> String {
+        "\(self.group(group))/providers/Contoso.Widgets/widgets/\(name)"
+    }
 
     func makeGroup(_ name: String = "rg") async -> Answer { await send(.PUT, group(name), ["location": "eastus"]) }
 
     @discardableResult
-    func assign(_ role: String, to principal: String, at scope: String, token: String? = nil, name: String = UUID().uuidString) async -> Answer {
+    func assign(
+        _ role: String, to principal: String, at scope: String, token: String? = nil, name: String = UUID().uuidString
+    ) async -> Answer {
         await send(
             .PUT, "\(scope)/providers/Microsoft.Authorization/roleAssignments/\(name)",
             [
                 "properties": [
-                    "roleDefinitionId": "\(root)/providers/Microsoft.Authorization/roleDefinitions/\(role)", "principalId": .string(principal),
+                    "roleDefinitionId": "\(root)/providers/Microsoft.Authorization/roleDefinitions/\(role)",
+                    "principalId": .string(principal),
                     "principalType": "ServicePrincipal",
                 ]
             ], token: token, version: "2022-04-01")

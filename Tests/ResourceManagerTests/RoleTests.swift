@@ -34,19 +34,26 @@ import Testing
         let name = UUID().uuidString.lowercased()
         #expect(await plane.assign(Role.reader, to: someone.id, at: scope, name: name).status == 201)
         #expect(await plane.assign(Role.reader, to: someone.id, at: scope, name: name).status == 200)
-        let twin = await plane.assign(Role.reader, to: someone.id, at: scope.uppercased().replacing("SUBSCRIPTIONS", with: "subscriptions"))
+        let twin = await plane.assign(
+            Role.reader, to: someone.id, at: scope.uppercased().replacing("SUBSCRIPTIONS", with: "subscriptions"))
         #expect(twin.status == 409 && twin.code == "RoleAssignmentExists")
-        #expect(await plane.assign(Role.owner, to: someone.id, at: scope, name: name).code == "RoleAssignmentUpdateNotPermitted")
+        #expect(
+            await plane.assign(Role.owner, to: someone.id, at: scope, name: name).code
+                == "RoleAssignmentUpdateNotPermitted")
         #expect(await plane.assign(Role.reader, to: UUID().uuidString, at: scope).code == "PrincipalNotFound")
         #expect(await plane.assign(Role.reader, to: "x", at: scope).code == "InvalidPrincipalId")
         #expect(await plane.assign(UUID().uuidString, to: someone.id, at: scope).code == "RoleDefinitionDoesNotExist")
         #expect(await plane.assign(Role.reader, to: someone.id, at: scope, name: "x").code == "InvalidRoleAssignmentId")
-        #expect(await plane.assign(Role.reader, to: someone.id, at: plane.group("nope")).code == "ResourceGroupNotFound")
+        #expect(
+            await plane.assign(Role.reader, to: someone.id, at: plane.group("nope")).code == "ResourceGroupNotFound")
         #expect(await plane.assign(Role.reader, to: someone.id, at: plane.widget("nope")).code == "ResourceNotFound")
         let path = "\(scope)/providers/Microsoft.Authorization/roleAssignments/\(UUID().uuidString)"
         #expect(await plane.send(.PUT, path, ["properties": [:]]).code == "BadRequestFormat")
         var body: JSONValue = [
-            "properties": ["roleDefinitionId": .string(Role.contributor), "principalId": .string(someone.id), "principalType": "User"]
+            "properties": [
+                "roleDefinitionId": .string(Role.contributor), "principalId": .string(someone.id),
+                "principalType": "User",
+            ]
         ]
         #expect(await plane.send(.PUT, path, body).code == "UnmatchedPrincipalType")
         body["properties"]?["principalType"] = nil
@@ -59,12 +66,16 @@ import Testing
         _ = await plane.makeGroup()
         let scope = plane.group("rg")
         let target = try await plane.principal("target")
-        for (role, expected) in [(Role.reader, 403), (Role.contributor, 403), (Role.userAccessAdministrator, 201), (Role.owner, 201)] {
+        for (role, expected) in [
+            (Role.reader, 403), (Role.contributor, 403), (Role.userAccessAdministrator, 201), (Role.owner, 201),
+        ] {
             let actor = try await plane.principal(role)
             await plane.assign(role, to: actor.id, at: scope)
             let made = await plane.assign(Role.reader, to: target.id, at: scope, token: actor.token)
             #expect(made.status == expected, "\(role)")
-            #expect(await plane.assign(Role.owner, to: actor.id, at: plane.root, token: actor.token).status == 403, "\(role)")
+            #expect(
+                await plane.assign(Role.owner, to: actor.id, at: plane.root, token: actor.token).status == 403,
+                "\(role)")
             if made.status == 201 { #expect(await plane.send(.DELETE, made.body["id"]!.stringValue!).status == 200) }
         }
     }
@@ -77,7 +88,9 @@ import Testing
         await plane.assign(Role.reader, to: someone.id, at: plane.widget("w"))
         await plane.assign(Role.contributor, to: someone.id, at: plane.group("rg"))
         func count(_ scope: String, _ filter: String) async -> Int {
-            let path = "\(scope)/providers/Microsoft.Authorization/roleAssignments" + (filter.isEmpty ? "" : "?$filter=\(filter)")
+            let path =
+                "\(scope)/providers/Microsoft.Authorization/roleAssignments"
+                + (filter.isEmpty ? "" : "?$filter=\(filter)")
             return await plane.send(.GET, path, version: "2022-04-01").values.count
         }
         // The administrator's own Owner assignment lies at the subscription.
@@ -89,10 +102,14 @@ import Testing
         #expect(await count(plane.root, "principalId eq '\(someone.id)'") == 2)
         #expect(await count(plane.root, "assignedTo('\(someone.id.uppercased())')") == 2)
         #expect(await count(plane.group("rg"), "atScope() and assignedTo('\(someone.id)')") == 1)
-        let unknown = await plane.send(.GET, "\(plane.root)/providers/Microsoft.Authorization/roleAssignments?$filter=anything()")
+        let unknown = await plane.send(
+            .GET, "\(plane.root)/providers/Microsoft.Authorization/roleAssignments?$filter=anything()")
         #expect(unknown.code == "InvalidFilterInQueryString")
         let stranger = try await plane.principal("stranger")
-        #expect(await plane.send(.GET, "\(plane.root)/providers/Microsoft.Authorization/roleAssignments", token: stranger.token).status == 403)
+        #expect(
+            await plane.send(
+                .GET, "\(plane.root)/providers/Microsoft.Authorization/roleAssignments", token: stranger.token
+            ).status == 403)
     }
 
     @Test func deletingAResourceDropsItsAssignments() async throws {
@@ -114,7 +131,9 @@ import Testing
         _ = await plane.makeGroup()
         let someone = try await plane.principal("someone")
         let statuses = await withTaskGroup(of: Int.self) { group in
-            for _ in 0..<12 { group.addTask { await plane.assign(Role.reader, to: someone.id, at: plane.group("rg")).status } }
+            for _ in 0..<12 {
+                group.addTask { await plane.assign(Role.reader, to: someone.id, at: plane.group("rg")).status }
+            }
             return await group.reduce(into: [Int]()) { $0.append($1) }
         }
         #expect(statuses.count { $0 == 201 } == 1)
@@ -139,7 +158,8 @@ import Testing
         let path = "\(plane.root)/providers/Microsoft.Authorization/roleDefinitions"
         let all = await plane.send(.GET, path).values
         #expect(all.count == BuiltInRoles.all.count)
-        let one = await plane.send(.GET, "\(path)?$filter=roleName eq 'Key Vault Crypto Service Encryption User'").values
+        let one = await plane.send(.GET, "\(path)?$filter=roleName eq 'Key Vault Crypto Service Encryption User'")
+            .values
         #expect(one.count == 1)
         #expect(one.first?["name"] == "e147488a-f6f5-4113-8e2d-b22465e65bf6")
         #expect(one.first?["id"]?.stringValue == "\(path)/e147488a-f6f5-4113-8e2d-b22465e65bf6")
@@ -161,7 +181,9 @@ import Testing
         ]
         #expect(await plane.send(.PUT, "\(path)/\(id)", body).status == 201)
         let writer = try await plane.principal("writer")
-        #expect(await plane.assign(id, to: writer.id, at: plane.root).code == "RoleAssignmentScopeNotAssignableToRoleDefinition")
+        #expect(
+            await plane.assign(id, to: writer.id, at: plane.root).code
+                == "RoleAssignmentScopeNotAssignableToRoleDefinition")
         #expect(await plane.assign(id, to: writer.id, at: plane.group("rg")).status == 201)
         #expect(await plane.send(.PUT, plane.widget("w"), [:], token: writer.token).status == 200)
         #expect(await plane.send(.DELETE, plane.widget("w"), token: writer.token).status == 403)

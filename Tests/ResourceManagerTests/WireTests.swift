@@ -16,7 +16,11 @@ import Testing
         #expect(own["authentication"]?["loginEndpoint"] == "https://login.coffer.localhost")
         #expect(own["authentication"]?["audiences"]?.arrayValue?.first == "https://management.coffer.localhost/")
         #expect(own["resourceManager"] == "https://management.coffer.localhost/")
-        #expect(own["suffixes"] == ["storage": "core.coffer.localhost", "keyVaultDns": "vault.coffer.localhost", "mhsmDns": "managedhsm.coffer.localhost"])
+        #expect(
+            own["suffixes"] == [
+                "storage": "core.coffer.localhost", "keyVaultDns": "vault.coffer.localhost",
+                "mhsmDns": "managedhsm.coffer.localhost",
+            ])
         #expect(own["appServiceResourceId"] == "https://appservice.coffer.localhost")
         let azure = await plane.send(.GET, "/metadata/endpoints", version: "2022-09-01", family: .azurePublic).body
         #expect(azure["name"] == "AzureCloud")
@@ -24,7 +28,9 @@ import Testing
         #expect(azure["suffixes"]?["storage"] == "core.windows.net")
         #expect(azure["appServiceResourceId"] == "https://appservice.azure.com")
         #expect(await plane.send(.GET, "/metadata/clouds", version: nil).body.arrayValue?.count == 1)
-        #expect(await plane.send(.GET, "/metadata/endpoints", version: "2015-01-01").body["authentication"]?["audiences"] != nil)
+        #expect(
+            await plane.send(.GET, "/metadata/endpoints", version: "2015-01-01").body["authentication"]?["audiences"]
+                != nil)
         #expect(await plane.send(.GET, "/metadata/endpoints", version: nil).code == "MissingApiVersionParameter")
     }
 
@@ -36,9 +42,12 @@ import Testing
             missing.headers.first(name: "WWW-Authenticate")?.hasPrefix(
                 "Bearer authorization_uri=\"https://login.coffer.localhost/\(plane.installation.tenantID)\"") == true)
         #expect(await plane.send(.GET, "/subscriptions", token: "nonsense").code == "InvalidAuthenticationToken")
-        #expect(await plane.send(.GET, "/subscriptions", token: String(plane.token.dropLast(4)) + "AAAA").code == "InvalidAuthenticationToken")
+        #expect(
+            await plane.send(.GET, "/subscriptions", token: String(plane.token.dropLast(4)) + "AAAA").code
+                == "InvalidAuthenticationToken")
         let identity = try await plane.identity.systemAssignedIdentity(of: ResourceID("/x/y"), displayName: "x")
-        let vault = try await plane.identity.issueToken(for: identity, audience: "https://vault.azure.net").token.reveal()
+        let vault = try await plane.identity.issueToken(for: identity, audience: "https://vault.azure.net").token
+            .reveal()
         #expect(await plane.send(.GET, "/subscriptions", token: vault).code == "InvalidAuthenticationTokenAudience")
         plane.clock.advance(seconds: 3_601)
         #expect(await plane.send(.GET, "/subscriptions").code == "ExpiredAuthenticationToken")
@@ -57,8 +66,10 @@ import Testing
         _ = await plane.makeGroup()
         await plane.assign(Role.reader, to: stranger.id, at: plane.group("rg"))
         #expect(await plane.send(.GET, "/subscriptions", token: stranger.token).values.count == 1)
-        #expect(await plane.send(.GET, "/tenants").values.first?["tenantId"]?.stringValue == plane.installation.tenantID)
-        #expect(await plane.send(.GET, "/subscriptions/\(UUID().uuidString)/resourcegroups").code == "SubscriptionNotFound")
+        #expect(
+            await plane.send(.GET, "/tenants").values.first?["tenantId"]?.stringValue == plane.installation.tenantID)
+        #expect(
+            await plane.send(.GET, "/subscriptions/\(UUID().uuidString)/resourcegroups").code == "SubscriptionNotFound")
         #expect(await plane.send(.GET, "/subscriptions/x/resourcegroups").code == "InvalidSubscriptionId")
     }
 
@@ -69,7 +80,9 @@ import Testing
         let eastus = try #require(locations.first { $0["name"] == "eastus" })
         #expect(eastus["displayName"] == "East US" && eastus["regionalDisplayName"] == "(US) East US")
         #expect(Set(locations.compactMap { $0["name"]?.stringValue }).count == locations.count)
-        let providers = await plane.send(.GET, "\(plane.root)/providers").values.compactMap { $0["namespace"]?.stringValue }
+        let providers = await plane.send(.GET, "\(plane.root)/providers").values.compactMap {
+            $0["namespace"]?.stringValue
+        }
         #expect(providers == ["Contoso.Widgets", "Microsoft.Authorization", "Microsoft.Resources"])
         let one = await plane.send(.GET, "\(plane.root)/providers/contoso.widgets").body
         #expect(one["registrationState"] == "Registered")
@@ -77,7 +90,8 @@ import Testing
         #expect(await plane.send(.POST, "\(plane.root)/providers/Contoso.Widgets/register").status == 200)
         #expect(await plane.send(.POST, "\(plane.root)/providers/Contoso.Widgets/unregister").status == 409)
         #expect(await plane.send(.GET, "\(plane.root)/providers/Contoso.Nothing").code == "InvalidResourceNamespace")
-        #expect(await plane.send(.GET, "\(plane.root)/providers/Contoso.Nothing/things").code == "InvalidResourceNamespace")
+        #expect(
+            await plane.send(.GET, "\(plane.root)/providers/Contoso.Nothing/things").code == "InvalidResourceNamespace")
     }
 
     @Test func pathsFoldCaseAndDoubleSlashes() async throws {
@@ -89,23 +103,26 @@ import Testing
         #expect(await plane.send(.GET, plane.widget("nope")).code == "ResourceNotFound")
         #expect(await plane.send(.GET, "\(plane.root)/resourceGroups/rg/%zz").status == 400)
         #expect(await plane.send(.GET, "/nowhere").status == 404)
+        for name in ["rg%2Fproviders", "rg%00", "rg%5C..", String(repeating: "a", count: 3_000)] {
+            #expect(await plane.send(.GET, plane.group(name)).code == "InvalidRequestUri", "\(name.prefix(20))")
+        }
     }
 
-    @Test(arguments: ["2024-11-01", "2099-01-01", "2022-05-01-preview", "2026-02-01-beta.1"])
-    func anyWellFormedVersionIsAccepted(version: String) async throws {
+    @Test func anyWellFormedVersionIsAccepted() async throws {
         let plane = try await ControlPlane()
-        #expect(await plane.send(.GET, "/subscriptions", version: version).status == 200)
-    }
-    @Test(arguments: ["2024", "latest", "2024-13-01", "2024-11-01-", "2024-11-01x", "2024-11-01-a%20b"])
-    func malformedVersionsAreRefused(version: String) async throws {
-        let plane = try await ControlPlane()
-        #expect(await plane.send(.GET, "/subscriptions", version: version).code == "InvalidApiVersionParameter")
+        for version in ["2024-11-01", "2099-01-01", "2022-05-01-preview", "2026-02-01-beta.1"] {
+            #expect(await plane.send(.GET, "/subscriptions", version: version).status == 200)
+        }
+        for version in ["2024", "latest", "2024-13-01", "2024-11-01-", "2024-11-01x", "2024-11-01-a%20b"] {
+            #expect(await plane.send(.GET, "/subscriptions", version: version).code == "InvalidApiVersionParameter")
+        }
     }
 
     @Test func everyAnswerCarriesItsIdentifiers() async throws {
         let plane = try await ControlPlane()
         let correlation = UUID().uuidString.lowercased()
-        let answer = await plane.send(.GET, "/subscriptions", version: nil, headers: ["x-ms-correlation-request-id": correlation])
+        let answer = await plane.send(
+            .GET, "/subscriptions", version: nil, headers: ["x-ms-correlation-request-id": correlation])
         #expect(answer.code == "MissingApiVersionParameter")
         #expect(answer.headers.first(name: "x-ms-request-id") != nil)
         #expect(answer.headers.first(name: "x-ms-correlation-request-id") == correlation)
@@ -124,7 +141,9 @@ import Testing
         _ = await plane.send(.PUT, plane.widget("three", in: "other"), [:])
         func list(_ filter: String, token: String? = nil) async -> [String] {
             let path = "\(plane.root)/resources" + (filter.isEmpty ? "" : "?$filter=\(filter)")
-            return await plane.send(.GET, path, token: token, version: "2015-11-01").values.compactMap { $0["name"]?.stringValue }
+            return await plane.send(.GET, path, token: token, version: "2015-11-01").values.compactMap {
+                $0["name"]?.stringValue
+            }
         }
         #expect(await list("") == ["three", "one", "two"])
         #expect(await list("resourceType eq 'contoso.widgets/WIDGETS' and name eq 'One'") == ["one"])
@@ -132,7 +151,9 @@ import Testing
         #expect(await list("resourceGroup eq 'other'") == ["three"])
         #expect(await list("substringof('hre', name) or name eq 'two'") == ["three", "two"])
         #expect(await list("not (resourceGroup eq 'rg')") == ["three"])
-        #expect(await plane.send(.GET, "\(plane.root)/resources?$filter=colour eq 'red'").code == "InvalidFilterInQueryString")
+        #expect(
+            await plane.send(.GET, "\(plane.root)/resources?$filter=colour eq 'red'").code
+                == "InvalidFilterInQueryString")
         #expect(await plane.send(.GET, "\(plane.root)/resources?$filter=name eq").code == "InvalidFilterInQueryString")
         #expect(await plane.send(.GET, "\(plane.group("rg"))/resources").values.count == 2)
         let reader = try await plane.principal("reader")

@@ -157,7 +157,7 @@ extension AccountKeys {
             names.insert(vaultName)
             return names.count == 1
         }
-        if isFirst { background.run { [self] in await followRotations() } }
+        if isFirst { background.run { [self] in await followAnnounced() } }
     }
 
     /// The account's wrapping changed: what was asked before does not count, and the key in memory answers to the new
@@ -176,20 +176,32 @@ extension AccountKeys {
         }
     }
 
-    /// What fails here (the vault refuses, the engine is busy) is tried again by the next announcement, by `status`,
-    /// and by the timer that calls `followRotation`.
-    private func followRotations() async {
+    private func followAnnounced() async {
         let names = announced.withLock { names in
             defer { names = [] }
             return names
         }
+        await followRotations { governor in names.contains { governor.hears($0) } }
+    }
+
+    /// Looks for a newer version of every account's customer key: for a timer, say once an hour. Announced rotations need
+    /// no timer. An account whose vault refuses is passed over, and looked at again the next time.
+    public func followRotations() async { await followRotations { _ in true } }
+
+    private func followRotations(where concerns: (Governor) -> Bool) async {
         guard let accounts = try? await slots.accounts() else { return }
         for account in accounts {
-            guard let record = try? await slots.load(account).active?.record,
-                names.contains(where: { Governor(record).hears($0) }),
+            guard let record = try? await slots.load(account).active?.record, concerns(Governor(record)),
                 case .customer(let reference, _, _) = record.wrapping, reference.keyVersion == nil
             else { continue }
             _ = try? await followRotation(account)
+        }
+    }
+
+    /// Lets go of keys nobody has used, and no vault has confirmed, for the length of the grace: their memory is wiped.
+    func dropExpired() {
+        entries.withLock { entries in
+            for (account, entry) in entries where entry.key?.lease?.standing == .expired { entries[account]?.key = nil }
         }
     }
 }

@@ -2,7 +2,7 @@ internal import CofferCore
 
 /// Seals values under a key that comes from the root key: records, rows, account key records.
 ///
-/// Layout (docs/format.md §4): version 1 | algorithm 1 | root key version (32 bits, big endian) | nonce 24 | ciphertext
+/// Layout (format.md §4): version 1 | algorithm 1 | root key version (32 bits, big endian) | nonce 24 | ciphertext
 /// | tag 16.
 struct RootSeal: Sendable {
     static let version: UInt8 = 1

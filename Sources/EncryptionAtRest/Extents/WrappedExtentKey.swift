@@ -1,7 +1,7 @@
 internal import CPlatform
 internal import CofferCore
 
-/// A data encryption key (DEK) wrapped for one extent. Layout, 131 bytes (docs/format.md §7.2): version 1 | algorithm 1
+/// A data encryption key (DEK) wrapped for one extent. Layout, 131 bytes (format.md §7.2): version 1 | algorithm 1
 /// | kind of key | key domain 16 | salt 32 | key commitment 32 | ciphertext 32 | tag 16.
 ///
 /// The wrapping key is derived for this extent and this salt alone and seals one message, so its nonce is zero. The

@@ -25,6 +25,7 @@ extension SealedStore {
     public func sweep(
         keptSeconds: Int64 = SealedStore.garbageKeptSeconds
     ) async throws(SealedStoreError) -> SweepReport {
+        accountKeys.dropExpired()
         var report = SweepReport()
         let now = core.clock.now()
         for location in core.unlinked.takeAbandoned(before: now.adding(seconds: -Self.unlinkedKeptSeconds)) {

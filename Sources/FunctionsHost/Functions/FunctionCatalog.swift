@@ -13,7 +13,8 @@ struct Function: Sendable, Equatable {
         let route: RouteTemplate
         /// The name of the `http` output binding; `$return` for the return value.
         let outputName: String?
-        /// Whether there is no other binding than the trigger and one HTTP output, so that a request can be forwarded as it is.
+        /// Whether there is no other binding than the trigger and one HTTP output, so that a request can be forwarded
+        /// as it is.
         let isPlain: Bool
     }
 
@@ -47,8 +48,13 @@ struct FunctionCatalog: Sendable, Equatable {
         }
         for path in paths {
             let folder = String(path.dropLast("/function.json".count))
-            if let allowed = host.allowedFunctions, !allowed.contains(where: { $0.lowercased() == folder.lowercased() }) { continue }
-            let files = package.files.filter { $0.hasPrefix(folder + "/") }.map { String($0.dropFirst(folder.count + 1)) }
+            if let allowed = host.allowedFunctions, !allowed.contains(where: { $0.lowercased() == folder.lowercased() })
+            {
+                continue
+            }
+            let files = package.files.filter { $0.hasPrefix(folder + "/") }.map {
+                String($0.dropFirst(folder.count + 1))
+            }
             functions.append(Self.function(folder, package.configuration[path] ?? [], files: files, setting: setting))
         }
         self.init(functions: Self.withoutConflicts(functions), routePrefix: host.routePrefix)
@@ -71,7 +77,9 @@ struct FunctionCatalog: Sendable, Equatable {
     /// The function and its route parameters; nil when no route fits path and method. The original never answers 405.
     func match(method: String, path: [String]) -> (function: Function, parameters: [String: String?])? {
         let prefix = routePrefix.split(separator: "/").map { $0.lowercased() }
-        guard path.count >= prefix.count, path.prefix(prefix.count).map({ $0.lowercased() }) == prefix else { return nil }
+        guard path.count >= prefix.count, path.prefix(prefix.count).map({ $0.lowercased() }) == prefix else {
+            return nil
+        }
         let rest = Array(path.dropFirst(prefix.count))
         for function in routed {
             guard let trigger = function.trigger, trigger.methods.isEmpty || trigger.methods.contains(method),
@@ -84,23 +92,34 @@ struct FunctionCatalog: Sendable, Equatable {
 
     /// `^[a-z][a-z0-9_\-]{0,127}$` in any case, and not `host`.
     static func isName(_ name: String) -> Bool {
-        guard let first = name.utf8.first, (1...128).contains(name.utf8.count), name.lowercased() != "host" else { return false }
+        guard let first = name.utf8.first, (1...128).contains(name.utf8.count), name.lowercased() != "host" else {
+            return false
+        }
         func isLetter(_ byte: UInt8) -> Bool { (65...90).contains(byte) || (97...122).contains(byte) }
-        return isLetter(first) && name.utf8.allSatisfy { isLetter($0) || (48...57).contains($0) || $0 == 0x5f || $0 == 0x2d }
+        return isLetter(first)
+            && name.utf8.allSatisfy { isLetter($0) || (48...57).contains($0) || $0 == 0x5f || $0 == 0x2d }
     }
 
-    private static func function(_ name: String, _ bytes: [UInt8], files: [String], setting: (String) -> String?) -> Function {
+    private static func function(_ name: String, _ bytes: [UInt8], files: [String], setting: (String) -> String?)
+        -> Function
+    {
         let json = (try? JSONValue(parsing: HostConfiguration.withoutByteOrderMark(bytes))) ?? .null
         var errors: [String] = []
         if !isName(name) { errors.append("'\(name)' is not a valid function name.") }
-        if json.objectValue == nil { errors.append("Unable to parse the function's configuration file 'function.json'.") }
-        let settingFlag = (setting("AzureWebJobs.\(name).Disabled") ?? setting("AzureWebJobs_\(name)_Disabled"))?.lowercased()
+        if json.objectValue == nil {
+            errors.append("Unable to parse the function's configuration file 'function.json'.")
+        }
+        let settingFlag = (setting("AzureWebJobs.\(name).Disabled") ?? setting("AzureWebJobs_\(name)_Disabled"))?
+            .lowercased()
         let isDisabled = json.member("disabled")?.boolValue == true || settingFlag == "true" || settingFlag == "1"
         var trigger: Function.HTTPTrigger?
         if errors.isEmpty {
-            do { trigger = try httpTrigger(json, function: name, setting: setting) } catch { errors.append(error.message) }
+            do { trigger = try httpTrigger(json, function: name, setting: setting) } catch {
+                errors.append(error.message)
+            }
         }
-        return Function(name: name, config: json, files: files, isDisabled: isDisabled, trigger: trigger, errors: errors)
+        return Function(
+            name: name, config: json, files: files, isDisabled: isDisabled, trigger: trigger, errors: errors)
     }
 
     private static func httpTrigger(
@@ -158,7 +177,8 @@ struct FunctionCatalog: Sendable, Equatable {
                         && !ours.isDisjoint(with: theirs.methods.isEmpty ? allMethods : theirs.methods)
                 })
             {
-                function.errors.append("The route specified conflicts with the route defined by function '\(rival.name)'.")
+                function.errors.append(
+                    "The route specified conflicts with the route defined by function '\(rival.name)'.")
             }
             result.append(function)
         }

@@ -35,7 +35,8 @@ struct HostConfiguration: Sendable, Equatable {
     /// `expand` gives the values of `%NAME%`.
     init(parsing bytes: [UInt8]?, expand: (String) -> String?) throws(Malformed) {
         guard let bytes else {
-            throw Malformed("The package has no host.json at its root. Zip the app's files themselves, not the folder around them.")
+            throw Malformed(
+                "The package has no host.json at its root. Zip the app's files themselves, not the folder around them.")
         }
         guard let json = try? JSONValue(parsing: Self.withoutByteOrderMark(bytes)), json.objectValue != nil else {
             throw Malformed("Unable to parse host configuration file 'host.json'.")
@@ -44,7 +45,9 @@ struct HostConfiguration: Sendable, Equatable {
         case "2.0"?: break
         case let version?:
             throw Malformed(
-                "'\(version.prefix(32))' is an invalid value for host.json 'version' property. This runtime supports version '2.0'.")
+                "'\(version.prefix(32))' is an invalid value for host.json 'version' property. This runtime supports "
+                    + "version '2.0'."
+            )
         case nil: throw Malformed("The host.json file is missing the required 'version' property.")
         }
         let http = json.member("extensions")?.member("http")
@@ -53,18 +56,23 @@ struct HostConfiguration: Sendable, Equatable {
         }
         maxConcurrentRequests = Int(http?.member("maxConcurrentRequests")?.intValue ?? -1)
         for (name, value) in http?.member("customHeaders")?.objectValue ?? [:] {
-            if let text = value.stringValue, HeaderText.isName(name), HeaderText.isValue(text) { customHeaders[name] = text }
+            if let text = value.stringValue, HeaderText.isName(name), HeaderText.isValue(text) {
+                customHeaders[name] = text
+            }
         }
         hsts = Self.hsts(http?.member("hsts"))
         allowedFunctions = json.member("functions")?.arrayValue.map { $0.compactMap(\.stringValue) }
         if let timeout = json.member("functionTimeout")?.stringValue, timeout != "-1" {
             guard let seconds = Self.seconds(timeout), seconds >= 1 else {
-                throw Malformed("The host.json property 'functionTimeout' must be a time span of at least one second, or -1.")
+                throw Malformed(
+                    "The host.json property 'functionTimeout' must be a time span of at least one second, or -1.")
             }
             functionTimeoutSeconds = seconds
         }
         customHandler = try Self.customHandler(json.member("customHandler"), expand: expand)
-        if let text = json.member("customHandler")?.member("initializationTimeout")?.stringValue, let seconds = Self.seconds(text) {
+        if let text = json.member("customHandler")?.member("initializationTimeout")?.stringValue,
+            let seconds = Self.seconds(text)
+        {
             readinessTimeoutSeconds = min(max(seconds, 1), 230)
         }
     }
@@ -75,15 +83,20 @@ struct HostConfiguration: Sendable, Equatable {
         guard let json, !json.isNull else { return nil }
         let description = json.member("description")
         guard let path = description?.member("defaultExecutablePath")?.stringValue, !path.isEmpty else {
-            throw Malformed("WorkerDescription DefaultExecutablePath cannot be empty (host.json, customHandler.description).")
+            throw Malformed(
+                "WorkerDescription DefaultExecutablePath cannot be empty (host.json, customHandler.description).")
         }
         func list(_ name: String) -> [String] {
             (description?.member(name)?.arrayValue ?? []).compactMap(\.stringValue).map { expanded($0, expand) }
         }
         var arguments = list("arguments")
-        if let worker = description?.member("defaultWorkerPath")?.stringValue, !worker.isEmpty { arguments.append(expanded(worker, expand)) }
+        if let worker = description?.member("defaultWorkerPath")?.stringValue, !worker.isEmpty {
+            arguments.append(expanded(worker, expand))
+        }
         arguments += list("workerArguments")
-        guard ([path] + arguments).allSatisfy({ !$0.utf8.contains(0) && $0.utf8.count <= 32_768 }), arguments.count <= 256 else {
+        guard ([path] + arguments).allSatisfy({ !$0.utf8.contains(0) && $0.utf8.count <= 32_768 }),
+            arguments.count <= 256
+        else {
             throw Malformed("The custom handler's command line in host.json is malformed.")
         }
         let folder = description?.member("workingDirectory")?.stringValue ?? ""
@@ -95,7 +108,8 @@ struct HostConfiguration: Sendable, Equatable {
             || (json.member("enableProxyingHttpRequest")?.boolValue ?? false)
             || (json.member("http")?.member("enableProxying")?.boolValue ?? false)
         return CustomHandler(
-            executablePath: expanded(path, expand), workingDirectory: folder, arguments: arguments, forwardsRequests: forwards)
+            executablePath: expanded(path, expand), workingDirectory: folder, arguments: arguments,
+            forwardsRequests: forwards)
     }
 
     private static func hsts(_ json: JSONValue?) -> HSTS? {
@@ -104,7 +118,8 @@ struct HostConfiguration: Sendable, Equatable {
         var value = "max-age=\(days)"
         if json.member("includeSubDomains")?.boolValue == true { value += "; includeSubDomains" }
         if json.member("preload")?.boolValue == true { value += "; preload" }
-        return HSTS(value: value, excludedHosts: (json.member("excludedHosts")?.arrayValue ?? []).compactMap(\.stringValue))
+        return HSTS(
+            value: value, excludedHosts: (json.member("excludedHosts")?.arrayValue ?? []).compactMap(\.stringValue))
     }
 
     /// Replaces `%NAME%` by a value; an unknown name stays as it is.
@@ -134,7 +149,8 @@ struct HostConfiguration: Sendable, Equatable {
         guard fields.count == 3 else { return fields.count == 1 ? number(text).map { $0 * 86_400 } : nil }
         let first = fields[0].split(separator: ".", omittingEmptySubsequences: false)
         let last = fields[2].split(separator: ".", omittingEmptySubsequences: false)
-        guard first.count <= 2, last.count <= 2, let hours = number(first[first.count - 1]), let minutes = number(fields[1]),
+        guard first.count <= 2, last.count <= 2, let hours = number(first[first.count - 1]),
+            let minutes = number(fields[1]),
             let seconds = number(last[0]), hours < 24, minutes < 60, seconds < 60
         else { return nil }
         let days: Int64

@@ -1,8 +1,10 @@
 internal import Foundation
 
-/// A route as ASP.NET Core writes it: literals and `{parameters}` with constraints, optional ones, defaults, and a catch-all at the end.
+/// A route as ASP.NET Core writes it: literals and `{parameters}` with constraints, optional ones, defaults, and a
+/// catch-all at the end.
 ///
-/// A segment is either a literal or one parameter; mixed segments (`a{b}c`) are refused, and the function is reported as unsupported.
+/// A segment is either a literal or one parameter; mixed segments (`a{b}c`) are refused, and the function is reported
+/// as unsupported.
 struct RouteTemplate: Sendable, Equatable {
     enum Constraint: Sendable, Equatable {
         case int, long, bool, datetime, decimal, double, guid, alpha
@@ -35,18 +37,24 @@ struct RouteTemplate: Sendable, Equatable {
             switch segment {
             case .literal: break
             case .parameter(let name, _, _, _), .catchAll(let name, _):
-                guard names.insert(name.lowercased()).inserted else { throw Malformed("the parameter '\(name)' appears twice") }
+                guard names.insert(name.lowercased()).inserted else {
+                    throw Malformed("the parameter '\(name)' appears twice")
+                }
             }
             segments.append(segment)
         }
-        guard segments.count <= Self.segmentsLimit else { throw Malformed("a route has at most \(Self.segmentsLimit) segments") }
+        guard segments.count <= Self.segmentsLimit else {
+            throw Malformed("a route has at most \(Self.segmentsLimit) segments")
+        }
         // What follows an optional segment would never be reached without it.
         var sawOptional = false
         for segment in segments {
             switch segment {
             case .literal: if sawOptional { throw Malformed("an optional parameter must be at the end") }
             case .parameter(_, _, let isOptional, let defaultValue):
-                if isOptional { sawOptional = true } else if sawOptional, defaultValue == nil {
+                if isOptional {
+                    sawOptional = true
+                } else if sawOptional, defaultValue == nil {
                     throw Malformed("an optional parameter must be at the end")
                 }
             case .catchAll: break
@@ -143,15 +151,22 @@ struct RouteTemplate: Sendable, Equatable {
         case ("required", 0): return .required
         case ("regex", _) where (1...512).contains(argument.utf8.count):
             let pattern = argument.replacing("{{", with: "{").replacing("}}", with: "}")
-            guard (try? NSRegularExpression(pattern: pattern)) != nil else { throw Malformed("the regular expression is malformed") }
+            guard (try? NSRegularExpression(pattern: pattern)) != nil else {
+                throw Malformed("the regular expression is malformed")
+            }
             return .regex(pattern)
         case ("min", 1): if let value = numbers[0] { return .min(value) }
         case ("max", 1): if let value = numbers[0] { return .max(value) }
-        case ("minlength", 1): if let value = numbers[0], let count = Int(exactly: value), count >= 0 { return .minLength(count) }
-        case ("maxlength", 1): if let value = numbers[0], let count = Int(exactly: value), count >= 0 { return .maxLength(count) }
-        case ("length", 1): if let value = numbers[0], let count = Int(exactly: value), count >= 0 { return .length(count...count) }
+        case ("minlength", 1):
+            if let value = numbers[0], let count = Int(exactly: value), count >= 0 { return .minLength(count) }
+        case ("maxlength", 1):
+            if let value = numbers[0], let count = Int(exactly: value), count >= 0 { return .maxLength(count) }
+        case ("length", 1):
+            if let value = numbers[0], let count = Int(exactly: value), count >= 0 { return .length(count...count) }
         case ("length", 2):
-            if let low = numbers[0], let high = numbers[1], (0...high).contains(low) { return .length(Int(low)...Int(high)) }
+            if let low = numbers[0], let high = numbers[1], (0...high).contains(low) {
+                return .length(Int(low)...Int(high))
+            }
         case ("range", 2): if let low = numbers[0], let high = numbers[1], low <= high { return .range(low...high) }
         default: break
         }
@@ -160,7 +175,8 @@ struct RouteTemplate: Sendable, Equatable {
 
     // MARK: Matching
 
-    /// The parameters' values when `path` (decoded segments) matches; an optional parameter that is absent has a nil value.
+    /// The parameters' values when `path` (decoded segments) matches; an optional parameter that is absent has a nil
+    /// value.
     func match(_ path: [String]) -> [String: String?]? {
         var values: [String: String?] = [:]
         var index = 0
@@ -191,8 +207,8 @@ struct RouteTemplate: Sendable, Equatable {
         return index == path.count ? values : nil
     }
 
-    /// Which template wins when several match: segment by segment, literal before constrained parameter before parameter before catch-all
-    /// (ASP.NET Core, "Route template precedence"). Smaller wins.
+    /// Which template wins when several match: segment by segment, literal before constrained parameter before
+    /// parameter before catch-all (ASP.NET Core, "Route template precedence"). Smaller wins.
     var precedence: [Int] {
         segments.map { segment in
             switch segment {
@@ -210,7 +226,8 @@ extension RouteTemplate.Constraint {
         case .int: Int32(text) != nil
         case .long: Int64(text) != nil
         case .bool: ["true", "false"].contains(text.lowercased())
-        case .decimal: Decimal(string: text, locale: Locale(identifier: "en_US_POSIX")) != nil && isNumeric(text, exponent: false)
+        case .decimal:
+            Decimal(string: text, locale: Locale(identifier: "en_US_POSIX")) != nil && isNumeric(text, exponent: false)
         case .double: Double(text) != nil && isNumeric(text, exponent: true)
         case .guid: UUID(uuidString: text) != nil
         case .alpha: !text.isEmpty && text.utf8.allSatisfy { (65...90).contains($0) || (97...122).contains($0) }
@@ -234,7 +251,9 @@ extension RouteTemplate.Constraint {
     /// The invariant culture's common forms: `YYYY-MM-DD`, with a time after `T` or a space.
     private func isDate(_ text: String) -> Bool {
         text.range(
-            of: #"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,7})?)?(Z|[+-]\d\d:\d\d)?)?$"#,
+            of:
+                #"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"#
+                + #"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,7})?)?(Z|[+-]\d\d:\d\d)?)?$"#,
             options: .regularExpression) != nil
     }
 }

@@ -49,17 +49,22 @@ struct AccessRestrictionSet: Sendable {
         switch name {
         case "x-forwarded-for":
             return sent.contains { hop in
-                IPAddress(Self.withoutPort(hop)).map { address in rule.forwardedFor.contains { $0.contains(address) } } ?? false
+                IPAddress(Self.withoutPort(hop)).map { address in rule.forwardedFor.contains { $0.contains(address) } }
+                    ?? false
             }
         case "x-forwarded-host":
-            return sent.contains { host in values.contains { Self.matches(host: host.lowercased(), pattern: $0.lowercased()) } }
+            return sent.contains { host in
+                values.contains { Self.matches(host: host.lowercased(), pattern: $0.lowercased()) }
+            }
         default: return sent.contains { value in values.contains { $0.lowercased() == value.lowercased() } }
         }
     }
 
     /// `1.2.3.4:80` and `[::1]:80` without their ports.
     static func withoutPort(_ text: String) -> String {
-        if text.hasPrefix("["), let end = text.firstIndex(of: "]") { return String(text[text.index(after: text.startIndex)..<end]) }
+        if text.hasPrefix("["), let end = text.firstIndex(of: "]") {
+            return String(text[text.index(after: text.startIndex)..<end])
+        }
         let colons = text.utf8.count { $0 == 0x3a }
         return colons == 1 ? String(text.prefix { $0 != ":" }) : text
     }

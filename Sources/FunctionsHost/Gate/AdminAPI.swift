@@ -3,8 +3,8 @@ internal import HTTPEdge
 internal import NIOCore
 internal import NIOHTTP1
 
-/// The host's REST API below `/admin` (Azure Functions host): status, keys, functions. The master key opens it; any other valid key gets 403,
-/// none or an unknown one 401.
+/// The host's REST API below `/admin` (Azure Functions host): status, keys, functions. The master key opens it; any
+/// other valid key gets 403, none or an unknown one 401.
 struct AdminAPI: Sendable {
     let runtime: FunctionRuntime
     private static let bodyLimitBytes = 64 << 10
@@ -54,7 +54,9 @@ struct AdminAPI: Sendable {
 
     // MARK: admin/host
 
-    private func host(_ request: Request, _ path: [String], _ entry: FunctionRuntime.Entry) async throws(FunctionsError) -> Response {
+    private func host(_ request: Request, _ path: [String], _ entry: FunctionRuntime.Entry) async throws(FunctionsError)
+        -> Response
+    {
         let id = entry.policy.site.id
         switch (request.method, path.map { $0.lowercased() }) {
         case (.GET, ["status"]): return Self.json(.ok, Self.status(await entry.host.status()))
@@ -64,10 +66,13 @@ struct AdminAPI: Sendable {
         case (.POST, ["restart"]):
             try await runtime.restart(id)
             return Response(status: .ok)
-        case (.PUT, ["state"]): return Pages.text(.badRequest, "The app runs from a package; its state is changed through Resource Manager.")
+        case (.PUT, ["state"]):
+            return Pages.text(
+                .badRequest, "The app runs from a package; its state is changed through Resource Manager.")
         default: break
         }
-        guard let scope = path.first, let kind = HostKeyKind(wireName: scope), kind != .masterKey, path.count <= 2 else {
+        guard let scope = path.first, let kind = HostKeyKind(wireName: scope), kind != .masterKey, path.count <= 2
+        else {
             return Self.unsupported()
         }
         guard path.count == 2 else {
@@ -82,7 +87,9 @@ struct AdminAPI: Sendable {
                 let master = AccessKey(name: "_master", value: keys.masterKey)
                 return (kind == .systemKeys ? keys.systemKeys : keys.functionKeys) + [master]
             },
-            set: { (name, value) async throws(FunctionsError) in try await runtime.setHostKey(kind, name, to: value, of: id) },
+            set: { (name, value) async throws(FunctionsError) in
+                try await runtime.setHostKey(kind, name, to: value, of: id)
+            },
             delete: { (name) async throws(FunctionsError) in try await runtime.deleteHostKey(kind, name, of: id) })
     }
 
@@ -98,7 +105,9 @@ struct AdminAPI: Sendable {
 
     // MARK: admin/functions
 
-    private func functions(_ request: Request, _ path: [String], _ entry: FunctionRuntime.Entry) async throws(FunctionsError) -> Response {
+    private func functions(_ request: Request, _ path: [String], _ entry: FunctionRuntime.Entry)
+        async throws(FunctionsError) -> Response
+    {
         let id = entry.policy.site.id
         guard let name = path.first else {
             guard request.method == .GET else { return Response(status: .methodNotAllowed) }
@@ -112,15 +121,23 @@ struct AdminAPI: Sendable {
             return Self.json(.ok, errors.isEmpty ? [:] : ["errors": .array(errors.map { .string($0) })])
         case (.GET, ["keys"]): return Self.list(try await runtime.functionKeys(name, of: id), request)
         case (.PUT, []):
-            guard FunctionCatalog.isName(name) else { return Pages.text(.badRequest, "\(name.prefix(128)) is not a valid function name") }
-            return Pages.text(.badRequest, "Your app is currently in read only mode. Cannot create or update functions.")
-        case (.DELETE, []): return Pages.text(.badRequest, "Your app is currently in read only mode. Cannot delete functions.")
+            guard FunctionCatalog.isName(name) else {
+                return Pages.text(.badRequest, "\(name.prefix(128)) is not a valid function name")
+            }
+            return Pages.text(
+                .badRequest, "Your app is currently in read only mode. Cannot create or update functions.")
+        case (.DELETE, []):
+            return Pages.text(.badRequest, "Your app is currently in read only mode. Cannot delete functions.")
         case (_, let rest) where rest.count == 2 && rest[0] == "keys":
             return try await key(
                 request, path[2],
                 all: { () async throws(FunctionsError) in try await runtime.functionKeys(name, of: id) },
-                set: { (key, value) async throws(FunctionsError) in try await runtime.setFunctionKey(key, to: value, function: name, of: id) },
-                delete: { (key) async throws(FunctionsError) in try await runtime.deleteFunctionKey(key, function: name, of: id) })
+                set: { (key, value) async throws(FunctionsError) in
+                    try await runtime.setFunctionKey(key, to: value, function: name, of: id)
+                },
+                delete: { (key) async throws(FunctionsError) in
+                    try await runtime.deleteFunctionKey(key, function: name, of: id)
+                })
         default: return Self.unsupported()
         }
     }
@@ -128,8 +145,10 @@ struct AdminAPI: Sendable {
     private static func metadata(_ function: FunctionDescription, _ request: Request) -> JSONValue {
         let base = "\(request.transport.scheme.rawValue)://\(request.names.authority(of: request.endpoint))"
         var json: JSONValue = [
-            "name": .string(function.name), "href": .string("\(base)/admin/functions/\(function.name)"), "config": function.config,
-            "language": .string(function.language), "isDisabled": .bool(function.isDisabled), "isDirect": false, "isProxy": false,
+            "name": .string(function.name), "href": .string("\(base)/admin/functions/\(function.name)"),
+            "config": function.config,
+            "language": .string(function.language), "isDisabled": .bool(function.isDisabled), "isDirect": false,
+            "isProxy": false,
             "files": .object([:]), "test_data": "",
         ]
         json["script_root_path_href"] = .string("\(base)/admin/vfs/site/wwwroot/\(function.name)/")
@@ -142,17 +161,21 @@ struct AdminAPI: Sendable {
 
     private func key(
         _ request: Request, _ name: String, all: () async throws(FunctionsError) -> [AccessKey],
-        set: (String, RedactedString?) async throws(FunctionsError) -> KeyChange, delete: (String) async throws(FunctionsError) -> Void
+        set: (String, RedactedString?) async throws(FunctionsError) -> KeyChange,
+        delete: (String) async throws(FunctionsError) -> Void
     ) async throws(FunctionsError) -> Response {
         switch request.method {
         case .GET:
-            guard let key = try await all().first(where: { $0.name == name }) else { return Response(status: .notFound) }
+            guard let key = try await all().first(where: { $0.name == name }) else {
+                return Response(status: .notFound)
+            }
             return Self.json(.ok, Self.key(key, request))
         case .POST:
             return Self.changed(try await set(name, nil), request)
         case .PUT:
             guard let body = try? await request.body.collect(upTo: Self.bodyLimitBytes),
-                let value = (try? JSONValue(parsing: body.readableBytesView))?.member("value")?.stringValue, !value.isEmpty
+                let value = (try? JSONValue(parsing: body.readableBytesView))?.member("value")?.stringValue,
+                !value.isEmpty
             else { return Pages.text(.badRequest, "Invalid key value") }
             return Self.changed(try await set(name, RedactedString(value)), request)
         case .DELETE:
@@ -166,7 +189,10 @@ struct AdminAPI: Sendable {
         "\(request.transport.scheme.rawValue)://\(request.names.authority(of: request.endpoint))\(request.rawPath)"
     }
     private static func key(_ key: AccessKey, _ request: Request) -> JSONValue {
-        ["name": .string(key.name), "value": .string(key.value.reveal()), "links": [["rel": "self", "href": .string(address(request))]]]
+        [
+            "name": .string(key.name), "value": .string(key.value.reveal()),
+            "links": [["rel": "self", "href": .string(address(request))]],
+        ]
     }
     private static func list(_ keys: [AccessKey], _ request: Request) -> Response {
         json(

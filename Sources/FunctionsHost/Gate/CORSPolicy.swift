@@ -8,7 +8,8 @@ struct CORSPolicy: Sendable {
 
     var isActive: Bool { !settings.allowedOrigins.isEmpty }
 
-    /// The answer to a preflight (Fetch standard §3.2.2); nil when the request is none. An origin that is not allowed gets no CORS headers.
+    /// The answer to a preflight (Fetch standard §3.2.2); nil when the request is none. An origin that is not allowed
+    /// gets no CORS headers.
     func preflight(_ request: Request) -> Response? {
         guard isActive, request.method == .OPTIONS, let origin = request.header("Origin"),
             let method = request.header("Access-Control-Request-Method")
@@ -27,7 +28,9 @@ struct CORSPolicy: Sendable {
     /// Puts the headers on an answer and takes the app's own ones off.
     func decorate(_ response: inout Response, for request: Request) {
         guard isActive else { return }
-        for name in ["Access-Control-Allow-Origin", "Access-Control-Allow-Credentials"] { response.headers.remove(name: name) }
+        for name in ["Access-Control-Allow-Origin", "Access-Control-Allow-Credentials"] {
+            response.headers.remove(name: name)
+        }
         guard let origin = request.header("Origin"), let allowed = allowedOrigin(origin) else { return }
         add(allowed, to: &response.headers)
     }

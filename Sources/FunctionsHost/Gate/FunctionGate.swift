@@ -16,7 +16,9 @@ public final class FunctionGate: WireService {
     }
 
     public func respond(to request: Request) async -> Response {
-        guard case .site(let name) = request.endpoint, let entry = runtime.entry(named: name) else { return Pages.siteNotFound() }
+        guard case .site(let name) = request.endpoint, let entry = runtime.entry(named: name) else {
+            return Pages.siteNotFound()
+        }
         let policy = entry.policy
         if let refusal = policy.refusal(of: request) { return refusal }
         let now = runtime.services.clock.now()
@@ -47,16 +49,21 @@ public final class FunctionGate: WireService {
             return await call(match.function, match.parameters, request, app, entry)
         }
         guard path.isEmpty, [.GET, .HEAD].contains(request.method) else { return Response(status: .notFound) }
-        if app.settings.value("AzureWebJobsDisableHomepage")?.reveal().lowercased() == "true" { return Response(status: .noContent) }
+        if app.settings.value("AzureWebJobsDisableHomepage")?.reveal().lowercased() == "true" {
+            return Response(status: .noContent)
+        }
         var home = Pages.home(entry.policy.site.name)
-        if request.method == .HEAD, case .bytes(let page) = home.body { home.body = .omitted(length: page.readableBytes) }
+        if request.method == .HEAD, case .bytes(let page) = home.body {
+            home.body = .omitted(length: page.readableBytes)
+        }
         return home
     }
 
     // MARK: Functions
 
     private func call(
-        _ function: Function, _ parameters: [String: String?], _ request: Request, _ app: RunningApp, _ entry: FunctionRuntime.Entry
+        _ function: Function, _ parameters: [String: String?], _ request: Request, _ app: RunningApp,
+        _ entry: FunctionRuntime.Entry
     ) async -> Response {
         guard let trigger = function.trigger else { return Response(status: .notFound) }
         var authorization = KeyAuthorization.none
@@ -74,7 +81,8 @@ public final class FunctionGate: WireService {
 
     /// Authorized: takes a worker and runs it.
     func invoke(
-        _ function: Function, _ trigger: Function.HTTPTrigger, _ parameters: [String: String?], _ request: Request, _ app: RunningApp,
+        _ function: Function, _ trigger: Function.HTTPTrigger, _ parameters: [String: String?], _ request: Request,
+        _ app: RunningApp,
         _ entry: FunctionRuntime.Entry
     ) async -> Response {
         guard let worker = app.worker, let host = app.host, let handler = host.customHandler else {
@@ -84,7 +92,9 @@ public final class FunctionGate: WireService {
         guard (request.body.declaredLength ?? 0) <= limit else {
             return Pages.text(.payloadTooLarge, "The request body is larger than \(limit) bytes.")
         }
-        let most = host.maxConcurrentRequests > 0 ? host.maxConcurrentRequests : runtime.services.configuration.concurrentRequestsPerSite
+        let most =
+            host.maxConcurrentRequests > 0
+            ? host.maxConcurrentRequests : runtime.services.configuration.concurrentRequestsPerSite
         guard worker.outstanding < min(most, runtime.services.configuration.concurrentRequestsPerSite) else {
             return Response(status: .tooManyRequests, headers: ["X-FUNCTION-SCALEOUT": "1", "Retry-After": "1"])
         }
@@ -111,7 +121,8 @@ public final class FunctionGate: WireService {
     }
 
     private func exchange(
-        _ function: Function, _ trigger: Function.HTTPTrigger, _ parameters: [String: String?], _ request: Request, port: Int,
+        _ function: Function, _ trigger: Function.HTTPTrigger, _ parameters: [String: String?], _ request: Request,
+        port: Int,
         _ invocation: Invocation, bodyLimit: Int, timeout: Int64
     ) async throws(HandlerClient.Failure) -> Response {
         let body: ByteBuffer
@@ -123,7 +134,9 @@ public final class FunctionGate: WireService {
             throw .init(reason: .clientWentAway)
         }
         let target = request.rawPath + (request.rawQuery.isEmpty ? "" : "?" + request.rawQuery)
-        let url = "\(request.transport.scheme.rawValue)://\(request.header("Host") ?? request.names.authority(of: request.endpoint))\(target)"
+        let url =
+            request.transport.scheme.rawValue + "://"
+            + (request.header("Host") ?? request.names.authority(of: request.endpoint)) + target
         let payload = InvocationPayload.request(
             request, url: url, body: body, function: function, trigger: trigger, parameters: parameters,
             now: runtime.services.clock.now(), invocationID: invocation.id)
@@ -152,7 +165,9 @@ public final class FunctionGate: WireService {
     /// `FUNCTIONS_REQUEST_BODY_SIZE_LIMIT`, by default 100 MiB.
     private static func bodyLimit(_ app: RunningApp) -> Int {
         let standard = 104_857_600
-        guard let text = app.settings.value("FUNCTIONS_REQUEST_BODY_SIZE_LIMIT")?.reveal(), let limit = Int(text), limit > 0 else {
+        guard let text = app.settings.value("FUNCTIONS_REQUEST_BODY_SIZE_LIMIT")?.reveal(), let limit = Int(text),
+            limit > 0
+        else {
             return standard
         }
         return limit
@@ -162,7 +177,9 @@ public final class FunctionGate: WireService {
         for (name, value) in host?.customHeaders ?? [:] where !response.headers.contains(name: name) {
             response.headers.add(name: name, value: value)
         }
-        guard request.transport.scheme == .https, !response.headers.contains(name: "Strict-Transport-Security") else { return }
+        guard request.transport.scheme == .https, !response.headers.contains(name: "Strict-Transport-Security") else {
+            return
+        }
         let authority = request.names.authority(of: request.endpoint)
         if let hsts = host?.hsts {
             if !hsts.excludedHosts.contains(where: { authority.hasPrefix($0) }) {
@@ -195,15 +212,21 @@ struct Invocation: Sendable {
     func finish() {
         let duration = NIODeadline.now() - started
         let worker = worker
-        entry.meter.record(milliseconds: duration.nanoseconds / 1_000_000, now: services.clock.now()) { worker.residentBytes() }
+        entry.meter.record(milliseconds: duration.nanoseconds / 1_000_000, now: services.clock.now()) {
+            worker.residentBytes()
+        }
         worker.release()
-        log(.information, "Executed 'Functions.\(function.name)' (Id=\(id), Duration=\(duration.nanoseconds / 1_000_000)ms)")
+        log(
+            .information,
+            "Executed 'Functions.\(function.name)' (Id=\(id), Duration=\(duration.nanoseconds / 1_000_000)ms)")
     }
 
     func log(_ level: FunctionLogEntry.Level, _ message: String) {
         services.logs.write(
             FunctionLogEntry(
-                time: services.clock.now(), site: entry.policy.site.id, functionName: function.name, invocationID: id, level: level,
-                category: "Function.\(function.name)", message: String(message.prefix(FunctionLogEntry.messageLimitBytes / 4))))
+                time: services.clock.now(), site: entry.policy.site.id, functionName: function.name, invocationID: id,
+                level: level,
+                category: "Function.\(function.name)",
+                message: String(message.prefix(FunctionLogEntry.messageLimitBytes / 4))))
     }
 }

@@ -23,8 +23,10 @@ struct HandlerClient: Sendable {
         message.method = request.method
         message.headers = Self.forwardedHeaders(of: request)
         message.headers.replaceOrAdd(name: "X-Azure-Functions-InvocationId", value: invocationID)
-        message.headers.replaceOrAdd(name: "X-Azure-Functions-HostVersion", value: FunctionsHostConfiguration.runtimeVersion)
-        let hasBody = request.body.declaredLength.map { $0 > 0 } ?? (request.headers.contains(name: "Transfer-Encoding"))
+        message.headers.replaceOrAdd(
+            name: "X-Azure-Functions-HostVersion", value: FunctionsHostConfiguration.runtimeVersion)
+        let hasBody =
+            request.body.declaredLength.map { $0 > 0 } ?? (request.headers.contains(name: "Transfer-Encoding"))
         if hasBody {
             let body = LimitedBody(base: request.body, limitBytes: bodyLimitBytes)
             message.body = .stream(body, length: request.body.declaredLength.map { .known(Int64($0)) } ?? .unknown)
@@ -52,7 +54,9 @@ struct HandlerClient: Sendable {
         } catch { throw Failure(reason: .broken) }
     }
 
-    private func send(_ message: HTTPClientRequest, timeoutSeconds: Int64, isRepeatable: Bool) async throws(Failure) -> HTTPClientResponse {
+    private func send(_ message: HTTPClientRequest, timeoutSeconds: Int64, isRepeatable: Bool) async throws(Failure)
+        -> HTTPClientResponse
+    {
         do {
             do {
                 return try await client.execute(message, timeout: .seconds(timeoutSeconds))
@@ -79,7 +83,8 @@ struct HandlerClient: Sendable {
     ) -> Response {
         var headers = HTTPHeaders()
         let dropped = hopByHop(answer.headers)
-        for (name, value) in answer.headers where !dropped.contains(name.lowercased()) && name.lowercased() != "content-length" {
+        for (name, value) in answer.headers
+        where !dropped.contains(name.lowercased()) && name.lowercased() != "content-length" {
             headers.add(name: name, value: value)
         }
         let length = answer.headers.first(name: "Content-Length").flatMap { Int($0) }
@@ -101,7 +106,8 @@ struct HandlerClient: Sendable {
     // MARK: Header fields
 
     private static let hopByHopNames: Set<String> = [
-        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding",
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding",
         "upgrade",
     ]
     /// RFC 9110 §7.6.1: those, and what `Connection` names.
@@ -116,14 +122,19 @@ struct HandlerClient: Sendable {
             let folded = name.lowercased()
             // Only the platform speaks of the platform's identities.
             if dropped.contains(folded) || folded == "content-length" || folded == "expect" { continue }
-            if folded.hasPrefix("x-ms-client-principal") || folded.hasPrefix("x-ms-token-") || folded == "x-arr-clientcert" { continue }
+            if folded.hasPrefix("x-ms-client-principal") || folded.hasPrefix("x-ms-token-")
+                || folded == "x-arr-clientcert"
+            {
+                continue
+            }
             headers.add(name: name, value: value)
         }
         let hops = headers[canonicalForm: "x-forwarded-for"].map(String.init) + [request.transport.peerAddress]
         headers.replaceOrAdd(name: "X-Forwarded-For", value: hops.joined(separator: ", "))
         headers.replaceOrAdd(name: "X-Forwarded-Proto", value: request.transport.scheme.rawValue)
         if let host = request.header("Host") { headers.replaceOrAdd(name: "X-Forwarded-Host", value: host) }
-        headers.replaceOrAdd(name: "X-Original-URL", value: request.rawPath + (request.rawQuery.isEmpty ? "" : "?" + request.rawQuery))
+        headers.replaceOrAdd(
+            name: "X-Original-URL", value: request.rawPath + (request.rawQuery.isEmpty ? "" : "?" + request.rawQuery))
         return headers
     }
 }

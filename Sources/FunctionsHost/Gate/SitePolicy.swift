@@ -15,12 +15,15 @@ struct SitePolicy: Sendable {
         cors = CORSPolicy(site.config.cors)
         restrictions = AccessRestrictionSet(site.config.accessRestrictions)
         scmRestrictions = AccessRestrictionSet(
-            site.config.scmUsesMainAccessRestrictions ? site.config.accessRestrictions : site.config.scmAccessRestrictions)
+            site.config.scmUsesMainAccessRestrictions
+                ? site.config.accessRestrictions : site.config.scmAccessRestrictions)
         certificateExclusions = (site.clientCertExclusionPaths ?? "").split { $0 == "," || $0 == ";" }
             .map { $0.trimmed.lowercased() }.filter { !$0.isEmpty }
     }
 
-    static func tlsVersion(_ version: SiteConfig.TLSVersion) -> Transport.TLSVersion { version == .v1_3 ? .v1_3 : .v1_2 }
+    static func tlsVersion(_ version: SiteConfig.TLSVersion) -> Transport.TLSVersion {
+        version == .v1_3 ? .v1_3 : .v1_2
+    }
     var minimumTLSVersion: Transport.TLSVersion { Self.tlsVersion(site.config.minTLSVersion) }
     var scmMinimumTLSVersion: Transport.TLSVersion { Self.tlsVersion(site.config.scmMinTLSVersion) }
 
@@ -48,12 +51,15 @@ struct SitePolicy: Sendable {
     func certificateRefusal(of request: Request) -> Response? {
         guard site.clientCertEnabled, site.clientCertMode == .required else { return nil }
         let path = request.rawPath.lowercased()
-        let isExcluded = certificateExclusions.contains { path == $0 || path.hasPrefix($0.hasSuffix("/") ? $0 : $0 + "/") }
+        let isExcluded = certificateExclusions.contains {
+            path == $0 || path.hasPrefix($0.hasSuffix("/") ? $0 : $0 + "/")
+        }
         return isExcluded ? nil : Pages.forbidden("A client certificate is required.")
     }
 
     private func networkRefusal(of request: Request, _ restrictions: AccessRestrictionSet) -> Response? {
-        guard site.publicNetworkAccess == .enabled, restrictions.allows(peer: request.transport.peerAddress, headers: request.headers)
+        guard site.publicNetworkAccess == .enabled,
+            restrictions.allows(peer: request.transport.peerAddress, headers: request.headers)
         else { return Pages.addressForbidden(request.transport.peerAddress) }
         return nil
     }
@@ -61,6 +67,7 @@ struct SitePolicy: Sendable {
     private func redirectToHTTPS(_ request: Request) -> Response {
         let target = request.rawPath + (request.rawQuery.isEmpty ? "" : "?" + request.rawQuery)
         return Response(
-            status: .movedPermanently, headers: ["Location": "https://" + request.names.authority(of: request.endpoint) + target])
+            status: .movedPermanently,
+            headers: ["Location": "https://" + request.names.authority(of: request.endpoint) + target])
     }
 }

@@ -1,7 +1,8 @@
 internal import CofferCore
 internal import Synchronization
 
-/// GB-seconds of one site on one UTC day (App Service, daily usage quota): memory rounded up to 128 MB times duration, at least 100 ms.
+/// GB-seconds of one site on one UTC day (App Service, daily usage quota): memory rounded up to 128 MB times duration,
+/// at least 100 ms.
 final class UsageMeter: Sendable {
     private struct State {
         var record: UsageRecord
@@ -15,15 +16,20 @@ final class UsageMeter: Sendable {
 
     private let state: Mutex<State>
 
-    init(_ record: UsageRecord?) { state = Mutex(State(record: record ?? UsageRecord(day: 0, megabyteMilliseconds: 0))) }
+    init(_ record: UsageRecord?) {
+        state = Mutex(State(record: record ?? UsageRecord(day: 0, megabyteMilliseconds: 0)))
+    }
 
-    static func day(of time: Timestamp) -> Int64 { (time.unixSeconds - (time.unixSeconds % 86_400 + 86_400) % 86_400) / 86_400 }
+    static func day(of time: Timestamp) -> Int64 {
+        (time.unixSeconds - (time.unixSeconds % 86_400 + 86_400) % 86_400) / 86_400
+    }
 
     /// `quota` in GB-seconds; 0 means none.
     func isSpent(quota: Int64, now: Timestamp) -> Bool {
         guard quota > 0 else { return false }
         return state.withLock { state in
-            state.record.day == Self.day(of: now) && state.record.megabyteMilliseconds >= quota.multipliedOrMax(by: 1_024 * 1_000)
+            state.record.day == Self.day(of: now)
+                && state.record.megabyteMilliseconds >= quota.multipliedOrMax(by: 1_024 * 1_000)
         }
     }
 
@@ -32,7 +38,9 @@ final class UsageMeter: Sendable {
 
     /// `memoryBytes` is asked at most every few seconds: it reads /proc.
     func record(milliseconds: Int64, now: Timestamp, memoryBytes: () -> Int?) {
-        let isFresh = state.withLock { state in state.memory.map { now < $0.at.adding(seconds: Self.sampleSeconds) } ?? false }
+        let isFresh = state.withLock { state in
+            state.memory.map { now < $0.at.adding(seconds: Self.sampleSeconds) } ?? false
+        }
         if !isFresh {
             let megabytes = Int64((memoryBytes() ?? 0) >> 20)
             let steps = (megabytes + Self.memoryStepMegabytes - 1) / Self.memoryStepMegabytes

@@ -3,8 +3,9 @@ internal import Foundation
 internal import NIOCore
 internal import NIOHTTP1
 
-/// Keys as blobs: `azure-webjobs-secrets/SITE/host.json` and `/FUNCTION.json`, encrypted by the host's key ring. A client of the public
-/// Blob API, so that the account's keys, firewall and customer-managed key decide over it as over anyone.
+/// Keys as blobs: `azure-webjobs-secrets/SITE/host.json` and `/FUNCTION.json`, encrypted by the host's key ring. A
+/// client of the public Blob API, so that the account's keys, firewall and customer-managed key decide over it as over
+/// anyone.
 struct BlobKeyRepository: KeyRepository {
     static let containerName = "azure-webjobs-secrets"
     private static let documentLimitBytes = 1 << 20
@@ -21,15 +22,20 @@ struct BlobKeyRepository: KeyRepository {
     let clock: any WallClock
 
     var encryptsValues: Bool { true }
+    var location: String { "\(containerURL)/\(folder)" }
 
     func read(_ scope: SecretsScope) async throws(FunctionsError) -> StoredSecrets? {
-        let answer = try await send(OutboundRequest(url: url(scope.fileName), responseLimitBytes: Self.documentLimitBytes))
+        let answer = try await send(
+            OutboundRequest(url: url(scope.fileName), responseLimitBytes: Self.documentLimitBytes))
         switch answer.status {
         case 200:
-            guard let document = try? SecretsDocument(parsing: Array(answer.body.readableBytesView), scope: scope) else {
+            guard let document = try? SecretsDocument(parsing: Array(answer.body.readableBytesView), scope: scope)
+            else {
                 throw FunctionsError(
                     .secretStoreUnavailable,
-                    "The key document '\(folder)/\(scope.fileName)' is malformed (Invalid secrets file format.). Delete the blob to make new keys.")
+                    "The key document '\(folder)/\(scope.fileName)' is malformed (Invalid secrets file format.). "
+                        + "Delete the blob to make new keys."
+                )
             }
             return StoredSecrets(document: document, tag: answer.headers.first(name: "ETag"))
         case 404: return nil
@@ -37,7 +43,9 @@ struct BlobKeyRepository: KeyRepository {
         }
     }
 
-    func write(_ scope: SecretsScope, _ document: SecretsDocument, replacing old: StoredSecrets?) async throws(FunctionsError) {
+    func write(_ scope: SecretsScope, _ document: SecretsDocument, replacing old: StoredSecrets?)
+        async throws(FunctionsError)
+    {
         try await put(scope.fileName, document.serialized(scope: scope), ifMatch: old?.tag)
     }
 
@@ -45,9 +53,11 @@ struct BlobKeyRepository: KeyRepository {
         let stem = String(scope.fileName.dropLast(".json".count))
         let prefix = "\(folder)/\(stem).snapshot."
         let list = try await send(
-            OutboundRequest(url: containerURL + "?restype=container&comp=list&maxresults=100&prefix=" + encoded(prefix)))
+            OutboundRequest(url: containerURL + "?restype=container&comp=list&maxresults=100&prefix=" + encoded(prefix))
+        )
         guard list.status == 200 else { throw refused(list) }
-        let count = String(decoding: list.body.readableBytesView, as: UTF8.self).components(separatedBy: "<Blob>").count - 1
+        let count =
+            String(decoding: list.body.readableBytesView, as: UTF8.self).components(separatedBy: "<Blob>").count - 1
         guard count < Self.snapshotsLimit else {
             throw FunctionsError(
                 .secretStoreUnavailable,
@@ -87,10 +97,13 @@ struct BlobKeyRepository: KeyRepository {
             try await credential.authorize(&request, now: clock.now())
             return try await http.send(request)
         } catch let error as OutboundError {
-            throw FunctionsError(.secretStoreUnavailable, "The storage account that holds the access keys cannot be used: \(error.message)")
+            throw FunctionsError(
+                .secretStoreUnavailable,
+                "The storage account that holds the access keys cannot be used: \(error.message)")
         } catch {
             throw FunctionsError(
-                .secretStoreUnavailable, "The app's identity got no token for the storage account that holds the access keys.")
+                .secretStoreUnavailable,
+                "The app's identity got no token for the storage account that holds the access keys.")
         }
     }
 
@@ -98,11 +111,14 @@ struct BlobKeyRepository: KeyRepository {
         FunctionsError(
             .secretStoreUnavailable,
             "The storage account that holds the access keys refused with \(answer.status) "
-                + "\(answer.storageErrorCode ?? "and no error code"). Check the app setting AzureWebJobsStorage and the account's network rules.")
+                + "\(answer.storageErrorCode ?? "and no error code"). "
+                + "Check the app setting AzureWebJobsStorage and the account's network rules."
+        )
     }
 
     private func url(_ name: String) -> String { "\(containerURL)/\(encoded(folder))/\(encoded(name))" }
     private func encoded(_ text: String) -> String {
-        text.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(CharacterSet(charactersIn: "-._~"))) ?? text
+        text.addingPercentEncoding(withAllowedCharacters: .alphanumerics.union(CharacterSet(charactersIn: "-._~")))
+            ?? text
     }
 }

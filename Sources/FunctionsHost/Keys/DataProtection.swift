@@ -3,8 +3,9 @@ internal import Crypto
 internal import CryptoExtras
 internal import Foundation
 
-/// Encrypts key values as ASP.NET Core Data Protection does with App Service's key ring (Microsoft.Azure.Web.DataProtection): AES-256-CBC and
-/// HMAC-SHA256 under keys derived per message by SP 800-108 from the ring's key. The original reads what this writes and the other way.
+/// Encrypts key values as ASP.NET Core Data Protection does with App Service's key ring
+/// (Microsoft.Azure.Web.DataProtection): AES-256-CBC and HMAC-SHA256 under keys derived per message by SP 800-108 from
+/// the ring's key. The original reads what this writes and the other way.
 struct DataProtectionKeyRing: Sendable {
     struct Key: Sendable {
         let id: UUID
@@ -28,8 +29,8 @@ struct DataProtectionKeyRing: Sendable {
         self.others = others
     }
 
-    /// Reads `AzureWebEncryptionKey`, `AzureWebEncryptionKey_<guid>` and `AzureWebPrimaryEncryptionKey`; `platformKey` (hexadecimal) stands where
-    /// no default key is set. nil when a key is malformed.
+    /// Reads `AzureWebEncryptionKey`, `AzureWebEncryptionKey_<guid>` and `AzureWebPrimaryEncryptionKey`; `platformKey`
+    /// (hexadecimal) stands where no default key is set. nil when a key is malformed.
     init?(settings: [String: RedactedString], platformKey: RedactedString) {
         let prefix = "azurewebencryptionkey_"
         let own = settings.first { $0.key.lowercased() == "azurewebencryptionkey" }?.value ?? platformKey
@@ -37,13 +38,16 @@ struct DataProtectionKeyRing: Sendable {
         let base = Key(id: Self.defaultKeyID, material: SecretBytes(copying: material))
         var named: [Key] = []
         for (name, value) in settings where name.lowercased().hasPrefix(prefix) {
-            guard let id = UUID(uuidString: String(name.dropFirst(prefix.count))), let bytes = [UInt8](hex: value.reveal()), !bytes.isEmpty
+            guard let id = UUID(uuidString: String(name.dropFirst(prefix.count))),
+                let bytes = [UInt8](hex: value.reveal()), !bytes.isEmpty
             else { return nil }
             named.append(Key(id: id, material: SecretBytes(copying: bytes)))
         }
         let primary = settings.first { $0.key.lowercased() == "azurewebprimaryencryptionkey" }?.value
         if let primary {
-            guard let id = UUID(uuidString: primary.reveal()), let key = named.first(where: { $0.id == id }) else { return nil }
+            guard let id = UUID(uuidString: primary.reveal()), let key = named.first(where: { $0.id == id }) else {
+                return nil
+            }
             self.init(current: key, others: [base] + named.filter { $0.id != id })
         } else {
             self.init(current: base, others: named)
@@ -58,9 +62,12 @@ struct DataProtectionKeyRing: Sendable {
 
     func protect(_ plaintext: [UInt8], keyModifier: [UInt8], iv: [UInt8]) -> [UInt8] {
         let header = Self.magic + Self.littleEndian(current.id)
-        let (encryption, authentication) = Self.derive(current, aad: Self.additionalData(current.id), keyModifier: keyModifier)
+        let (encryption, authentication) = Self.derive(
+            current, aad: Self.additionalData(current.id), keyModifier: keyModifier)
         // Fixed key and IV sizes: nothing here can fail.
-        guard let nonce = try? AES._CBC.IV(ivBytes: iv), let sealed = try? AES._CBC.encrypt(plaintext, using: encryption, iv: nonce) else {
+        guard let nonce = try? AES._CBC.IV(ivBytes: iv),
+            let sealed = try? AES._CBC.encrypt(plaintext, using: encryption, iv: nonce)
+        else {
             preconditionFailure("AES-CBC refused a 256-bit key")
         }
         let tag = HMAC<SHA256>.authenticationCode(for: iv + [UInt8](sealed), using: authentication)
@@ -69,10 +76,13 @@ struct DataProtectionKeyRing: Sendable {
 
     /// `isStale`: sealed under a key that is no longer the current one.
     func unprotect(_ text: String) throws(Failure) -> (value: RedactedString, isStale: Bool) {
-        guard let payload = [UInt8](base64URL: text), payload.count >= 20 + 16 + 16 + 16 + 32, payload.starts(with: Self.magic) else {
+        guard let payload = [UInt8](base64URL: text), payload.count >= 20 + 16 + 16 + 16 + 32,
+            payload.starts(with: Self.magic)
+        else {
             throw .undecryptable
         }
-        guard let key = ([current] + others).first(where: { Self.littleEndian($0.id).elementsEqual(payload[4..<20]) }) else {
+        guard let key = ([current] + others).first(where: { Self.littleEndian($0.id).elementsEqual(payload[4..<20]) })
+        else {
             throw .undecryptable
         }
         let iv = Array(payload[36..<52])
@@ -81,13 +91,15 @@ struct DataProtectionKeyRing: Sendable {
             key, aad: Self.additionalData(key.id), keyModifier: Array(payload[20..<36]))
         let expected = HMAC<SHA256>.authenticationCode(for: iv + sealed, using: authentication)
         guard constantTimeEquals(Array(expected), Array(payload[(payload.count - 32)...])) else { throw .undecryptable }
-        guard let nonce = try? AES._CBC.IV(ivBytes: iv), let plain = try? AES._CBC.decrypt(sealed, using: encryption, iv: nonce),
+        guard let nonce = try? AES._CBC.IV(ivBytes: iv),
+            let plain = try? AES._CBC.decrypt(sealed, using: encryption, iv: nonce),
             let value = String(validating: plain, as: UTF8.self)
         else { throw .undecryptable }
         return (RedactedString(value), key.id != current.id)
     }
 
-    /// `NAME=base64(SHA-256(value));` of the keys in force: what the original writes beside the secrets to tell rings apart.
+    /// `NAME=base64(SHA-256(value));` of the keys in force: what the original writes beside the secrets to tell rings
+    /// apart.
     static func decryptionKeyID(_ name: String, _ value: RedactedString) -> String {
         "\(name)=\(Array(SHA256.hash(data: Array(value.reveal().utf8))).base64);"
     }
@@ -97,7 +109,9 @@ struct DataProtectionKeyRing: Sendable {
         return magic + littleEndian(keyID) + [0, 0, 0, 1, UInt8(purpose.count)] + purpose
     }
 
-    private static func derive(_ key: Key, aad: [UInt8], keyModifier: [UInt8]) -> (encryption: SymmetricKey, authentication: SymmetricKey) {
+    private static func derive(_ key: Key, aad: [UInt8], keyModifier: [UInt8]) -> (
+        encryption: SymmetricKey, authentication: SymmetricKey
+    ) {
         var keys = key.material.withUnsafeBytes { material in
             deriveBytes(Array(material), aad: aad, keyModifier: keyModifier)
         }
@@ -118,7 +132,8 @@ struct DataProtectionKeyRing: Sendable {
         let key = Key(id: defaultKeyID, material: SecretBytes(copying: material))
         let (encryption, authentication) = derive(key, aad: aad, keyModifier: keyModifier)
         let sealed = [UInt8](try AES._CBC.encrypt(plaintext, using: encryption, iv: AES._CBC.IV(ivBytes: iv)))
-        return keyModifier + iv + sealed + Array(HMAC<SHA256>.authenticationCode(for: iv + sealed, using: authentication))
+        return keyModifier + iv + sealed
+            + Array(HMAC<SHA256>.authenticationCode(for: iv + sealed, using: authentication))
     }
 
     /// A GUID in .NET's field order: the first three fields little-endian.

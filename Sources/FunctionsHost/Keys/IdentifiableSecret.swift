@@ -1,7 +1,7 @@
 internal import CofferCore
 
-/// A generated access key: 33 random bytes, the signature `AzFu`, and a checksum that tells the key's kind, so that scanners find a leaked
-/// one (Azure Functions "SecretGenerator", rule SEC101/158).
+/// A generated access key: 33 random bytes, the signature `AzFu`, and a checksum that tells the key's kind, so that
+/// scanners find a leaked one (Azure Functions "SecretGenerator", rule SEC101/158).
 enum IdentifiableSecret {
     enum Kind {
         case master, system, function

@@ -12,8 +12,9 @@ enum KeyAuthorization: Sendable, Equatable {
 
 /// A site's access keys: read from their repository, decrypted, kept in memory, looked up in constant time.
 ///
-/// A presented value is looked for among the master key, the system keys, the host's function keys and the function's own keys, in that
-/// order, as the original does. The comparison is exact: no cache of earlier successes (the original's ignores case).
+/// A presented value is looked for among the master key, the system keys, the host's function keys and the function's
+/// own keys, in that order, as the original does. The comparison is exact: no cache of earlier successes (the
+/// original's ignores case).
 actor Keyring {
     private struct Keys {
         var stored: StoredSecrets?
@@ -30,15 +31,19 @@ actor Keyring {
     private let decryptionKeyID: String
     private let clock: any WallClock
     private let randomness: any Randomness
+    /// The keys of the store used before this one; nil when it is the same store, or there was none.
+    private let predecessor: Keyring?
     private let turnstile = Turnstile()
 
     private var keys: [SecretsScope: Keys] = [:]
     private var lastReread: Timestamp?
 
     init(
-        siteName: String, hostName: String, repository: any KeyRepository, ring: DataProtectionKeyRing, decryptionKeyID: String,
-        clock: any WallClock, randomness: any Randomness
+        siteName: String, hostName: String, repository: any KeyRepository, ring: DataProtectionKeyRing,
+        decryptionKeyID: String,
+        clock: any WallClock, randomness: any Randomness, predecessor: Keyring? = nil
     ) {
+        self.predecessor = predecessor.flatMap { $0.repository.location == repository.location ? nil : $0 }
         self.siteName = siteName
         self.hostName = hostName
         self.repository = repository
@@ -102,7 +107,9 @@ actor Keyring {
         try await loaded(.function(function.lowercased())).keys.map { AccessKey(name: $0.name, value: $0.value) }
     }
 
-    func setHostKey(_ kind: HostKeyKind, _ name: String, to value: RedactedString?) async throws(FunctionsError) -> KeyChange {
+    func setHostKey(_ kind: HostKeyKind, _ name: String, to value: RedactedString?) async throws(FunctionsError)
+        -> KeyChange
+    {
         if kind == .masterKey || name.lowercased() == "_master" {
             try Self.check(value: value)
             let new = value ?? IdentifiableSecret.generate(.master, randomness: randomness)
@@ -112,10 +119,14 @@ actor Keyring {
             return KeyChange(key: AccessKey(name: "_master", value: new), isNew: value == nil)
         }
         let isSystem = kind == .systemKeys
-        return try await setKey(name, to: value, .host, isSystem ? .system : .function) { isSystem ? \.systemKeys : \.keys }
+        return try await setKey(name, to: value, .host, isSystem ? .system : .function) {
+            isSystem ? \.systemKeys : \.keys
+        }
     }
 
-    func setFunctionKey(_ name: String, to value: RedactedString?, function: String) async throws(FunctionsError) -> KeyChange {
+    func setFunctionKey(_ name: String, to value: RedactedString?, function: String) async throws(FunctionsError)
+        -> KeyChange
+    {
         try await setKey(name, to: value, .function(function.lowercased()), .function) { \.keys }
     }
 
@@ -143,7 +154,9 @@ actor Keyring {
         try await delete(name, .host, kind == .systemKeys ? \.systemKeys : \.keys)
     }
     func deleteFunctionKey(_ name: String, function: String) async throws(FunctionsError) {
-        guard name.lowercased() != "_master" else { throw FunctionsError(.masterKeyCannotBeDeleted, "Cannot delete System Key.") }
+        guard name.lowercased() != "_master" else {
+            throw FunctionsError(.masterKeyCannotBeDeleted, "Cannot delete System Key.")
+        }
         try await delete(name, .function(function.lowercased()), \.keys)
     }
     private func delete(
@@ -161,14 +174,17 @@ actor Keyring {
     func forget() { keys.removeAll() }
 
     private static func check(name: String) throws(FunctionsError) {
-        let isPlain = name.unicodeScalars.allSatisfy { $0.value > 0x20 && $0.value != 0x7f && $0 != "/" && $0 != "\\" }
+        let isPlain = name.utf8.allSatisfy { (0x21...0x7e).contains($0) && $0 != 0x2f && $0 != 0x5c }
         guard !name.isEmpty, name.utf8.count <= 127, isPlain else {
-            throw FunctionsError(.invalidKey, "A key's name has 1 to 127 characters, without spaces and slashes.")
+            throw FunctionsError(
+                .invalidKey, "A key's name has 1 to 127 printable ASCII characters, without spaces and slashes.")
         }
     }
     private static func check(value: RedactedString?) throws(FunctionsError) {
         guard let value else { return }
-        guard (1...4_096).contains(value.reveal().utf8.count) else { throw FunctionsError(.invalidKey, "Invalid key value") }
+        guard (1...4_096).contains(value.reveal().utf8.count) else {
+            throw FunctionsError(.invalidKey, "Invalid key value")
+        }
     }
 
     // MARK: The repository
@@ -181,7 +197,8 @@ actor Keyring {
         }
     }
 
-    /// A host document that is not there is made in full first; a function's stays empty when a key is about to be added.
+    /// A host document that is not there is made in full first; a function's stays empty when a key is about to be
+    /// added.
     private func change(_ scope: SecretsScope, _ body: (inout SecretsDocument) -> Void) async throws(FunctionsError) {
         try await turnstile.pass { () async throws(FunctionsError) in
             for attempt in 1...Self.writeAttempts {
@@ -207,7 +224,9 @@ actor Keyring {
     private func read(_ scope: SecretsScope, generating: Bool) async throws(FunctionsError) -> Keys {
         if let stored = try await repository.read(scope) { return try await opened(stored, scope) }
         guard generating else { return Keys(stored: nil, plain: SecretsDocument()) }
-        let plain = generated(scope)
+        // Moving the keys to another store must not lock out those who hold them: an empty one begins with the keys in
+        // force. (The original begins with new ones, docs/compatibility.md.)
+        let plain = await predecessor?.existing(scope) ?? generated(scope)
         do {
             try await repository.write(scope, try sealed(plain), replacing: nil)
         } catch {
@@ -220,13 +239,21 @@ actor Keyring {
         return result
     }
 
+    /// The document of a scope, if there is one; makes nothing.
+    private func existing(_ scope: SecretsScope) async -> SecretsDocument? {
+        if let known = keys[scope] { return known.plain }
+        guard let stored = try? await repository.read(scope) else { return nil }
+        return try? await opened(stored, scope).plain
+    }
+
     private func generated(_ scope: SecretsScope) -> SecretsDocument {
         let key = SecretsDocument.Entry(
             name: "default", value: IdentifiableSecret.generate(.function, randomness: randomness), encrypted: false)
         switch scope {
         case .host:
             let master = SecretsDocument.Entry(
-                name: SecretsDocument.masterName, value: IdentifiableSecret.generate(.master, randomness: randomness), encrypted: false)
+                name: SecretsDocument.masterName, value: IdentifiableSecret.generate(.master, randomness: randomness),
+                encrypted: false)
             return SecretsDocument(master: master, keys: [key])
         case .function: return SecretsDocument(keys: [key])
         }
@@ -241,7 +268,8 @@ actor Keyring {
         document.decryptionKeyID = decryptionKeyID
         func seal(_ entry: SecretsDocument.Entry) -> SecretsDocument.Entry {
             .init(
-                name: entry.name, value: RedactedString(ring.protect(entry.value, randomness: randomness)), encrypted: true)
+                name: entry.name, value: RedactedString(ring.protect(entry.value, randomness: randomness)),
+                encrypted: true)
         }
         document.master = document.master.map(seal)
         document.keys = document.keys.map(seal)
@@ -249,8 +277,8 @@ actor Keyring {
         return document
     }
 
-    /// Decrypts what was read. Keys that do not decrypt, and keys in clear where the host encrypts (anybody who may write the blob could have
-    /// planted those), are replaced by new ones, after a copy of the document was kept.
+    /// Decrypts what was read. Keys that do not decrypt, and keys in clear where the host encrypts (anybody who may
+    /// write the blob could have planted those), are replaced by new ones, after a copy of the document was kept.
     private func opened(_ stored: StoredSecrets, _ scope: SecretsScope) async throws(FunctionsError) -> Keys {
         var plain = stored.document
         var needsWrite = false
@@ -262,7 +290,8 @@ actor Keyring {
                 return .init(name: entry.name, value: opened.value, encrypted: false)
             }
             isDamaged = true
-            return .init(name: entry.name, value: IdentifiableSecret.generate(kind, randomness: randomness), encrypted: false)
+            return .init(
+                name: entry.name, value: IdentifiableSecret.generate(kind, randomness: randomness), encrypted: false)
         }
         plain.master = plain.master.map { open($0, .master) }
         plain.keys = plain.keys.map { open($0, .function) }

@@ -2,22 +2,28 @@ internal import CofferCore
 internal import Foundation
 internal import ResourceProviders
 
-/// Chooses a site's key repository by its settings, as the original does: `AzureWebJobsSecretStorageType`, then a SAS, then `AzureWebJobsStorage`.
+/// Chooses a site's key repository by its settings, as the original does: `AzureWebJobsSecretStorageType`, then a SAS,
+/// then `AzureWebJobsStorage`.
 struct KeyringFactory: Sendable {
     let services: HostServices
 
-    func make(_ site: Site, _ settings: ResolvedSettings, platformKey: RedactedString) throws(FunctionsError) -> Keyring {
+    func make(
+        _ site: Site, _ settings: ResolvedSettings, platformKey: RedactedString, after predecessor: Keyring?
+    ) throws(FunctionsError) -> Keyring {
         guard let ring = DataProtectionKeyRing(settings: settings.values, platformKey: platformKey) else {
             throw FunctionsError(
                 .secretStoreUnavailable,
-                "An AzureWebEncryptionKey setting is malformed: keys are hexadecimal, AzureWebPrimaryEncryptionKey names one by its GUID.")
+                "An AzureWebEncryptionKey setting is malformed: keys are hexadecimal, AzureWebPrimaryEncryptionKey "
+                    + "names one by its GUID."
+            )
         }
         let own = settings.value("AzureWebEncryptionKey")
         let decryptionKeyID = DataProtectionKeyRing.decryptionKeyID(
             own == nil ? "MACHINEKEY_DecryptionKey" : "AzureWebEncryptionKey", own ?? platformKey)
         return Keyring(
-            siteName: site.name, hostName: services.hostName(of: site), repository: try repository(site, settings), ring: ring,
-            decryptionKeyID: decryptionKeyID, clock: services.clock, randomness: services.randomness)
+            siteName: site.name, hostName: services.hostName(of: site), repository: try repository(site, settings),
+            ring: ring,
+            decryptionKeyID: decryptionKeyID, clock: services.clock, randomness: services.randomness, predecessor: predecessor)
     }
 
     func repository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository {
@@ -25,7 +31,8 @@ struct KeyringFactory: Sendable {
         case "keyvault": return try vaultRepository(site, settings)
         case "files":
             throw unusable(
-                "AzureWebJobsSecretStorageType=files is not supported: keys in clear on a disk. Use Blob storage (the default) "
+                "AzureWebJobsSecretStorageType=files is not supported: keys in clear on a disk. Use Blob storage "
+                    + "(the default) "
                     + "or keyvault.")
         case "kubernetes", "containerapps":
             throw unusable("This AzureWebJobsSecretStorageType is not supported; use Blob storage or keyvault.")
@@ -33,14 +40,19 @@ struct KeyringFactory: Sendable {
         }
     }
 
-    private func vaultRepository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository {
+    private func vaultRepository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository
+    {
         let uri = settings.value("AzureWebJobsSecretStorageKeyVaultUri")?.reveal() ?? ""
-        guard let host = URL(string: uri)?.host, case .vault(let vault)? = services.configuration.names.match(host)?.endpoint else {
+        guard let host = URL(string: uri)?.host,
+            case .vault(let vault)? = services.configuration.names.match(host)?.endpoint
+        else {
             throw unusable("AzureWebJobsSecretStorageKeyVaultUri is missing or not the URI of a vault on this server.")
         }
-        for name in ["ClientId", "ClientSecret", "TenantId"] where settings.value("AzureWebJobsSecretStorageKeyVault" + name) != nil {
+        for name in ["ClientId", "ClientSecret", "TenantId"]
+        where settings.value("AzureWebJobsSecretStorageKeyVault" + name) != nil {
             throw unusable(
-                "AzureWebJobsSecretStorageKeyVault\(name) is not supported; the app's system-assigned identity is used.")
+                "AzureWebJobsSecretStorageKeyVault\(name) is not supported; the app's system-assigned identity is used."
+            )
         }
         guard let identity = site.identity else {
             throw unusable("Keys in a vault need the app's system-assigned identity; assign one.")
@@ -48,24 +60,29 @@ struct KeyringFactory: Sendable {
         return VaultKeyRepository(vault: vault, vaults: services.vaults, caller: identity.caller)
     }
 
-    private func blobRepository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository {
+    private func blobRepository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository
+    {
         let folder = site.name.lowercased()
         if let sas = settings.value("AzureWebJobsSecretStorageSas") {
-            if let status = settings.failure(of: "AzureWebJobsSecretStorageSas") { throw unresolved("AzureWebJobsSecretStorageSas", status) }
+            if let status = settings.failure(of: "AzureWebJobsSecretStorageSas") {
+                throw unresolved("AzureWebJobsSecretStorageSas", status)
+            }
             let parts = sas.reveal().split(separator: "?", maxSplits: 1)
             guard parts.count == 2, parts[0].lowercased().hasPrefix("https://") else {
                 throw unusable("AzureWebJobsSecretStorageSas is not the https URL of a container with a SAS.")
             }
             let container = parts[0].hasSuffix("/") ? String(parts[0].dropLast()) : String(parts[0])
             return BlobKeyRepository(
-                containerURL: container, credential: .sharedAccessSignature(RedactedString(String(parts[1]))), makesContainer: false,
+                containerURL: container, credential: .sharedAccessSignature(RedactedString(String(parts[1]))),
+                makesContainer: false,
                 folder: folder, http: services.http, clock: services.clock)
         }
         if let status = settings.failure(of: "AzureWebJobsStorage") { throw unresolved("AzureWebJobsStorage", status) }
         do throws(BlobServiceConnection.Malformed) {
             let connection = try connection(site, settings)
             return BlobKeyRepository(
-                containerURL: connection.endpoint + "/" + BlobKeyRepository.containerName, credential: connection.credential,
+                containerURL: connection.endpoint + "/" + BlobKeyRepository.containerName,
+                credential: connection.credential,
                 makesContainer: true, folder: folder, http: services.http, clock: services.clock)
         } catch { throw unusable(error.message) }
     }
@@ -77,7 +94,9 @@ struct KeyringFactory: Sendable {
             "The Key Vault reference in \(setting) is not resolved (\(status.status.rawValue)). \(status.details)")
     }
 
-    private func connection(_ site: Site, _ settings: ResolvedSettings) throws(BlobServiceConnection.Malformed) -> BlobServiceConnection {
+    private func connection(_ site: Site, _ settings: ResolvedSettings) throws(BlobServiceConnection.Malformed)
+        -> BlobServiceConnection
+    {
         if let text = settings.value("AzureWebJobsStorage") {
             do throws(BlobServiceConnection.Malformed) {
                 return try BlobServiceConnection(connectionString: text)
@@ -88,17 +107,25 @@ struct KeyringFactory: Sendable {
         let account = settings.value("AzureWebJobsStorage__accountName")?.reveal()
         let names = services.configuration.names
         let explicit = settings.value("AzureWebJobsStorage__blobServiceUri")?.reveal()
-        guard let endpoint = explicit ?? account.map({ names.own.url(of: .storage(account: $0.lowercased(), service: .blob)) }) else {
+        guard
+            let endpoint = explicit
+                ?? account.map({ names.own.url(of: .storage(account: $0.lowercased(), service: .blob)) })
+        else {
             throw .init(
-                message: "Secret initialization from Blob storage failed due to missing both an Azure Storage connection string and a SAS "
+                message:
+                    "Secret initialization from Blob storage failed due to missing both an Azure Storage connection "
+                        + "string and a SAS "
                     + "connection uri. Set AzureWebJobsStorage or AzureWebJobsSecretStorageSas.")
         }
         guard let identity = site.identity else {
-            throw .init(message: "AzureWebJobsStorage__accountName needs the app's system-assigned identity; assign one.")
+            throw .init(
+                message: "AzureWebJobsStorage__accountName needs the app's system-assigned identity; assign one.")
         }
         let identities = services.identities
         return BlobServiceConnection(
             endpoint: endpoint,
-            credential: .bearer { try await identities.issueToken(for: identity, audience: "https://storage.azure.com/").token })
+            credential: .bearer {
+                try await identities.issueToken(for: identity, audience: "https://storage.azure.com/").token
+            })
     }
 }

@@ -1,4 +1,5 @@
-/// The Marvin32 checksum (microsoft/security-utilities, "Marvin"), which marks identifiable secrets. Not a cryptographic function.
+/// The Marvin32 checksum (microsoft/security-utilities, "Marvin"), which marks identifiable secrets. Not a
+/// cryptographic function.
 enum Marvin32 {
     /// Both halves of the state: the high one in the upper 32 bits.
     static func hash64(_ data: some Sequence<UInt8>, seed: UInt64) -> UInt64 {

@@ -15,8 +15,8 @@ enum SecretsScope: Sendable, Hashable {
     }
 }
 
-/// The keys of one scope as they are stored: values still encrypted where the entry says so. Read from the original's formats "V0" and "V1",
-/// written as V1.
+/// The keys of one scope as they are stored: values still encrypted where the entry says so. Read from the original's
+/// formats "V0" and "V1", written as V1.
 struct SecretsDocument: Sendable, Equatable {
     struct Entry: Sendable, Equatable {
         var name: String
@@ -71,7 +71,9 @@ struct SecretsDocument: Sendable, Equatable {
             if let list = json["keys"], list.arrayValue != nil {
                 keys = try Self.entries(list)
             } else if let value = json["key"] {
-                if let text = value.stringValue { keys = [Entry(name: "default", value: RedactedString(text), encrypted: false)] }
+                if let text = value.stringValue {
+                    keys = [Entry(name: "default", value: RedactedString(text), encrypted: false)]
+                }
                 guard value.isNull || value.stringValue != nil else { throw Malformed() }
             } else {
                 throw Malformed()

@@ -1,16 +1,17 @@
 internal import CofferCore
 
-/// Keys as secrets of a vault, one each (`AzureWebJobsSecretStorageType=keyvault`): `host--masterKey--master`, `host--functionKey--NAME`,
-/// `host--systemKey--NAME`, `function--FUNCTION--NAME`.
+/// Keys as secrets of a vault, one each (`AzureWebJobsSecretStorageType=keyvault`): `host--masterKey--master`,
+/// `host--functionKey--NAME`, `host--systemKey--NAME`, `function--FUNCTION--NAME`.
 ///
-/// Differs from the original on purpose: writing one function's keys leaves those of a function whose name begins alike untouched, and
-/// only keys that changed get a new version.
+/// Differs from the original on purpose: writing one function's keys leaves those of a function whose name begins alike
+/// untouched, and only keys that changed get a new version.
 struct VaultKeyRepository: KeyRepository {
     let vault: String
     let vaults: any VaultSecrets
     let caller: Caller
 
     var encryptsValues: Bool { false }
+    var location: String { "vault:\(vault)" }
     private static let masterPrefix = "host--masterKey--"
     private static let hostFunctionPrefix = "host--functionKey--"
     private static let systemPrefix = "host--systemKey--"
@@ -20,7 +21,9 @@ struct VaultKeyRepository: KeyRepository {
     static func normalized(_ name: String) -> String {
         var text = ""
         for unit in name.utf16 {
-            if let scalar = Unicode.Scalar(unit), scalar.isASCII, scalar.properties.isAlphabetic || (48...57).contains(scalar.value) {
+            if let scalar = Unicode.Scalar(unit), scalar.isASCII,
+                scalar.properties.isAlphabetic || (48...57).contains(scalar.value)
+            {
                 text.unicodeScalars.append(scalar)
             } else {
                 let code = String(unit)
@@ -52,10 +55,12 @@ struct VaultKeyRepository: KeyRepository {
         for name in names {
             guard let value = try await value(of: name) else { continue }
             func entry(_ prefix: String) -> SecretsDocument.Entry {
-                SecretsDocument.Entry(name: Self.denormalized(name.dropFirst(prefix.count)), value: value, encrypted: false)
+                SecretsDocument.Entry(
+                    name: Self.denormalized(name.dropFirst(prefix.count)), value: value, encrypted: false)
             }
             switch scope {
-            case .host where name.lowercased().hasPrefix(Self.masterPrefix.lowercased()): document.master = entry(Self.masterPrefix)
+            case .host where name.lowercased().hasPrefix(Self.masterPrefix.lowercased()):
+                document.master = entry(Self.masterPrefix)
             case .host where name.lowercased().hasPrefix(Self.systemPrefix.lowercased()):
                 document.systemKeys.append(entry(Self.systemPrefix))
             case .host: document.keys.append(entry(Self.hostFunctionPrefix))
@@ -66,7 +71,9 @@ struct VaultKeyRepository: KeyRepository {
         return document.keys.isEmpty ? nil : StoredSecrets(document: document)
     }
 
-    func write(_ scope: SecretsScope, _ document: SecretsDocument, replacing old: StoredSecrets?) async throws(FunctionsError) {
+    func write(_ scope: SecretsScope, _ document: SecretsDocument, replacing old: StoredSecrets?)
+        async throws(FunctionsError)
+    {
         let before = secrets(of: old?.document ?? SecretsDocument(), scope)
         let after = secrets(of: document, scope)
         do {
@@ -80,7 +87,8 @@ struct VaultKeyRepository: KeyRepository {
     }
 
     func keepUndecryptable(_ scope: SecretsScope, _ stored: StoredSecrets) async throws(FunctionsError) {
-        throw FunctionsError(.secretStoreUnavailable, "Keys in a vault are not encrypted by the host and cannot be undecryptable.")
+        throw FunctionsError(
+            .secretStoreUnavailable, "Keys in a vault are not encrypted by the host and cannot be undecryptable.")
     }
 
     private func secrets(of document: SecretsDocument, _ scope: SecretsScope) -> [String: RedactedString] {
@@ -122,7 +130,9 @@ struct VaultKeyRepository: KeyRepository {
     private func unavailable(_ error: VaultSecretsError) -> FunctionsError {
         let hint =
             error.reason == .accessDenied
-            ? " Give the app's identity the secret permissions get, list, set and delete, or the role 'Key Vault Secrets Officer'." : ""
+            ? " Give the app's identity the secret permissions get, list, set and delete, or the role 'Key Vault "
+                + "Secrets Officer'."
+            : ""
         return FunctionsError(
             .secretStoreUnavailable, "The access keys in vault '\(vault)' cannot be reached: \(error.message)\(hint)")
     }

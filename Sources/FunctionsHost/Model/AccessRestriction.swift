@@ -32,7 +32,9 @@ public struct AccessRestrictions: Sendable, Codable, Equatable {
         var rules: [AccessRestriction] = []
         for element in list {
             let rule = try AccessRestriction(member, element)
-            if rule.address == .any, rule.priority == AccessRestriction.lowestPriority, rule.headers.isEmpty { continue }
+            if rule.address == .any, rule.priority == AccessRestriction.lowestPriority, rule.headers.isEmpty {
+                continue
+            }
             rules.append(rule)
         }
         return rules
@@ -55,8 +57,8 @@ public struct AccessRestriction: Sendable, Codable, Equatable {
     public var action: Action
     public var priority: Int64
     public var address: Address
-    /// Lower-cased names: `x-forwarded-for`, `x-forwarded-host`, `x-azure-fdid`, `x-fd-healthprobe`. Values of one name are alternatives; all
-    /// names must hold.
+    /// Lower-cased names: `x-forwarded-for`, `x-forwarded-host`, `x-azure-fdid`, `x-fd-healthprobe`. Values of one name
+    /// are alternatives; all names must hold.
     public var headers: [String: [String]]
 
     public init(
@@ -89,7 +91,8 @@ public struct AccessRestriction: Sendable, Codable, Equatable {
         guard (name?.count ?? 0) <= 32, (description?.count ?? 0) <= 150 else {
             throw SiteConfigError(member, "a name has at most 32 characters and a description at most 150")
         }
-        address = try Self.address(member, json.member("ipAddress")?.stringValue, mask: json.member("subnetMask")?.stringValue)
+        address = try Self.address(
+            member, json.member("ipAddress")?.stringValue, mask: json.member("subnetMask")?.stringValue)
         headers = [:]
         for (key, values) in json.member("headers")?.objectValue ?? [:] where !values.isNull {
             headers[key.lowercased()] = try Self.headerValues(member, key, values)
@@ -111,11 +114,16 @@ public struct AccessRestriction: Sendable, Codable, Equatable {
         for part in text.split(separator: ",").map({ $0.trimmed }) {
             var part = part
             if let mask, !part.contains("/") {
-                guard let bits = NetworkMask.prefixLength(of: mask) else { throw SiteConfigError(member, "the subnetMask is malformed") }
+                guard let bits = NetworkMask.prefixLength(of: mask) else {
+                    throw SiteConfigError(member, "the subnetMask is malformed")
+                }
                 part += "/\(bits)"
             }
             guard NetworkMask.isNetwork(part) else {
-                throw SiteConfigError(member, "'\(part.prefix(64))' is not an IPv4 or IPv6 address or CIDR block (service tags are not supported)")
+                throw SiteConfigError(
+                    member,
+                    "'\(part.prefix(64))' is not an IPv4 or IPv6 address or CIDR block (service tags are not supported)"
+                )
             }
             networks.append(part)
         }
@@ -125,8 +133,11 @@ public struct AccessRestriction: Sendable, Codable, Equatable {
         return .networks(networks)
     }
 
-    private static func headerValues(_ member: String, _ name: String, _ value: JSONValue) throws(SiteConfigError) -> [String] {
-        guard ["x-forwarded-for", "x-forwarded-host", "x-azure-fdid", "x-fd-healthprobe"].contains(name.lowercased()) else {
+    private static func headerValues(_ member: String, _ name: String, _ value: JSONValue) throws(SiteConfigError)
+        -> [String]
+    {
+        guard ["x-forwarded-for", "x-forwarded-host", "x-azure-fdid", "x-fd-healthprobe"].contains(name.lowercased())
+        else {
             throw SiteConfigError(member, "a header filter on '\(name.prefix(32))' is not supported")
         }
         let values = (value.arrayValue ?? [value]).compactMap { $0.stringValue }
@@ -144,7 +155,8 @@ public struct AccessRestriction: Sendable, Codable, Equatable {
     public var json: JSONValue {
         var json: [String: JSONValue] = [
             "action": .string(action.rawValue), "tag": "Default", "priority": .integer(priority),
-            "ipAddress": .string({ if case .networks(let list) = address { list.joined(separator: ",") } else { "Any" } }()),
+            "ipAddress": .string(
+                { if case .networks(let list) = address { list.joined(separator: ",") } else { "Any" } }()),
         ]
         json["name"] = name.map { .string($0) }
         json["description"] = description.map { .string($0) }

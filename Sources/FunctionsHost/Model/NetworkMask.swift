@@ -6,7 +6,13 @@ enum NetworkMask {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard let address = parts.first.map({ String($0) }) else { return false }
         let bits: Int
-        if isAddress(address, AF_INET) { bits = 32 } else if isAddress(address, AF_INET6) { bits = 128 } else { return false }
+        if isAddress(address, AF_INET) {
+            bits = 32
+        } else if isAddress(address, AF_INET6) {
+            bits = 128
+        } else {
+            return false
+        }
         guard parts.count == 2 else { return true }
         guard parts[1].utf8.allSatisfy({ (48...57).contains($0) }), let length = Int(parts[1]) else { return false }
         return length <= bits

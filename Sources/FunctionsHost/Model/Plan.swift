@@ -1,6 +1,7 @@
 public import CofferCore
 
-/// An App Service plan (`Microsoft.Web/serverfarms`). Coffer runs every plan on the one machine; the plan is kept for what it tells clients.
+/// An App Service plan (`Microsoft.Web/serverfarms`). Coffer runs every plan on the one machine; the plan is kept for
+/// what it tells clients.
 public struct Plan: Sendable, Codable, Equatable {
     public let id: ResourceID
     public var name: String { id.name }
@@ -15,7 +16,8 @@ public struct Plan: Sendable, Codable, Equatable {
     public var created: Timestamp
 
     public init(
-        id: ResourceID, kind: String, location: String, tags: [String: String] = [:], sku: [String: JSONValue], reserved: Bool,
+        id: ResourceID, kind: String, location: String, tags: [String: String] = [:], sku: [String: JSONValue],
+        reserved: Bool,
         otherProperties: [String: JSONValue] = [:], created: Timestamp
     ) {
         self.id = id

@@ -3,7 +3,8 @@ public import ResourceProviders
 
 /// A function app (`Microsoft.Web/sites`): what Resource Manager configures and what the gate and the workers obey.
 ///
-/// A value: changes go through `SiteStore`. Its name is also its host label, so it is unique over the whole installation.
+/// A value: changes go through `SiteStore`. Its name is also its host label, so it is unique over the whole
+/// installation.
 public struct Site: Sendable, Equatable {
     public enum State: String, Sendable, Codable { case running = "Running", stopped = "Stopped" }
     public enum PublicNetworkAccess: String, Sendable, Codable { case enabled = "Enabled", disabled = "Disabled" }
@@ -72,13 +73,15 @@ public struct Site: Sendable, Equatable {
     /// `Linux` sites carry `linux` in their kind.
     public var isLinux: Bool { kind.lowercased().split(separator: ",").contains("linux") }
 
-    /// Reads one app setting without regard to ASCII case, as environment variables are read on the original's platforms.
+    /// Reads one app setting without regard to ASCII case, as environment variables are read on the original's
+    /// platforms.
     public func appSetting(_ name: String) -> RedactedString? {
         secrets.appSettings[name] ?? secrets.appSettings.first { $0.key.lowercased() == name.lowercased() }?.value
     }
 }
 
-/// What of a site must never be printed. Kept sealed; leaves only through the list operations that need `…/list/action`.
+/// What of a site must never be printed. Kept sealed; leaves only through the list operations that need
+/// `…/list/action`.
 public struct SiteSecrets: Sendable, Equatable {
     public var appSettings: [String: RedactedString]
     public var connectionStrings: [String: ConnectionString]
@@ -97,8 +100,10 @@ public struct SiteSecrets: Sendable, Equatable {
 public struct ConnectionString: Sendable, Equatable {
     /// `SQLAzure`, `Custom`, …: decides the environment variable's prefix.
     public enum Kind: String, Sendable, Codable, CaseIterable {
-        case mySql = "MySql", sqlServer = "SQLServer", sqlAzure = "SQLAzure", custom = "Custom", notificationHub = "NotificationHub"
-        case serviceBus = "ServiceBus", eventHub = "EventHub", apiHub = "ApiHub", docDb = "DocDb", redisCache = "RedisCache"
+        case mySql = "MySql", sqlServer = "SQLServer", sqlAzure = "SQLAzure", custom = "Custom", notificationHub =
+            "NotificationHub"
+        case serviceBus = "ServiceBus", eventHub = "EventHub", apiHub = "ApiHub", docDb = "DocDb", redisCache =
+            "RedisCache"
         case postgreSQL = "PostgreSQL"
 
         /// The prefix of the environment variable (Azure App Service, "Configure connection strings").

@@ -2,7 +2,9 @@ public import CofferCore
 
 /// `config/web` of a site: the members the gate and the workers obey, typed; the rest as the client wrote it.
 public struct SiteConfig: Sendable, Codable, Equatable {
-    public enum FTPSState: String, Sendable, Codable { case allAllowed = "AllAllowed", ftpsOnly = "FtpsOnly", disabled = "Disabled" }
+    public enum FTPSState: String, Sendable, Codable {
+        case allAllowed = "AllAllowed", ftpsOnly = "FtpsOnly", disabled = "Disabled"
+    }
     public enum TLSVersion: String, Sendable, Codable { case v1_0 = "1.0", v1_1 = "1.1", v1_2 = "1.2", v1_3 = "1.3" }
 
     public var minTLSVersion: TLSVersion = .v1_2
@@ -34,16 +36,20 @@ public struct SiteConfig: Sendable, Codable, Equatable {
         members["linuxFxVersion"] = .string(linuxFxVersion)
         members["cors"] = cors.isEmpty ? .null : cors.json
         members["ipSecurityRestrictions"] = accessRestrictions.rulesJSON
-        members["ipSecurityRestrictionsDefaultAction"] = accessRestrictions.defaultAction.map { .string($0.rawValue) } ?? .null
+        members["ipSecurityRestrictionsDefaultAction"] =
+            accessRestrictions.defaultAction.map { .string($0.rawValue) } ?? .null
         members["scmIpSecurityRestrictions"] = scmAccessRestrictions.rulesJSON
-        members["scmIpSecurityRestrictionsDefaultAction"] = scmAccessRestrictions.defaultAction.map { .string($0.rawValue) } ?? .null
+        members["scmIpSecurityRestrictionsDefaultAction"] =
+            scmAccessRestrictions.defaultAction.map { .string($0.rawValue) } ?? .null
         members["scmIpSecurityRestrictionsUseMain"] = .bool(scmUsesMainAccessRestrictions)
         return members
     }
 
-    /// Applies the members of a PUT or PATCH body: a member that is absent or null keeps its value (az sends null for "unchanged").
+    /// Applies the members of a PUT or PATCH body: a member that is absent or null keeps its value (az sends null for
+    /// "unchanged").
     ///
-    /// `appSettings` and `connectionStrings` are ignored here. Throws `SiteConfigError` that names the member, and changes nothing then.
+    /// `appSettings` and `connectionStrings` are ignored here. Throws `SiteConfigError` that names the member, and
+    /// changes nothing then.
     public mutating func apply(_ changes: [String: JSONValue]) throws(SiteConfigError) {
         var new = self
         for (name, value) in changes where !value.isNull { try new.set(name, value) }
@@ -77,10 +83,15 @@ public struct SiteConfig: Sendable, Codable, Equatable {
         }
     }
 
-    private func choice<Choice: RawRepresentable<String>>(_ name: String, _ value: JSONValue) throws(SiteConfigError) -> Choice {
+    private func choice<Choice: RawRepresentable<String>>(_ name: String, _ value: JSONValue) throws(SiteConfigError)
+        -> Choice
+    {
         let text = try text(name, value)
-        let canonical = [text, text.prefix(1).uppercased() + text.dropFirst()].lazy.compactMap { Choice(rawValue: $0) }.first
-        guard let canonical else { throw SiteConfigError(name, "the value '\(text.prefix(64))' is not one of the documented ones") }
+        let canonical = [text, text.prefix(1).uppercased() + text.dropFirst()].lazy.compactMap { Choice(rawValue: $0) }
+            .first
+        guard let canonical else {
+            throw SiteConfigError(name, "the value '\(text.prefix(64))' is not one of the documented ones")
+        }
         return canonical
     }
     private func flag(_ name: String, _ value: JSONValue) throws(SiteConfigError) -> Bool {
@@ -129,7 +140,9 @@ public struct CORSSettings: Sendable, Codable, Equatable {
         }
         allowedOrigins = []
         for origin in origins {
-            guard let text = origin.stringValue, !text.isEmpty, !text.contains(where: { $0.isWhitespace || $0.isNewline }) else {
+            guard let text = origin.stringValue, !text.isEmpty,
+                !text.contains(where: { $0.isWhitespace || $0.isNewline })
+            else {
                 throw SiteConfigError("cors.allowedOrigins", "every origin must be a string without spaces")
             }
             allowedOrigins.append(text)

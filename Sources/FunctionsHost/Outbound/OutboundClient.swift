@@ -5,8 +5,8 @@ public import NIOCore
 internal import NIOHTTP1
 public import NIOSSL
 
-/// The real `OutboundHTTP`: names that Coffer answers to go to the server itself through its gateway, everything else straight out. Public
-/// roots and Coffer's own authority are trusted.
+/// The real `OutboundHTTP`: names that Coffer answers to go to the server itself through its gateway, everything else
+/// straight out. Public roots and Coffer's own authority are trusted.
 public final class OutboundClient: OutboundHTTP {
     public struct Configuration: Sendable {
         /// Names that Coffer serves.
@@ -32,7 +32,8 @@ public final class OutboundClient: OutboundHTTP {
         tls.minimumTLSVersion = .tlsv12
         tls.additionalTrustRoots = [.certificates(configuration.trustRoots)]
         var client = HTTPClient.Configuration(
-            tlsConfiguration: tls, redirectConfiguration: .disallow, timeout: .init(connect: .seconds(10), read: .seconds(60)))
+            tlsConfiguration: tls, redirectConfiguration: .disallow,
+            timeout: .init(connect: .seconds(10), read: .seconds(60)))
         client.httpVersion = .http1Only
         direct = HTTPClient(eventLoopGroupProvider: .shared(group), configuration: client)
         if let gateway = configuration.gateway {
@@ -53,32 +54,42 @@ public final class OutboundClient: OutboundHTTP {
             throw OutboundError(.invalidURL, "The URL is malformed.")
         }
         guard url.scheme?.lowercased() == "https" else {
-            throw OutboundError(.invalidURL, "Only https URLs are allowed; '\(host)' was asked for over another scheme.")
+            throw OutboundError(
+                .invalidURL, "Only https URLs are allowed; '\(host)' was asked for over another scheme.")
         }
         let client = hostNames.match(host) == nil ? direct : throughGateway ?? direct
         var message = HTTPClientRequest(url: request.url)
         message.method = request.method
         message.headers = request.headers
-        if !request.body.isEmpty || request.method == .PUT || request.method == .POST { message.body = .bytes(request.body) }
+        if !request.body.isEmpty || request.method == .PUT || request.method == .POST {
+            message.body = .bytes(request.body)
+        }
         do {
             let answer = try await client.execute(message, timeout: .seconds(request.timeoutSeconds))
-            if let length = answer.headers.first(name: "Content-Length").flatMap({ Int($0) }), length > request.responseLimitBytes {
-                throw OutboundError(.tooLarge, "The answer of '\(host)' is larger than \(request.responseLimitBytes) bytes.")
+            if let length = answer.headers.first(name: "Content-Length").flatMap({ Int($0) }),
+                length > request.responseLimitBytes
+            {
+                throw OutboundError(
+                    .tooLarge, "The answer of '\(host)' is larger than \(request.responseLimitBytes) bytes.")
             }
             var body = ByteBuffer()
             for try await part in answer.body {
                 guard body.readableBytes + part.readableBytes <= request.responseLimitBytes else {
-                    throw OutboundError(.tooLarge, "The answer of '\(host)' is larger than \(request.responseLimitBytes) bytes.")
+                    throw OutboundError(
+                        .tooLarge, "The answer of '\(host)' is larger than \(request.responseLimitBytes) bytes.")
                 }
                 body.writeImmutableBuffer(part)
             }
             return OutboundResponse(status: Int(answer.status.code), headers: answer.headers, body: body)
         } catch let error as OutboundError {
             throw error
-        } catch let error as HTTPClientError where [.deadlineExceeded, .readTimeout, .connectTimeout, .tlsHandshakeTimeout].contains(error) {
+        } catch let error as HTTPClientError
+            where [.deadlineExceeded, .readTimeout, .connectTimeout, .tlsHandshakeTimeout].contains(error)
+        {
             throw OutboundError(.timedOut, "'\(host)' did not answer in time.")
         } catch is NIOSSLError {
-            throw OutboundError(.untrustedCertificate, "The TLS handshake with '\(host)' failed; is its certificate trusted?")
+            throw OutboundError(
+                .untrustedCertificate, "The TLS handshake with '\(host)' failed; is its certificate trusted?")
         } catch {
             throw OutboundError(.cannotConnect, "'\(host)' cannot be reached.")
         }

@@ -1,7 +1,8 @@
 public import NIOCore
 public import NIOHTTP1
 
-/// HTTPS to the outside, as the host itself asks for packages and key documents. A protocol so that tests answer in the process.
+/// HTTPS to the outside, as the host itself asks for packages and key documents. A protocol so that tests answer in the
+/// process.
 public protocol OutboundHTTP: Sendable {
     /// One exchange; redirects are not followed. The whole body is in the answer.
     func send(_ request: OutboundRequest) async throws(OutboundError) -> OutboundResponse
@@ -17,7 +18,8 @@ public struct OutboundRequest: Sendable {
     public var responseLimitBytes: Int
     public var timeoutSeconds: Int64
     public init(
-        method: HTTPMethod = .GET, url: String, headers: HTTPHeaders = [:], body: [UInt8] = [], responseLimitBytes: Int = 4 << 20,
+        method: HTTPMethod = .GET, url: String, headers: HTTPHeaders = [:], body: [UInt8] = [],
+        responseLimitBytes: Int = 4 << 20,
         timeoutSeconds: Int64 = 30
     ) {
         self.method = method
@@ -44,7 +46,9 @@ public struct OutboundResponse: Sendable {
 
 /// Why an exchange came to nothing. The message names at most the host.
 public struct OutboundError: Error, Sendable, CustomStringConvertible {
-    public enum Reason: Sendable { case invalidURL, cannotConnect, untrustedCertificate, timedOut, tooLarge, tooManyRedirects }
+    public enum Reason: Sendable {
+        case invalidURL, cannotConnect, untrustedCertificate, timedOut, tooLarge, tooManyRedirects
+    }
     public let reason: Reason
     public let message: String
     public init(_ reason: Reason, _ message: String) {

@@ -20,7 +20,9 @@ enum StorageCredential: Sendable {
         switch self {
         case .sharedKey(let account, let key):
             let text = Self.stringToSign(request, account: account)
-            let code = key.withUnsafeBytes { HMAC<SHA256>.authenticationCode(for: Array(text.utf8), using: SymmetricKey(data: $0)) }
+            let code = key.withUnsafeBytes {
+                HMAC<SHA256>.authenticationCode(for: Array(text.utf8), using: SymmetricKey(data: $0))
+            }
             request.headers.replaceOrAdd(name: "Authorization", value: "SharedKey \(account):\(Array(code).base64)")
         case .sharedAccessSignature(let query):
             request.url += (request.url.contains("?") ? "&" : "?") + query.reveal()
@@ -33,7 +35,8 @@ enum StorageCredential: Sendable {
         func header(_ name: String) -> String { request.headers.first(name: name) ?? "" }
         let length = request.body.isEmpty ? "" : String(request.body.count)
         var lines = [
-            request.method.rawValue, header("Content-Encoding"), header("Content-Language"), length, header("Content-MD5"),
+            request.method.rawValue, header("Content-Encoding"), header("Content-Language"), length,
+            header("Content-MD5"),
             header("Content-Type"), "", header("If-Modified-Since"), header("If-Match"), header("If-None-Match"),
             header("If-Unmodified-Since"), header("Range"),
         ]
@@ -81,7 +84,9 @@ struct BlobServiceConnection: Sendable {
         if let explicit = values["blobendpoint"] {
             endpoint = explicit.hasSuffix("/") ? String(explicit.dropLast()) : explicit
         } else if let account {
-            endpoint = "\(values["defaultendpointsprotocol"] ?? "https")://\(account).blob.\(values["endpointsuffix"] ?? "core.windows.net")"
+            endpoint =
+                (values["defaultendpointsprotocol"] ?? "https") + "://\(account).blob."
+                + (values["endpointsuffix"] ?? "core.windows.net")
         } else {
             throw Malformed(message: "the connection string names no AccountName and no BlobEndpoint")
         }
@@ -89,7 +94,8 @@ struct BlobServiceConnection: Sendable {
             guard let key = [UInt8](base64: text) else { throw Malformed(message: "the AccountKey is not base64") }
             credential = .sharedKey(account: account, key: SecretBytes(copying: key))
         } else if let signature = values["sharedaccesssignature"] {
-            credential = .sharedAccessSignature(RedactedString(signature.hasPrefix("?") ? String(signature.dropFirst()) : signature))
+            credential = .sharedAccessSignature(
+                RedactedString(signature.hasPrefix("?") ? String(signature.dropFirst()) : signature))
         } else {
             throw Malformed(message: "the connection string has neither an AccountKey nor a SharedAccessSignature")
         }

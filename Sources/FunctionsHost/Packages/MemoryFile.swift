@@ -1,7 +1,8 @@
 internal import CPlatform
 internal import Glibc
 
-/// A file that lives in memory alone (memfd_create(2)) and closes with its last reference. Nothing of it ever reaches a disk.
+/// A file that lives in memory alone (memfd_create(2)) and closes with its last reference. Nothing of it ever reaches a
+/// disk.
 final class MemoryFile: Sendable {
     let descriptor: Int32
 
@@ -27,6 +28,7 @@ final class MemoryFile: Sendable {
     /// No more writing, growing or shrinking, by anyone who holds the descriptor.
     func seal() { _ = fcntl(descriptor, 1_033 /* F_ADD_SEALS */, 0x1 | 0x2 | 0x4 | 0x8) }
 
-    /// Another open file at its beginning, read-only, for a child process. The caller closes it. -1 when the system refuses.
+    /// Another open file at its beginning, read-only, for a child process. The caller closes it. -1 when the system
+    /// refuses.
     func reopened() -> Int32 { open("/proc/self/fd/\(descriptor)", O_RDONLY | O_CLOEXEC) }
 }

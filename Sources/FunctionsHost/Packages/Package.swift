@@ -2,7 +2,8 @@ internal import CofferCore
 internal import Crypto
 internal import NIOCore
 
-/// A deployment package that was read and found safe: its files as a sealed archive in memory, its configuration parsed.
+/// A deployment package that was read and found safe: its files as a sealed archive in memory, its configuration
+/// parsed.
 struct Package: Sendable {
     /// Sealed: a tar for the sandbox.
     let archive: MemoryFile
@@ -32,7 +33,8 @@ struct Package: Sendable {
         var unpacked = 0
         var files: [String] = []
         // Links come last, so that nothing is ever unpacked through one.
-        let ordered = archive.entries.filter { $0.kind != .symbolicLink } + archive.entries.filter { $0.kind == .symbolicLink }
+        let ordered =
+            archive.entries.filter { $0.kind != .symbolicLink } + archive.entries.filter { $0.kind == .symbolicLink }
         for entry in ordered {
             try makeParents(of: entry.path)
             switch entry.kind {
@@ -42,7 +44,9 @@ struct Package: Sendable {
                 try tar.fileHeader(entry.path, size: entry.unpackedBytes, executable: entry.isExecutable)
                 let keeps = Self.isConfiguration(entry.path)
                 guard !keeps || entry.unpackedBytes <= limits.configurationBytes else {
-                    throw PackageError(.configuration, "'\(entry.path)' in the package is larger than \(limits.configurationBytes) bytes.")
+                    throw PackageError(
+                        .configuration,
+                        "'\(entry.path)' in the package is larger than \(limits.configurationBytes) bytes.")
                 }
                 var kept: [UInt8] = []
                 try archive.read(entry) { (part) throws(PackageError) in
@@ -69,8 +73,12 @@ struct Package: Sendable {
         path == "host.json" || (path.hasSuffix("/function.json") && path.split(separator: "/").count == 2)
     }
 
-    private static func link(_ entry: ZipArchive.Entry, _ archive: borrowing ZipArchive, _ tar: TarWriter) throws(PackageError) {
-        guard entry.unpackedBytes <= 1_024 else { throw PackageError(.unsafe, "The link '\(entry.path)' in the package is too long.") }
+    private static func link(_ entry: ZipArchive.Entry, _ archive: borrowing ZipArchive, _ tar: TarWriter)
+        throws(PackageError)
+    {
+        guard entry.unpackedBytes <= 1_024 else {
+            throw PackageError(.unsafe, "The link '\(entry.path)' in the package is too long.")
+        }
         var bytes: [UInt8] = []
         try archive.read(entry) { (part) throws(PackageError) in bytes += part }
         guard let target = String(validating: bytes, as: UTF8.self), staysInside(target, from: entry.path) else {

@@ -16,14 +16,16 @@ struct PackageSource: Sendable {
     /// A token of the app's identity for Blob storage; nil when the app has none.
     let bearer: (@Sendable () async throws -> RedactedString)?
 
-    /// `url` may be a SAS URL; of a blob on this server without one, the app's identity is used. Throws `PackageError`, whose message names at
-    /// most the host.
+    /// `url` may be a SAS URL; of a blob on this server without one, the app's identity is used. Throws `PackageError`,
+    /// whose message names at most the host.
     func fetch(_ url: RedactedString) async throws(PackageError) -> ByteBuffer {
         var url = url.reveal()
         for _ in 0...Self.redirectsLimit {
-            var request = OutboundRequest(url: url, responseLimitBytes: limits.archiveBytes, timeoutSeconds: Self.timeoutSeconds)
+            var request = OutboundRequest(
+                url: url, responseLimitBytes: limits.archiveBytes, timeoutSeconds: Self.timeoutSeconds)
             guard let parts = URLComponents(string: url), let host = parts.host else {
-                throw PackageError(.unsupportedSetting, "Invalid url for the package: WEBSITE_RUN_FROM_PACKAGE is not a URL.")
+                throw PackageError(
+                    .unsupportedSetting, "Invalid url for the package: WEBSITE_RUN_FROM_PACKAGE is not a URL.")
             }
             try await authorize(&request, parts, host)
             let answer: OutboundResponse
@@ -41,24 +43,31 @@ struct PackageSource: Sendable {
             switch answer.status {
             case 200: return answer.body
             case 301, 302, 303, 307, 308:
-                guard let location = answer.headers.first(name: "Location"), let next = URL(string: location, relativeTo: URL(string: url))
-                else { throw PackageError(.refused, "The package cannot be downloaded: '\(host)' redirects to nowhere.") }
+                guard let location = answer.headers.first(name: "Location"),
+                    let next = URL(string: location, relativeTo: URL(string: url))
+                else {
+                    throw PackageError(.refused, "The package cannot be downloaded: '\(host)' redirects to nowhere.")
+                }
                 url = next.absoluteString
             default:
                 let code = answer.storageErrorCode.map { " (\($0))" } ?? ""
                 let hint =
                     switch answer.status {
-                    case 401, 403: " The SAS may have expired, or its key was renewed, or the identity has no role on the blob."
+                    case 401, 403:
+                        " The SAS may have expired, or its key was renewed, or the identity has no role on the blob."
                     case 404: " Is the blob still there?"
                     default: ""
                     }
-                throw PackageError(.refused, "The package cannot be downloaded: '\(host)' answered \(answer.status)\(code).\(hint)")
+                throw PackageError(
+                    .refused, "The package cannot be downloaded: '\(host)' answered \(answer.status)\(code).\(hint)")
             }
         }
         throw PackageError(.refused, "The package cannot be downloaded: more than \(Self.redirectsLimit) redirects.")
     }
 
-    private func authorize(_ request: inout OutboundRequest, _ parts: URLComponents, _ host: String) async throws(PackageError) {
+    private func authorize(_ request: inout OutboundRequest, _ parts: URLComponents, _ host: String)
+        async throws(PackageError)
+    {
         guard case .storage(_, .blob)? = names.match(host)?.endpoint else { return }
         let isSigned = parts.queryItems?.contains { $0.name.lowercased() == "sig" } ?? false
         guard !isSigned, let bearer else { return }

@@ -1,4 +1,5 @@
-/// Writes the POSIX tar (IEEE 1003.1 pax) that a worker's sandbox unpacks: ours from the first byte, so that no name in it can surprise.
+/// Writes the POSIX tar (IEEE 1003.1 pax) that a worker's sandbox unpacks: ours from the first byte, so that no name in
+/// it can surprise.
 struct TarWriter {
     let file: MemoryFile
 

@@ -40,7 +40,8 @@ struct ZipArchive: ~Copyable {
         guard let handle = zip_open_from_source(source, ZIP_RDONLY, &error) else {
             zip_source_free(source)
             memory.deallocate()
-            throw PackageError(.broken, "The package is not a readable zip archive (\(String(cString: zip_error_strerror(&error)))).")
+            throw PackageError(
+                .broken, "The package is not a readable zip archive (\(String(cString: zip_error_strerror(&error)))).")
         }
         let directory: [Entry]
         do throws(PackageError) {
@@ -76,12 +77,14 @@ struct ZipArchive: ~Copyable {
             guard count > 0 else { break }
             total += count
             guard total <= entry.unpackedBytes else {
-                throw PackageError(.unsafe, "The file '\(entry.path)' in the package is longer than the archive's directory says.")
+                throw PackageError(
+                    .unsafe, "The file '\(entry.path)' in the package is longer than the archive's directory says.")
             }
             try body(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
         }
         guard total == entry.unpackedBytes else {
-            throw PackageError(.broken, "The file '\(entry.path)' in the package is shorter than the archive's directory says.")
+            throw PackageError(
+                .broken, "The file '\(entry.path)' in the package is shorter than the archive's directory says.")
         }
     }
 
@@ -126,7 +129,9 @@ struct ZipArchive: ~Copyable {
     }
 
     /// nil for an entry that names the root itself.
-    private static func entry(_ handle: OpaquePointer, _ index: UInt64, limits: PackageLimits) throws(PackageError) -> Entry? {
+    private static func entry(_ handle: OpaquePointer, _ index: UInt64, limits: PackageLimits) throws(PackageError)
+        -> Entry?
+    {
         var stat = zip_stat_t()
         zip_stat_init(&stat)
         guard zip_stat_index(handle, index, UInt32(ZIP_FL_ENC_RAW), &stat) == 0, let rawName = stat.name,
@@ -136,13 +141,17 @@ struct ZipArchive: ~Copyable {
             throw PackageError(.unsafe, "A file name in the package is not UTF-8.")
         }
         guard stat.encryption_method == UInt16(ZIP_EM_NONE) else {
-            throw PackageError(.unsafe, "The file '\(name.prefix(200))' in the package is encrypted; encrypted packages are not supported.")
+            throw PackageError(
+                .unsafe,
+                "The file '\(name.prefix(200))' in the package is encrypted; encrypted packages are not supported.")
         }
         guard stat.size <= UInt64(limits.unpackedBytes), stat.comp_size <= UInt64(limits.archiveBytes) else {
             throw PackageError(.tooLarge, "The file '\(name.prefix(200))' in the package is too large.")
         }
         guard stat.size <= 1 << 20 || stat.size / max(stat.comp_size, 1) <= UInt64(limits.expansionRatio) else {
-            throw PackageError(.unsafe, "The file '\(name.prefix(200))' in the package expands more than \(limits.expansionRatio) times.")
+            throw PackageError(
+                .unsafe,
+                "The file '\(name.prefix(200))' in the package expands more than \(limits.expansionRatio) times.")
         }
         guard let path = try path(name, limits: limits) else { return nil }
         var system: UInt8 = 0
@@ -156,7 +165,9 @@ struct ZipArchive: ~Copyable {
         case 0o120000: kind = .symbolicLink
         default: throw PackageError(.unsafe, "'\(path)' in the package is a device, socket or pipe.")
         }
-        guard kind != .directory || stat.size == 0 else { throw PackageError(.broken, "The folder '\(path)' in the package has content.") }
+        guard kind != .directory || stat.size == 0 else {
+            throw PackageError(.broken, "The folder '\(path)' in the package has content.")
+        }
         return Entry(
             index: index, path: path, kind: kind, packedBytes: Int(stat.comp_size), unpackedBytes: Int(stat.size),
             isExecutable: mode & 0o111 != 0)
@@ -165,14 +176,20 @@ struct ZipArchive: ~Copyable {
     /// Windows tools write `\` for `/`: read as such, so that it cannot hide a traversal either.
     private static func path(_ name: String, limits: PackageLimits) throws(PackageError) -> String? {
         let shown = name.prefix(200)
-        guard name.utf8.count <= limits.pathBytes else { throw PackageError(.unsafe, "A path in the package has more than \(limits.pathBytes) bytes.") }
+        guard name.utf8.count <= limits.pathBytes else {
+            throw PackageError(.unsafe, "A path in the package has more than \(limits.pathBytes) bytes.")
+        }
         let unified = name.replacing("\\", with: "/")
-        guard !unified.hasPrefix("/") else { throw PackageError(.unsafe, "The package has an absolute path ('\(shown)').") }
+        guard !unified.hasPrefix("/") else {
+            throw PackageError(.unsafe, "The package has an absolute path ('\(shown)').")
+        }
         guard !unified.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7f }) else {
             throw PackageError(.unsafe, "A path in the package holds control characters.")
         }
         let components = unified.split(separator: "/", omittingEmptySubsequences: true).filter { $0 != "." }
-        guard !components.contains("..") else { throw PackageError(.unsafe, "The package has a path that leaves it ('\(shown)').") }
+        guard !components.contains("..") else {
+            throw PackageError(.unsafe, "The package has a path that leaves it ('\(shown)').")
+        }
         if let first = components.first, first.count == 2, first.hasSuffix(":") {
             throw PackageError(.unsafe, "The package has an absolute path ('\(shown)').")
         }
@@ -196,7 +213,9 @@ struct ZipArchive: ~Copyable {
             while let slash = parent.lastIndex(of: "/") {
                 parent = parent[..<slash]
                 if let kind = kinds[String(parent)], kind != .directory {
-                    throw PackageError(.unsafe, "'\(entry.path.prefix(200))' in the package lies below something that is not a folder.")
+                    throw PackageError(
+                        .unsafe, "'\(entry.path.prefix(200))' in the package lies below something that is not a folder."
+                    )
                 }
             }
         }

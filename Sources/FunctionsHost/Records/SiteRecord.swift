@@ -2,7 +2,8 @@ internal import CofferCore
 internal import Foundation
 internal import ResourceProviders
 
-/// How a site lies in the store: version 1, JSON, sealed by EncryptionAtRest. The only place where a site's secrets are encoded.
+/// How a site lies in the store: version 1, JSON, sealed by EncryptionAtRest. The only place where a site's secrets are
+/// encoded.
 struct SiteRecord: Codable {
     struct SealedConnectionString: Codable {
         var value: String
@@ -69,8 +70,11 @@ struct SiteRecord: Codable {
     var site: Site {
         let secrets = SiteSecrets(
             appSettings: appSettings.mapValues { RedactedString($0) },
-            connectionStrings: connectionStrings.mapValues { ConnectionString(value: RedactedString($0.value), kind: $0.kind) },
-            publishingCredentials: PublishingCredentials(userName: publishingUserName, password: RedactedString(publishingPassword)))
+            connectionStrings: connectionStrings.mapValues {
+                ConnectionString(value: RedactedString($0.value), kind: $0.kind)
+            },
+            publishingCredentials: PublishingCredentials(
+                userName: publishingUserName, password: RedactedString(publishingPassword)))
         var site = Site(id: id, kind: kind, location: location, created: created, secrets: secrets)
         site.tags = tags
         site.serverFarmID = serverFarmID

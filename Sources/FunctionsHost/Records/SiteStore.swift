@@ -4,7 +4,8 @@ internal import Synchronization
 
 /// Sites and plans, kept sealed; one partition for each site (`site/NAME`), one for the plans.
 ///
-/// All of them are in memory after `load`, so that the gate reads without waiting; every change is durable before it is seen.
+/// All of them are in memory after `load`, so that the gate reads without waiting; every change is durable before it is
+/// seen.
 public final class SiteStore: Sendable {
     private struct State {
         var sites: [String: Site] = [:]
@@ -61,7 +62,8 @@ public final class SiteStore: Sendable {
         }
     }
 
-    /// Reads, changes and writes the site as one step; `change` may run more than once. Throws `.notFound`, and what `change` throws.
+    /// Reads, changes and writes the site as one step; `change` may run more than once. Throws `.notFound`, and what
+    /// `change` throws.
     @discardableResult
     public func update(_ id: ResourceID, _ change: @Sendable (inout Site) throws -> Void) async throws -> Site {
         let records = records(of: id.name)
@@ -74,7 +76,8 @@ public final class SiteStore: Sendable {
                 try change(&new)
                 if new == old { return old }
                 let bytes = try SiteRecord(new).recordBytes()
-                let result = try await records.commit(checks: [.unchanged(Self.siteRow, record.version)], [.put(Self.siteRow, bytes)])
+                let result = try await records.commit(
+                    checks: [.unchanged(Self.siteRow, record.version)], [.put(Self.siteRow, bytes)])
                 guard case .committed = result else { continue }
                 publish(.updated(old: old, new: new)) { $0.sites[id.name.lowercased()] = new }
                 return new
@@ -119,20 +122,24 @@ public final class SiteStore: Sendable {
     }
     /// Writes only while the site exists, so that a late report does not bring a deleted partition back.
     func save(_ usage: UsageRecord, of name: String) async throws {
-        _ = try await records(of: name).commit(checks: [.present(Self.siteRow)], [.put(Self.usageRow, usage.recordBytes())])
+        _ = try await records(of: name).commit(
+            checks: [.present(Self.siteRow)], [.put(Self.usageRow, usage.recordBytes())])
     }
 
     // MARK: Encryption of access keys
 
-    /// The site's own key for its access keys, hexadecimal: 32 random bytes made at the first call. Stands where App Service has
-    /// `MACHINEKEY_DecryptionKey`.
+    /// The site's own key for its access keys, hexadecimal: 32 random bytes made at the first call. Stands where App
+    /// Service has `MACHINEKEY_DecryptionKey`.
     func platformKey(of name: String, randomness: any Randomness) async throws -> RedactedString {
         let records = records(of: name)
         for _ in 0..<Self.attemptsLimit {
-            if let record = try await records.get(Self.platformKeyRow) { return RedactedString(String(decoding: record.value, as: UTF8.self)) }
+            if let record = try await records.get(Self.platformKeyRow) {
+                return RedactedString(String(decoding: record.value, as: UTF8.self))
+            }
             let key = randomness.bytes(32).hex
             let result = try await records.commit(
-                checks: [.present(Self.siteRow), .absent(Self.platformKeyRow)], [.put(Self.platformKeyRow, Array(key.utf8))])
+                checks: [.present(Self.siteRow), .absent(Self.platformKeyRow)],
+                [.put(Self.platformKeyRow, Array(key.utf8))])
             if case .committed = result { return RedactedString(key) }
             guard site(named: name) != nil else { break }
         }

@@ -26,7 +26,8 @@ public struct KeyVaultReferenceStatus: Sendable, Equatable {
     public let activeVersion: String?
     public let details: String
     public init(
-        reference: String, status: Status, vaultName: String?, secretName: String?, secretVersion: String?, activeVersion: String?,
+        reference: String, status: Status, vaultName: String?, secretName: String?, secretVersion: String?,
+        activeVersion: String?,
         details: String
     ) {
         self.reference = reference
@@ -39,7 +40,8 @@ public struct KeyVaultReferenceStatus: Sendable, Equatable {
     }
 }
 
-/// What an app may ask of the vaults. The composition root joins it to KeyVault; every call is authorized there, as the caller.
+/// What an app may ask of the vaults. The composition root joins it to KeyVault; every call is authorized there, as the
+/// caller.
 public protocol VaultSecrets: Sendable {
     /// The newest enabled version when `version` is nil.
     func secret(
@@ -48,7 +50,8 @@ public protocol VaultSecrets: Sendable {
     /// The names of all secrets that are not deleted.
     func secretNames(inVault vault: String, as caller: Caller) async throws(VaultSecretsError) -> [String]
     /// Makes a new version.
-    func setSecret(_ name: String, to value: RedactedString, inVault vault: String, as caller: Caller) async throws(VaultSecretsError)
+    func setSecret(_ name: String, to value: RedactedString, inVault vault: String, as caller: Caller)
+        async throws(VaultSecretsError)
     /// Soft delete where the vault has it. A secret that is not there is no error.
     func deleteSecret(_ name: String, inVault vault: String, as caller: Caller) async throws(VaultSecretsError)
 }

@@ -1,7 +1,8 @@
 internal import CofferCore
 internal import ResourceProviders
 
-/// App settings as the worker and the host see them: every Key Vault reference replaced by the secret, read as the app's own identity.
+/// App settings as the worker and the host see them: every Key Vault reference replaced by the secret, read as the
+/// app's own identity.
 struct ResolvedSettings: Sendable, Equatable {
     /// A reference that did not resolve keeps its literal text, as on App Service.
     var values: [String: RedactedString]
@@ -32,7 +33,8 @@ struct SettingsResolver: Sendable {
             switch KeyVaultReference.parse(text, names: names) {
             case .notAReference: continue
             case .malformed(let reason):
-                result.references[name] = status(text, .invalidSyntax, nil, details: "Reference was not able to be parsed: \(reason).")
+                result.references[name] = status(
+                    text, .invalidSyntax, nil, details: "Reference was not able to be parsed: \(reason).")
             case .reference(let reference):
                 guard let identity = identity(of: site) else {
                     result.references[name] = status(
@@ -68,9 +70,12 @@ struct SettingsResolver: Sendable {
         return wanted == nil || wanted == "" || wanted == "systemassigned" ? site.identity : nil
     }
 
-    private func read(_ reference: KeyVaultReference, as caller: Caller) async -> Result<VaultSecret, VaultSecretsError> {
+    private func read(_ reference: KeyVaultReference, as caller: Caller) async -> Result<VaultSecret, VaultSecretsError>
+    {
         do {
-            return .success(try await vaults.secret(reference.secret, version: reference.version, inVault: reference.vault, as: caller))
+            return .success(
+                try await vaults.secret(
+                    reference.secret, version: reference.version, inVault: reference.vault, as: caller))
         } catch { return .failure(error) }
     }
 
@@ -86,7 +91,8 @@ struct SettingsResolver: Sendable {
     }
 
     private func status(
-        _ text: String, _ status: KeyVaultReferenceStatus.Status, _ reference: KeyVaultReference?, activeVersion: String? = nil,
+        _ text: String, _ status: KeyVaultReferenceStatus.Status, _ reference: KeyVaultReference?,
+        activeVersion: String? = nil,
         details: String
     ) -> KeyVaultReferenceStatus {
         KeyVaultReferenceStatus(

@@ -9,15 +9,21 @@ struct AppLoader: Sendable {
     func load(_ site: Site, settings: ResolvedSettings) async throws(HostFailure) -> RunningApp {
         if let status = settings.failure(of: Self.packageSetting) {
             throw HostFailure(
-                message: "The Key Vault reference in \(Self.packageSetting) is not resolved (\(status.status.rawValue)). \(status.details)")
+                message:
+                    "The Key Vault reference in \(Self.packageSetting) is not resolved (\(status.status.rawValue)). "
+                        + "\(status.details)"
+            )
         }
         let value = settings.value(Self.packageSetting)?.reveal().trimmed ?? ""
         guard !value.isEmpty, value != "0" else {
-            return RunningApp(site: site, settings: settings, host: nil, catalog: .empty, worker: nil, workerMissing: nil)
+            return RunningApp(
+                site: site, settings: settings, host: nil, catalog: .empty, worker: nil, workerMissing: nil)
         }
         guard value.lowercased().hasPrefix("https://") || value.lowercased().hasPrefix("http://") else {
             throw HostFailure(
-                message: "\(Self.packageSetting)=\(value == "1" ? "1 (a package in the site's own folder)" : "…") is not supported; "
+                message:
+                    Self.packageSetting + (value == "1" ? "=1 (a package in the site's own folder)" : " without https://")
+                    + " is not supported; "
                     + "set it to the https URL of a ZIP package.")
         }
         do {
@@ -40,7 +46,8 @@ struct AppLoader: Sendable {
             bearer = { try await identities.issueToken(for: identity, audience: "https://storage.azure.com/").token }
         }
         return PackageSource(
-            http: services.http, names: services.configuration.names, clock: services.clock, limits: services.configuration.packageLimits,
+            http: services.http, names: services.configuration.names, clock: services.clock,
+            limits: services.configuration.packageLimits,
             bearer: bearer)
     }
 
@@ -52,7 +59,8 @@ struct AppLoader: Sendable {
             let missing =
                 "This server runs custom handlers only; host.json has no customHandler section "
                 + "(FUNCTIONS_WORKER_RUNTIME is '\(setting("FUNCTIONS_WORKER_RUNTIME") ?? "")')."
-            return RunningApp(site: site, settings: settings, host: host, catalog: catalog, worker: nil, workerMissing: missing)
+            return RunningApp(
+                site: site, settings: settings, host: host, catalog: catalog, worker: nil, workerMissing: missing)
         }
         let sandbox = try Sandbox()
         let configuration = services.configuration
@@ -62,7 +70,8 @@ struct AppLoader: Sendable {
                 site: site,
                 sandboxed: Sandbox.Worker(
                     site: site.name, executable: executable(handler, package), arguments: handler.arguments,
-                    workingDirectory: handler.workingDirectory, unpackedBytes: package.unpackedBytes, dataBytes: nil, controlGroup: nil,
+                    workingDirectory: handler.workingDirectory, unpackedBytes: package.unpackedBytes, dataBytes: nil,
+                    controlGroup: nil,
                     sharedFiles: configuration.workerFiles),
                 package: package,
                 environment: WorkerEnvironment.variables(
@@ -71,9 +80,11 @@ struct AppLoader: Sendable {
                 identityEndpoint: configuration.identityEndpoint, memoryBytes: configuration.workerMemoryBytes,
                 readinessSeconds: host.readinessTimeoutSeconds),
             Worker.Services(
-                sandbox: sandbox, group: services.group, logs: services.logs, identities: services.identityEndpoint, clock: services.clock,
+                sandbox: sandbox, group: services.group, logs: services.logs, identities: services.identityEndpoint,
+                clock: services.clock,
                 randomness: services.randomness, logger: services.logger))
-        return RunningApp(site: site, settings: settings, host: host, catalog: catalog, worker: worker, workerMissing: nil)
+        return RunningApp(
+            site: site, settings: settings, host: host, catalog: catalog, worker: worker, workerMissing: nil)
     }
 
     /// Below the app's root when the package has such a file, otherwise by PATH.

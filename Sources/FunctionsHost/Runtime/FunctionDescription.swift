@@ -9,12 +9,15 @@ public struct FunctionDescription: Sendable, Equatable {
     public let files: [String]
     public let isDisabled: Bool
     public let language: String
-    /// The path below the host, without its leading slash: `api/httptrigger1`. nil for a function without an HTTP trigger.
+    /// The path below the host, without its leading slash: `api/httptrigger1`. nil for a function without an HTTP
+    /// trigger.
     public let invokePath: String?
-    /// Why the function cannot run: an unsupported trigger, a route that conflicts, a malformed binding. Empty when it can.
+    /// Why the function cannot run: an unsupported trigger, a route that conflicts, a malformed binding. Empty when it
+    /// can.
     public let errors: [String]
     public init(
-        name: String, config: JSONValue, files: [String], isDisabled: Bool, language: String, invokePath: String?, errors: [String]
+        name: String, config: JSONValue, files: [String], isDisabled: Bool, language: String, invokePath: String?,
+        errors: [String]
     ) {
         self.name = name
         self.config = config
@@ -37,7 +40,10 @@ public struct HostStatus: Sendable, Equatable {
     public let instanceID: String
     public let processUptimeMilliseconds: Int64
     public let errors: [String]
-    public init(id: String, state: State, version: String, instanceID: String, processUptimeMilliseconds: Int64, errors: [String]) {
+    public init(
+        id: String, state: State, version: String, instanceID: String, processUptimeMilliseconds: Int64,
+        errors: [String]
+    ) {
         self.id = id
         self.state = state
         self.version = version

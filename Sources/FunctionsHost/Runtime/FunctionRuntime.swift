@@ -6,11 +6,11 @@ public import NIOCore
 public import ResourceProviders
 internal import Synchronization
 
-/// The running half of App Service and Functions: one host per site, its keys, its package, its worker. The control plane calls it; the gate
-/// serves from it.
+/// The running half of App Service and Functions: one host per site, its keys, its package, its worker. The control
+/// plane calls it; the gate serves from it.
 ///
-/// It follows `SiteStore` by itself: a change of settings, identity or state restarts or stops the host, a deletion ends it. Callers
-/// have authorized: nothing here asks who calls.
+/// It follows `SiteStore` by itself: a change of settings, identity or state restarts or stops the host, a deletion
+/// ends it. Callers have authorized: nothing here asks who calls.
 public final class FunctionRuntime: Sendable {
     /// What is known of one site: replaced as a whole when its rules change.
     struct Entry: Sendable {
@@ -31,11 +31,13 @@ public final class FunctionRuntime: Sendable {
     let services: HostServices
     private let state = Mutex(State())
 
-    /// `sites` must be loaded. `identityEndpoint` gives workers their `IDENTITY_HEADER`; `configuration.identityEndpoint` is its address.
+    /// `sites` must be loaded. `identityEndpoint` gives workers their `IDENTITY_HEADER`;
+    /// `configuration.identityEndpoint` is its address.
     public init(
         sites: SiteStore, vaults: any VaultSecrets, http: any OutboundHTTP, identities: any ManagedIdentities,
         identityEndpoint: (any IdentityEndpointRegistry)? = nil, logs: any FunctionLogSink = DiscardedFunctionLogs(),
-        configuration: FunctionsHostConfiguration, group: any EventLoopGroup, clock: any WallClock, randomness: any Randomness,
+        configuration: FunctionsHostConfiguration, group: any EventLoopGroup, clock: any WallClock,
+        randomness: any Randomness,
         logger: Logger
     ) {
         var client = HTTPClient.Configuration(redirectConfiguration: .disallow, timeout: .init(connect: .seconds(5)))
@@ -44,14 +46,15 @@ public final class FunctionRuntime: Sendable {
         services = HostServices(
             configuration: configuration, sites: sites, vaults: vaults, http: http, identities: identities,
             identityEndpoint: identityEndpoint, logs: logs,
-            handlers: HTTPClient(eventLoopGroupProvider: .shared(group), configuration: client), group: group, clock: clock,
+            handlers: HTTPClient(eventLoopGroupProvider: .shared(group), configuration: client), group: group,
+            clock: clock,
             randomness: randomness, logger: logger)
         sites.onChange { [weak self] change in self?.follow(change) }
         for site in sites.sites() { add(site, usage: nil) }
     }
 
-    /// Reads the day's usage of every site and begins the periodic work: usage is written every 10 seconds, idle workers end, references are
-    /// read again after a day.
+    /// Reads the day's usage of every site and begins the periodic work: usage is written every 10 seconds, idle
+    /// workers end, references are read again after a day.
     public func start() async throws {
         for site in services.sites.sites() { add(site, usage: try await services.sites.usage(of: site.name)) }
         let task = Task.detached { [weak self] in
@@ -61,7 +64,9 @@ public final class FunctionRuntime: Sendable {
                 guard let self, !Task.isCancelled else { return }
                 round += 1
                 await self.saveUsage()
-                if round.isMultiple(of: Self.maintenanceInterval) { for entry in self.entries() { await entry.host.maintain() } }
+                if round.isMultiple(of: Self.maintenanceInterval) {
+                    for entry in self.entries() { await entry.host.maintain() }
+                }
             }
         }
         state.withLock { $0.maintenance = task }
@@ -90,7 +95,8 @@ public final class FunctionRuntime: Sendable {
         }
     }
 
-    /// The platform's refusal of a request for a site's scm name (network rules, TLS), before credentials; nil when there is none.
+    /// The platform's refusal of a request for a site's scm name (network rules, TLS), before credentials; nil when
+    /// there is none.
     public func scmRefusal(of request: Request, site name: String) -> Response? {
         guard let entry = entry(named: name) else { return Pages.siteNotFound() }
         return entry.policy.scmRefusal(of: request)
@@ -115,7 +121,8 @@ public final class FunctionRuntime: Sendable {
         state.withLock { state in
             guard !state.isShutDown else { return }
             if let old = state.entries[site.name.lowercased()] {
-                state.entries[site.name.lowercased()] = Entry(host: old.host, policy: old.policy, meter: usage == nil ? old.meter : entry.meter)
+                state.entries[site.name.lowercased()] = Entry(
+                    host: old.host, policy: old.policy, meter: usage == nil ? old.meter : entry.meter)
             } else {
                 state.entries[site.name.lowercased()] = entry
             }
@@ -128,7 +135,8 @@ public final class FunctionRuntime: Sendable {
         case .updated(let old, let new):
             let host: SiteHost? = state.withLock { state in
                 guard let entry = state.entries[new.name.lowercased()] else { return nil }
-                state.entries[new.name.lowercased()] = Entry(host: entry.host, policy: SitePolicy(new), meter: entry.meter)
+                state.entries[new.name.lowercased()] = Entry(
+                    host: entry.host, policy: SitePolicy(new), meter: entry.meter)
                 return entry.host
             }
             if Self.needsRestart(old, new) { host?.restart() }
@@ -140,8 +148,10 @@ public final class FunctionRuntime: Sendable {
 
     /// What a worker was started with.
     private static func needsRestart(_ old: Site, _ new: Site) -> Bool {
-        old.secrets.appSettings != new.secrets.appSettings || old.secrets.connectionStrings != new.secrets.connectionStrings
-            || old.identity != new.identity || old.keyVaultReferenceIdentity != new.keyVaultReferenceIdentity || old.state != new.state
+        old.secrets.appSettings != new.secrets.appSettings
+            || old.secrets.connectionStrings != new.secrets.connectionStrings
+            || old.identity != new.identity || old.keyVaultReferenceIdentity != new.keyVaultReferenceIdentity
+            || old.state != new.state
             || old.config.linuxFxVersion != new.config.linuxFxVersion
     }
 
@@ -151,13 +161,14 @@ public final class FunctionRuntime: Sendable {
             do {
                 try await services.sites.save(usage, of: entry.policy.site.name)
             } catch {
-                services.logger.warning("usage not written", metadata: ["site": "\(entry.policy.site.name)", "error": "\(error)"])
+                services.logger.warning(
+                    "usage not written", metadata: ["site": "\(entry.policy.site.name)", "error": "\(error)"])
             }
         }
     }
 
-    /// Forgets the resolved settings, the package and the keys in memory, and starts again from their sources. Returns at once: the gate
-    /// answers 503 with the reason if it fails, and tries again with later requests.
+    /// Forgets the resolved settings, the package and the keys in memory, and starts again from their sources. Returns
+    /// at once: the gate answers 503 with the reason if it fails, and tries again with later requests.
     public func restart(_ id: ResourceID) async throws(FunctionsError) { try entry(id).host.restart() }
 
     /// Sets the site's state, durably; the gate answers 403 while it is stopped.
@@ -166,7 +177,9 @@ public final class FunctionRuntime: Sendable {
 
     /// Mounts the package if it is not; one that failed is tried again.
     public func syncTriggers(_ id: ResourceID) async throws(FunctionsError) { _ = try await app(id) }
-    public func status(_ id: ResourceID) async throws(FunctionsError) -> HostStatus { try await entry(id).host.status() }
+    public func status(_ id: ResourceID) async throws(FunctionsError) -> HostStatus {
+        try await entry(id).host.status()
+    }
 
     // MARK: Functions
 
@@ -177,8 +190,8 @@ public final class FunctionRuntime: Sendable {
         } catch { throw FunctionsError(.hostNotRunning, error.message) }
     }
 
-    /// Of the mounted package, sorted by name; waits for a start under way. Throws `.hostNotRunning` when the package could not be mounted;
-    /// empty for a site without one.
+    /// Of the mounted package, sorted by name; waits for a start under way. Throws `.hostNotRunning` when the package
+    /// could not be mounted; empty for a site without one.
     public func functions(of id: ResourceID) async throws(FunctionsError) -> [FunctionDescription] {
         let app = try await app(id)
         return app.catalog.functions.map { Self.description($0, app) }
@@ -193,7 +206,8 @@ public final class FunctionRuntime: Sendable {
     private static func description(_ function: Function, _ app: RunningApp) -> FunctionDescription {
         FunctionDescription(
             name: function.name, config: function.config, files: function.files, isDisabled: function.isDisabled,
-            language: app.host?.customHandler == nil ? app.settings.value("FUNCTIONS_WORKER_RUNTIME")?.reveal() ?? "" : "Custom",
+            language: app.host?.customHandler == nil
+                ? app.settings.value("FUNCTIONS_WORKER_RUNTIME")?.reveal() ?? "" : "Custom",
             invokePath: function.invokePath(prefix: app.catalog.routePrefix),
             errors: function.errors + (app.workerMissing.map { [$0] } ?? []))
     }
@@ -231,9 +245,12 @@ public final class FunctionRuntime: Sendable {
     // MARK: Key Vault references
 
     /// Every app setting that is a reference, by the setting's name.
-    public func keyVaultReferences(of id: ResourceID) async throws(FunctionsError) -> [String: KeyVaultReferenceStatus] {
+    public func keyVaultReferences(of id: ResourceID) async throws(FunctionsError) -> [String: KeyVaultReferenceStatus]
+    {
         try await entry(id).host.references()
     }
     /// Resolves all again now; the host restarts when a value changed.
-    public func refreshKeyVaultReferences(of id: ResourceID) async throws(FunctionsError) { try await entry(id).host.refreshReferences() }
+    public func refreshKeyVaultReferences(of id: ResourceID) async throws(FunctionsError) {
+        try await entry(id).host.refreshReferences()
+    }
 }

@@ -10,7 +10,8 @@ public struct FunctionsError: Error, Sendable, CustomStringConvertible {
         case masterKeyCannotBeDeleted
         /// Somebody else wrote the keys at the same time: 409.
         case conflict
-        /// The keys cannot be read or written now (storage refused, vault refused, settings missing). The message says why: 503.
+        /// The keys cannot be read or written now (storage refused, vault refused, settings missing). The message says
+        /// why: 503.
         case secretStoreUnavailable
         /// The host is stopped or could not start. The message says why: 503.
         case hostNotRunning

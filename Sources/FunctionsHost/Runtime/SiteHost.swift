@@ -21,7 +21,8 @@ final class RunningApp: Sendable {
     let workerMissing: String?
 
     init(
-        site: Site, settings: ResolvedSettings, host: HostConfiguration?, catalog: FunctionCatalog, worker: Worker?, workerMissing: String?
+        site: Site, settings: ResolvedSettings, host: HostConfiguration?, catalog: FunctionCatalog, worker: Worker?,
+        workerMissing: String?
     ) {
         self.site = site
         self.settings = settings
@@ -32,7 +33,8 @@ final class RunningApp: Sendable {
     }
 }
 
-/// One site's host: its settings resolved, its package mounted, its keys at hand; loaded when somebody asks, and again after `restart`.
+/// One site's host: its settings resolved, its package mounted, its keys at hand; loaded when somebody asks, and again
+/// after `restart`.
 actor SiteHost {
     private enum Content {
         case unloaded
@@ -50,7 +52,11 @@ actor SiteHost {
     private var site: Site
     private var content = Content.unloaded
     private var settings: (task: Task<ResolvedSettings, Never>, at: Timestamp)?
-    private var keyring: Keyring?
+    private var keyring: Keyring? {
+        willSet { if let keyring { formerKeyring = keyring } }
+    }
+    /// The keys before the last restart: what a new, empty store begins with.
+    private var formerKeyring: Keyring?
     /// Counts restarts: what an earlier generation loaded is thrown away.
     private var generation = 0
     private var isShutDown = false
@@ -115,13 +121,15 @@ actor SiteHost {
         case .failure(let failure):
             let delay = min(1 << min(attempts, 16), Self.longestRetrySeconds)
             content = .failed(failure, until: services.clock.now().adding(seconds: delay), attempts: attempts + 1)
-            services.logger.warning("site cannot start", metadata: ["site": "\(site.name)", "reason": "\(failure.message)"])
+            services.logger.warning(
+                "site cannot start", metadata: ["site": "\(site.name)", "reason": "\(failure.message)"])
             log(.error, failure.message)
             throw failure
         }
     }
 
-    /// Starts over with the site as it is now: settings, keys, package and worker. Returns at once; loading begins by itself.
+    /// Starts over with the site as it is now: settings, keys, package and worker. Returns at once; loading begins by
+    /// itself.
     nonisolated func restart() {
         mustRestart.withLock { $0 = true }
         let old = current.withLock { app in
@@ -158,8 +166,11 @@ actor SiteHost {
             defer { app = nil }
             return app
         }
-        if case .loading(let task) = content { Task.detached { if case .success(let app) = await task.value { await app.worker?.stop() } } }
-        content = .failed(HostFailure(message: "The server is shutting down."), until: Timestamp(microseconds: .max / 2), attempts: 0)
+        if case .loading(let task) = content {
+            Task.detached { if case .success(let app) = await task.value { await app.worker?.stop() } }
+        }
+        content = .failed(
+            HostFailure(message: "The server is shutting down."), until: Timestamp(microseconds: .max / 2), attempts: 0)
         await old?.worker?.stop()
     }
 
@@ -188,7 +199,9 @@ actor SiteHost {
     }
 
     func refreshOldReferences() async {
-        guard let settings, services.clock.now() >= settings.at.adding(seconds: Self.referenceLifetimeSeconds) else { return }
+        guard let settings, services.clock.now() >= settings.at.adding(seconds: Self.referenceLifetimeSeconds) else {
+            return
+        }
         await refreshReferences()
     }
 
@@ -206,12 +219,15 @@ actor SiteHost {
         guard generation == self.generation else { return try await keys() }
         if let keyring { return keyring }
         do throws(FunctionsError) {
-            let made = try KeyringFactory(services: services).make(site, settings, platformKey: platformKey)
+            let made = try KeyringFactory(services: services).make(
+                site, settings, platformKey: platformKey, after: formerKeyring)
             keyring = made
             return made
         } catch {
             // A reference may have been the cause: read it again, though not with every request.
-            if let known = self.settings, services.clock.now() >= known.at.adding(seconds: Self.settingsRetrySeconds) { self.settings = nil }
+            if let known = self.settings, services.clock.now() >= known.at.adding(seconds: Self.settingsRetrySeconds) {
+                self.settings = nil
+            }
             throw error
         }
     }
@@ -239,18 +255,22 @@ actor SiteHost {
         return HostStatus(
             id: site.name.lowercased(), state: state, version: FunctionsHostConfiguration.runtimeVersion,
             instanceID: services.configuration.instanceID,
-            processUptimeMilliseconds: (services.clock.now().microseconds - startedAt.microseconds) / 1_000, errors: errors)
+            processUptimeMilliseconds: (services.clock.now().microseconds - startedAt.microseconds) / 1_000,
+            errors: errors)
     }
 
     /// Every minute: idle workers end, old references are read again.
     func maintain() async {
         await refreshOldReferences()
-        guard services.sites.site(named: site.name)?.config.alwaysOn != true, let worker = current.withLock({ $0 })?.worker else { return }
+        guard services.sites.site(named: site.name)?.config.alwaysOn != true,
+            let worker = current.withLock({ $0 })?.worker
+        else { return }
         await worker.stopIfIdle(since: services.clock.now().adding(seconds: -services.configuration.workerIdleSeconds))
     }
 
     private func log(_ level: FunctionLogEntry.Level, _ message: String) {
         services.logs.write(
-            FunctionLogEntry(time: services.clock.now(), site: site.id, level: level, category: "Host.Startup", message: message))
+            FunctionLogEntry(
+                time: services.clock.now(), site: site.id, level: level, category: "Host.Startup", message: message))
     }
 }

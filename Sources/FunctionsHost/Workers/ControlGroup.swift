@@ -1,8 +1,11 @@
 internal import Foundation
 internal import Glibc
 
-/// A memory limit the kernel keeps, where this process may make control groups (version 1 or 2). Gone with its last reference.
+/// A memory limit the kernel keeps, where this process may make control groups (version 1 or 2). Gone with its last
+/// reference.
 final class ControlGroup: Sendable {
+    private static let removalAttempts = 50
+
     let processesFile: String
     private let path: String
     private let usageFile: String
@@ -22,10 +25,20 @@ final class ControlGroup: Sendable {
             return nil
         }
     }
-    deinit { rmdir(path) }
+    deinit {
+        let path = path
+        // The last processes may still be dying: a group with members does not go.
+        Task.detached {
+            for _ in 0..<Self.removalAttempts where rmdir(path) != 0 && errno == EBUSY {
+                try? await Task.sleep(for: .milliseconds(100))
+            }
+        }
+    }
 
     var usedBytes: Int? {
-        FileManager.default.contents(atPath: usageFile).flatMap { Int(String(decoding: $0, as: UTF8.self).prefix { $0.isNumber }) }
+        FileManager.default.contents(atPath: usageFile).flatMap {
+            Int(String(decoding: $0, as: UTF8.self).prefix { $0.isNumber })
+        }
     }
 
     private static func write(_ text: String, to path: String) -> Bool {

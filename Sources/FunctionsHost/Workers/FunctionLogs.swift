@@ -1,7 +1,7 @@
 public import CofferCore
 
-/// Takes what apps and their host have to say (category `FunctionAppLogs`). The composition root joins it to the diagnostic settings' targets.
-/// Called from any thread; it must return at once and drop what it cannot keep.
+/// Takes what apps and their host have to say (category `FunctionAppLogs`). The composition root joins it to the
+/// diagnostic settings' targets. Called from any thread; it must return at once and drop what it cannot keep.
 public protocol FunctionLogSink: Sendable {
     func write(_ entry: FunctionLogEntry)
 }
@@ -22,7 +22,8 @@ public struct FunctionLogEntry: Sendable, Equatable {
     public static let messageLimitBytes = 32 << 10
 
     public init(
-        time: Timestamp, site: ResourceID, functionName: String? = nil, invocationID: String? = nil, level: Level, category: String,
+        time: Timestamp, site: ResourceID, functionName: String? = nil, invocationID: String? = nil, level: Level,
+        category: String,
         message: String
     ) {
         self.time = time

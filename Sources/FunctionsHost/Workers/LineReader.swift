@@ -1,7 +1,7 @@
 internal import NIOCore
 
-/// Cuts a stream into lines of at most 32 KiB, and lets a limited number of them through each second: an app that shouts cannot fill the
-/// server's memory or its log.
+/// Cuts a stream into lines of at most 32 KiB, and lets a limited number of them through each second: an app that
+/// shouts cannot fill the server's memory or its log.
 final class LineReader: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     static let lineBytes = FunctionLogEntry.messageLimitBytes

@@ -4,20 +4,22 @@ internal import Glibc
 
 /// What the sandbox gives a worker, and the command line that builds it.
 ///
-/// Two bubblewrap stages. The outer one has a mount namespace with an empty tmpfs, sized to the package, into which it unpacks our own tar
-/// from a memory file; the inner one binds that tmpfs read-only at `/home/site/wwwroot` and shows nothing else of the machine but `/usr` and a few
-/// files of `/etc`. So the app's files exist in memory alone, in a namespace nobody else sees, however many they are (one mount, where
-/// `--ro-bind-data` would need a mount and a descriptor per file), and they end with the worker.
+/// Two bubblewrap stages. The outer one has a mount namespace with an empty tmpfs, sized to the package, into which it
+/// unpacks our own tar from a memory file; the inner one binds that tmpfs read-only at `/home/site/wwwroot` and shows
+/// nothing else of the machine but `/usr` and a few files of `/etc`. So the app's files exist in memory alone, in a
+/// namespace nobody else sees, however many they are (one mount, where `--ro-bind-data` would need a mount and a
+/// descriptor per file), and they end with the worker.
 ///
-/// Settings never stand on a command line or in the environment of a privileged stage (`TAR_OPTIONS` and `LD_PRELOAD` would be the app's way to
-/// root there): a shell that already runs as the worker's user reads them from a memory file.
+/// Settings never stand on a command line or in the environment of a privileged stage (`TAR_OPTIONS` and `LD_PRELOAD`
+/// would be the app's way to root there): a shell that already runs as the worker's user reads them from a memory file.
 struct Sandbox: Sendable {
     static let root = "/home/site/wwwroot"
     static let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     private static let searched = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"]
     /// The files of `/etc` that programs need and that tell nothing: names, certificates, time zone.
     private static let sharedConfiguration = [
-        "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl/certs", "/etc/ca-certificates.conf", "/etc/localtime", "/etc/ld.so.cache",
+        "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl/certs", "/etc/ca-certificates.conf",
+        "/etc/localtime", "/etc/ld.so.cache",
         "/etc/alternatives", "/etc/gai.conf", "/etc/protocols", "/etc/services",
     ]
     static let descriptorsLimit = 4_096
@@ -38,18 +40,21 @@ struct Sandbox: Sendable {
     init() throws(PackageError) {
         func find(_ name: String) -> String? { Self.searched.map { "\($0)/\(name)" }.first { access($0, X_OK) == 0 } }
         guard let bubblewrap = find("bwrap") else {
-            throw PackageError(.configuration, "Workers need bubblewrap on the server (Debian: apt install bubblewrap).")
+            throw PackageError(
+                .configuration, "Workers need bubblewrap on the server (Debian: apt install bubblewrap).")
         }
         guard let tar = find("tar") else { throw PackageError(.configuration, "Workers need tar on the server.") }
         runsAsRoot = geteuid() == 0
         let setpriv = find("setpriv")
         guard !runsAsRoot || setpriv != nil else {
-            throw PackageError(.configuration, "Workers need setpriv on the server while it runs as root (Debian: util-linux).")
+            throw PackageError(
+                .configuration, "Workers need setpriv on the server while it runs as root (Debian: util-linux).")
         }
         tools = Tools(bubblewrap: bubblewrap, tar: tar, setpriv: setpriv)
     }
 
-    /// A user of its own for each site, so that one app can neither signal another's processes nor stand in for them on a port.
+    /// A user of its own for each site, so that one app can neither signal another's processes nor stand in for them on
+    /// a port.
     static func userID(of site: String) -> UInt32 {
         let digest = Array(SHA256.hash(data: Array(site.lowercased().utf8)))
         return 0x6000_0000 | UInt32(digest[0]) << 20 | UInt32(digest[1]) << 12 | UInt32(digest[2]) << 4
@@ -75,7 +80,10 @@ struct Sandbox: Sendable {
         var outer = [tools.bubblewrap, "--dev-bind", "/", "/"]
         if !runsAsRoot { outer.append("--unshare-user") }
         // The package's pages, its folders' and some air.
-        outer += ["--size", String(worker.unpackedBytes + worker.unpackedBytes / 8 + (8 << 20)), "--perms", "0755", "--tmpfs", "/mnt"]
+        outer += [
+            "--size", String(worker.unpackedBytes + worker.unpackedBytes / 8 + (8 << 20)), "--perms", "0755", "--tmpfs",
+            "/mnt",
+        ]
         if runsAsRoot { outer += ["--cap-add", "ALL"] }
         outer += ["--die-with-parent", "--", "/bin/sh", "-c", Self.unpackScript, "worker"]
         outer += [tools.tar, worker.controlGroup ?? "", worker.dataBytes.map { String($0 / 1_024) } ?? ""]
@@ -85,17 +93,24 @@ struct Sandbox: Sendable {
 
     private func innerCommandLine(_ worker: Worker) -> [String] {
         var inner = [
-            tools.bubblewrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "functions",
+            tools.bubblewrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname",
+            "functions",
             "--ro-bind", "/usr", "/usr",
         ]
         if !runsAsRoot { inner.append("--unshare-user") }
         for folder in ["bin", "sbin", "lib", "lib32", "lib64"] {
             var status = stat()
             guard lstat("/" + folder, &status) == 0 else { continue }
-            inner += status.st_mode & S_IFMT == S_IFLNK ? ["--symlink", "usr/" + folder, "/" + folder] : ["--ro-bind", "/" + folder, "/" + folder]
+            inner +=
+                status.st_mode & S_IFMT == S_IFLNK
+                ? ["--symlink", "usr/" + folder, "/" + folder] : ["--ro-bind", "/" + folder, "/" + folder]
         }
+        for folder in ["/etc", "/etc/ssl"] { inner += ["--perms", "0755", "--dir", folder] }
         for path in Self.sharedConfiguration + worker.sharedFiles { inner += ["--ro-bind-try", path, path] }
-        inner += ["--proc", "/proc", "--dev", "/dev", "--size", String(Self.temporaryBytes), "--perms", "1777", "--tmpfs", "/tmp"]
+        inner += [
+            "--proc", "/proc", "--dev", "/dev", "--size", String(Self.temporaryBytes), "--perms", "1777", "--tmpfs",
+            "/tmp",
+        ]
         inner += ["--size", String(Self.temporaryBytes), "--perms", "1777", "--tmpfs", "/dev/shm"]
         for folder in ["/home", "/home/site"] { inner += ["--perms", "0755", "--dir", folder] }
         inner += ["--ro-bind", "/mnt", Self.root, "--remount-ro", "/"]
@@ -106,7 +121,8 @@ struct Sandbox: Sendable {
         if runsAsRoot, let setpriv = tools.setpriv {
             let user = String(Self.userID(of: worker.site))
             inner += [
-                setpriv, "--reuid=" + user, "--regid=" + user, "--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all",
+                setpriv, "--reuid=" + user, "--regid=" + user, "--clear-groups", "--no-new-privs",
+                "--bounding-set=-all", "--inh-caps=-all",
             ]
         }
         return inner + ["/bin/sh", "-c", Self.startScript, "worker", worker.executable] + worker.arguments
@@ -114,6 +130,7 @@ struct Sandbox: Sendable {
 
     private static let unpackScript = """
         set -e
+        umask 022
         tar=$1 group=$2 data=$3 files=$4 processes=$5
         shift 5
         [ -z "$group" ] || echo $$ > "$group"
@@ -131,8 +148,9 @@ struct Sandbox: Sendable {
         exec "$@"
         """
 
-    /// The settings as a shell script of assignments. Names a shell cannot hold are spelled as App Service on Linux spells them: `.` and `-`
-    /// become `_`, `:` becomes `__`; what is still no name is left out, as are values with a NUL byte.
+    /// The settings as a shell script of assignments. Names a shell cannot hold are spelled as App Service on Linux
+    /// spells them: `.` and `-` become `_`, `:` becomes `__`; what is still no name is left out, as are values with a
+    /// NUL byte.
     static func script(environment: [String: RedactedString]) -> [UInt8] {
         var script: [UInt8] = []
         for (name, value) in environment.sorted(by: { $0.key < $1.key }) {

@@ -13,7 +13,8 @@ struct WorkerUnavailable: Error, Sendable, Equatable {
     let retryAfterSeconds: Int64
 }
 
-/// One app's custom handler: started when a request wants it, watched, started again after it fell, ended with its host.
+/// One app's custom handler: started when a request wants it, watched, started again after it fell, ended with its
+/// host.
 actor Worker {
     struct Description: Sendable {
         var site: Site
@@ -68,7 +69,9 @@ actor Worker {
     nonisolated func acquire() async throws(WorkerUnavailable) -> Int {
         if let port = acquireReady() { return port }
         try await becomeReady()
-        guard let port = acquireReady() else { throw WorkerUnavailable(message: "The worker ended just now.", retryAfterSeconds: 1) }
+        guard let port = acquireReady() else {
+            throw WorkerUnavailable(message: "The worker ended just now.", retryAfterSeconds: 1)
+        }
         return port
     }
     private nonisolated func acquireReady() -> Int? {
@@ -179,7 +182,8 @@ actor Worker {
             }
             try? await Task.sleep(for: .milliseconds(25))
         }
-        return "The worker did not listen on FUNCTIONS_CUSTOMHANDLER_PORT within \(description.readinessSeconds) seconds."
+        return
+            "The worker did not listen on FUNCTIONS_CUSTOMHANDLER_PORT within \(description.readinessSeconds) seconds."
     }
 
     private func forwardOutput(of process: WorkerProcess) {
@@ -191,7 +195,9 @@ actor Worker {
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(
                         LineReader { line in
-                            logs.write(FunctionLogEntry(time: clock.now(), site: site, level: level, category: "Worker", message: line))
+                            logs.write(
+                                FunctionLogEntry(
+                                    time: clock.now(), site: site, level: level, category: "Worker", message: line))
                         })
                 }
             }
@@ -251,7 +257,8 @@ actor Worker {
         await end(gracefully: true)
     }
 
-    /// For good: lets requests under way finish for a while, then asks the handler to end, then ends it. Returns when it is gone.
+    /// For good: lets requests under way finish for a while, then asks the handler to end, then ends it. Returns when
+    /// it is gone.
     func stop() async {
         guard case .terminate(let gracefully) = state.stop() else { return }
         await end(gracefully: gracefully)
@@ -265,7 +272,9 @@ actor Worker {
         forgetProcess()
         guard let process else { return }
         if gracefully {
-            for _ in 0..<(Self.drainSeconds * 20) where outstanding > 0 { try? await Task.sleep(for: .milliseconds(50)) }
+            for _ in 0..<(Self.drainSeconds * 20) where outstanding > 0 {
+                try? await Task.sleep(for: .milliseconds(50))
+            }
             process.terminate()
             let killer = Task.detached {
                 try? await Task.sleep(for: .seconds(Self.graceSeconds))
@@ -284,10 +293,12 @@ actor Worker {
         services.logger.warning("worker ended", metadata: ["site": "\(description.site.name)", "reason": "\(message)"])
         services.logs.write(
             FunctionLogEntry(
-                time: services.clock.now(), site: description.site.id, level: .error, category: "Host.Worker", message: message))
+                time: services.clock.now(), site: description.site.id, level: .error, category: "Host.Worker",
+                message: message))
     }
 
-    /// A port of 127.0.0.1 that is free now. The handler takes it a moment later; readiness checks that it was the one who did.
+    /// A port of 127.0.0.1 that is free now. The handler takes it a moment later; readiness checks that it was the one
+    /// who did.
     private static func freePort() throws -> Int {
         let file = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard file >= 0 else { throw WorkerProcess.LaunchFailure(message: "the server is out of file descriptors") }

@@ -12,7 +12,9 @@ enum WorkerEnvironment {
         for (name, value) in settings.values where !withheld.contains(where: { name.lowercased().hasPrefix($0) }) {
             variables[name] = value
         }
-        for (name, string) in site.secrets.connectionStrings { variables[string.kind.environmentPrefix + name] = string.value }
+        for (name, string) in site.secrets.connectionStrings {
+            variables[string.kind.environmentPrefix + name] = string.value
+        }
         let fixed = [
             "HOME": "/home", "TMPDIR": "/tmp", "LANG": "C.UTF-8", "PATH": Sandbox.path,
             "WEBSITE_SITE_NAME": site.name, "WEBSITE_HOSTNAME": hostName, "WEBSITE_INSTANCE_ID": instanceID,
@@ -21,15 +23,21 @@ enum WorkerEnvironment {
             "WEBSITE_SKU": "Dynamic", "REGION_NAME": site.location,
             "FUNCTIONS_APP_ROOT_PATH": Sandbox.root, "AzureWebJobsScriptRoot": Sandbox.root,
         ]
-        for (name, value) in fixed where name != "PATH" || variables["PATH"] == nil { variables[name] = RedactedString(value) }
+        for (name, value) in fixed where name != "PATH" || variables["PATH"] == nil {
+            variables[name] = RedactedString(value)
+        }
         return variables
     }
 
     /// What changes with every start.
-    static func perStart(port: Int, workerID: String, identityEndpoint: String?, identityHeader: RedactedString?) -> [String: RedactedString] {
+    static func perStart(port: Int, workerID: String, identityEndpoint: String?, identityHeader: RedactedString?)
+        -> [String: RedactedString]
+    {
         var variables: [String: RedactedString] = [
-            "FUNCTIONS_CUSTOMHANDLER_PORT": RedactedString(String(port)), "FUNCTIONS_HTTPWORKER_PORT": RedactedString(String(port)),
-            "FUNCTIONS_CUSTOMHANDLER_WORKER_ID": RedactedString(workerID), "FUNCTIONS_HTTPWORKER_ID": RedactedString(workerID),
+            "FUNCTIONS_CUSTOMHANDLER_PORT": RedactedString(String(port)),
+            "FUNCTIONS_HTTPWORKER_PORT": RedactedString(String(port)),
+            "FUNCTIONS_CUSTOMHANDLER_WORKER_ID": RedactedString(workerID),
+            "FUNCTIONS_HTTPWORKER_ID": RedactedString(workerID),
         ]
         if let identityEndpoint, let identityHeader {
             variables["IDENTITY_ENDPOINT"] = RedactedString(identityEndpoint)

@@ -5,8 +5,8 @@ internal import Synchronization
 
 /// A child process and the thread that made it and waits for it.
 ///
-/// The same thread does both: the kernel sends a child its parent-death signal when the *thread* that made it ends, and threads of a pool may
-/// end at any time.
+/// The same thread does both: the kernel sends a child its parent-death signal when the *thread* that made it ends, and
+/// threads of a pool may end at any time.
 final class WorkerProcess: Sendable {
     struct Ending: Sendable, Equatable {
         let description: String
@@ -33,7 +33,8 @@ final class WorkerProcess: Sendable {
         let message: String
     }
 
-    /// Starts `arguments` with an almost empty environment. `descriptors` become 3, 4, … in the child; the caller still owns them.
+    /// Starts `arguments` with an almost empty environment. `descriptors` become 3, 4, … in the child; the caller still
+    /// owns them.
     static func launch(_ arguments: [String], descriptors: [Int32]) async throws -> WorkerProcess {
         try await withCheckedThrowingContinuation { (launched: CheckedContinuation<WorkerProcess, any Error>) in
             let thread = Thread {
@@ -85,7 +86,9 @@ final class WorkerProcess: Sendable {
     /// Asks the handler itself to end: the sandbox's own processes would take it with them at once.
     func terminate() {
         guard !hasEnded else { return }
-        for child in ProcessTree.descendants(of: processID) where ProcessTree.name(of: child) != "bwrap" { kill(child, SIGTERM) }
+        for child in ProcessTree.descendants(of: processID) where ProcessTree.name(of: child) != "bwrap" {
+            kill(child, SIGTERM)
+        }
     }
     /// Ends everything: the sandbox dies with its outer process.
     func kill() {
@@ -129,9 +132,13 @@ enum ProcessTree {
         var found: [pid_t] = []
         var open = [root]
         while let next = open.popLast(), found.count < processesLimit {
-            guard let tasks = try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(next)/task") else { continue }
+            guard let tasks = try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(next)/task") else {
+                continue
+            }
             for task in tasks {
-                let children = text("/proc/\(next)/task/\(task)/children")?.split(separator: " ").compactMap { pid_t($0.trimmed) } ?? []
+                let children =
+                    text("/proc/\(next)/task/\(task)/children")?.split(separator: " ").compactMap { pid_t($0.trimmed) }
+                    ?? []
                 found += children
                 open += children
             }
@@ -139,7 +146,9 @@ enum ProcessTree {
         return found
     }
 
-    static func name(of process: pid_t) -> String { text("/proc/\(process)/comm")?.split(separator: "\n").first.map(String.init) ?? "" }
+    static func name(of process: pid_t) -> String {
+        text("/proc/\(process)/comm")?.split(separator: "\n").first.map(String.init) ?? ""
+    }
 
     /// Resident memory of the whole tree, shared pages counted once per process: bytes.
     static func residentBytes(of root: pid_t) -> Int {
@@ -156,7 +165,8 @@ enum ProcessTree {
             let fields = line.split(separator: " ", omittingEmptySubsequences: true)
             guard fields.count > 7, fields[3] == "0A" else { continue }
             let address = fields[1].split(separator: ":")
-            guard address.count == 2, Int(address[1], radix: 16) == port, ["0100007F", "00000000"].contains(address[0]) else { continue }
+            guard address.count == 2, Int(address[1], radix: 16) == port, ["0100007F", "00000000"].contains(address[0])
+            else { continue }
             return UInt32(fields[7])
         }
         return nil

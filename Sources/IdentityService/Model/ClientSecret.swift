@@ -15,8 +15,9 @@ struct ClientSecret: Sendable, Codable, Equatable {
     let hash: [UInt8]
     let rounds: Int
 
-    /// PBKDF2-HMAC-SHA-256 rounds for new secrets. Every secret is generated here with over 220 bits of entropy, so guessing is hopeless at any
-    /// speed; the rounds are a second line and are kept low enough (about 10 ms) that the token endpoint cannot be worn down with them.
+    /// PBKDF2-HMAC-SHA-256 rounds for new secrets. Every secret is generated here with over 220 bits of entropy, so
+    /// guessing is hopeless at any speed; the rounds are a second line and are kept low enough (about 10 ms) that the
+    /// token endpoint cannot be worn down with them.
     static let defaultRounds = 20_000
 
     /// Makes a secret of 43 printable characters that needs no quoting in a shell, and its record.

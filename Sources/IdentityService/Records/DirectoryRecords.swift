@@ -2,8 +2,8 @@ internal import CofferCore
 internal import EncryptionAtRest
 internal import Foundation
 
-/// How the directory lies in the store: JSON values under
-/// `application/{appId}`, `principal/{id}`, `principal-of/{appId}` (an id), `identity-of/{resource}` (an id), `signing-keys`, `administrator`.
+/// How the directory lies in the store: JSON values under `application/{appId}`, `principal/{id}`,
+/// `principal-of/{appId}` (an id), `identity-of/{resource}` (an id), `signing-keys`, `administrator`.
 ///
 /// Everything is read from the store each time: the directory is small, and no copy can go stale.
 struct DirectoryRecords: Sendable {
@@ -53,10 +53,13 @@ struct DirectoryRecords: Sendable {
         if case .committed = try await records.commit(checks: checks, writes) { return true }
         return false
     }
-    static func put(_ key: String, _ value: some Encodable) throws -> RecordWrite { .put(key, [UInt8](try JSONEncoder().encode(value))) }
+    static func put(_ key: String, _ value: some Encodable) throws -> RecordWrite {
+        .put(key, [UInt8](try JSONEncoder().encode(value)))
+    }
     static func put(_ key: String, text: String) -> RecordWrite { .put(key, Array(text.utf8)) }
 
-    /// Runs read, decide, commit until the commit is not in conflict. `attempt` returns nil for a conflict and may run again.
+    /// Runs read, decide, commit until the commit is not in conflict. `attempt` returns nil for a conflict and may run
+    /// again.
     func retrying<Result>(_ attempt: () async throws -> Result?) async throws -> Result {
         for _ in 0..<Self.attempts {
             if let result = try await attempt() { return result }

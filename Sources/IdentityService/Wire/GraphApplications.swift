@@ -41,7 +41,8 @@ extension GraphService {
     private func findApplication(_ key: String) async throws -> Application {
         let found =
             key.lowercased().hasPrefix("appid=")
-            ? try await identity.directory.application(String(key.dropFirst(6)))?.value : try await application(byObjectID: key)
+            ? try await identity.directory.application(String(key.dropFirst(6)))?.value
+            : try await application(byObjectID: key)
         guard let found else { throw GraphError.notFound(key) }
         return found
     }
@@ -65,10 +66,13 @@ extension GraphService {
         }
         try Self.refuseKeys(call.body)
         var application = Application(
-            id: identity.randomness.uuidString(), appID: identity.randomness.uuidString(), displayName: name, created: identity.clock.now())
+            id: identity.randomness.uuidString(), appID: identity.randomness.uuidString(), displayName: name,
+            created: identity.clock.now())
         try await apply(call.body ?? [:], to: &application)
         let key = DirectoryRecords.applicationKey(application.appID)
-        guard try await identity.directory.commit([.absent(key)], [DirectoryRecords.put(key, application)]) else { throw GraphError.unavailable }
+        guard try await identity.directory.commit([.absent(key)], [DirectoryRecords.put(key, application)]) else {
+            throw GraphError.unavailable
+        }
         return .json(.created, json(application).serialized())
     }
 
@@ -79,7 +83,8 @@ extension GraphService {
             var application = stored.value
             try await apply(call.body ?? [:], to: &application)
             let key = DirectoryRecords.applicationKey(appID)
-            return try await identity.directory.commit([.unchanged(key, stored.version)], [DirectoryRecords.put(key, application)]) ? () : nil
+            return try await identity.directory.commit(
+                [.unchanged(key, stored.version)], [DirectoryRecords.put(key, application)]) ? () : nil
         }
         return Response(status: .noContent)
     }
@@ -92,11 +97,15 @@ extension GraphService {
 
     private func apply(_ body: JSONValue, to application: inout Application) async throws {
         if let name = body.member("displayName")?.stringValue {
-            guard (1...256).contains(name.count) else { throw GraphError.badRequest("'displayName' has 1 to 256 characters.") }
+            guard (1...256).contains(name.count) else {
+                throw GraphError.badRequest("'displayName' has 1 to 256 characters.")
+            }
             application.displayName = name
         }
         if let version = body.member("api")?.member("requestedAccessTokenVersion")?.intValue {
-            guard [1, 2].contains(version) else { throw GraphError.badRequest("'requestedAccessTokenVersion' is 1 or 2.") }
+            guard [1, 2].contains(version) else {
+                throw GraphError.badRequest("'requestedAccessTokenVersion' is 1 or 2.")
+            }
             application.requestedAccessTokenVersion = Int(version)
         }
         if let uris = body.member("identifierUris")?.arrayValue {
@@ -107,9 +116,12 @@ extension GraphService {
                     throw GraphError.badRequest("The identifier URI '\(uri.prefix(100))' is not valid.")
                 }
                 let isTaken = try await identity.directory.applications().contains { other in
-                    other.appID != application.appID && other.identifierURIs.contains { $0.lowercased() == uri.lowercased() }
+                    other.appID != application.appID
+                        && other.identifierURIs.contains { $0.lowercased() == uri.lowercased() }
                 }
-                guard !isTaken else { throw GraphError.badRequest("The identifier URI '\(uri)' belongs to another application.") }
+                guard !isTaken else {
+                    throw GraphError.badRequest("The identifier URI '\(uri)' belongs to another application.")
+                }
             }
             application.identifierURIs = uris
         }
@@ -118,7 +130,10 @@ extension GraphService {
     private func deleteApplication(_ application: Application) async throws -> Response {
         var writes: [RecordWrite] = [.delete(DirectoryRecords.applicationKey(application.appID))]
         if let principal = try await identity.directory.principal(ofApplication: application.appID)?.value {
-            writes += [.delete(DirectoryRecords.principalKey(principal.id)), .delete(DirectoryRecords.principalOfKey(application.appID))]
+            writes += [
+                .delete(DirectoryRecords.principalKey(principal.id)),
+                .delete(DirectoryRecords.principalOfKey(application.appID)),
+            ]
         }
         _ = try await identity.directory.commit([], writes)
         return Response(status: .noContent)
@@ -130,44 +145,59 @@ extension GraphService {
             var application = stored.value
             change(&application)
             let key = DirectoryRecords.applicationKey(appID)
-            return try await identity.directory.commit([.unchanged(key, stored.version)], [DirectoryRecords.put(key, application)]) ? () : nil
+            return try await identity.directory.commit(
+                [.unchanged(key, stored.version)], [DirectoryRecords.put(key, application)]) ? () : nil
         }
     }
 
     func json(_ application: Application) -> JSONValue {
         [
-            "id": .string(application.id), "appId": .string(application.appID), "displayName": .string(application.displayName),
-            "createdDateTime": .string(application.created.iso8601), "identifierUris": .array(application.identifierURIs.map { .string($0) }),
+            "id": .string(application.id), "appId": .string(application.appID),
+            "displayName": .string(application.displayName),
+            "createdDateTime": .string(application.created.iso8601),
+            "identifierUris": .array(application.identifierURIs.map { .string($0) }),
             "signInAudience": "AzureADMyOrg", "publisherDomain": .null, "deletedDateTime": .null,
             "passwordCredentials": .array(application.secrets.map(Self.json)), "keyCredentials": [],
-            "api": ["requestedAccessTokenVersion": application.requestedAccessTokenVersion.map { .integer(Int64($0)) } ?? .null],
+            "api": [
+                "requestedAccessTokenVersion": application.requestedAccessTokenVersion.map { .integer(Int64($0)) }
+                    ?? .null
+            ],
         ]
     }
 
     // MARK: Secrets
 
     /// `addPassword`: answers the new secret once. `change` applies to the object's secrets, durably.
-    func addPassword(_ call: GraphCall, _ change: ((inout [ClientSecret]) -> Void) async throws -> Void) async throws -> Response {
+    func addPassword(_ call: GraphCall, _ change: ((inout [ClientSecret]) -> Void) async throws -> Void) async throws
+        -> Response
+    {
         let wanted = call.body?.member("passwordCredential")
         let now = identity.clock.now()
         let start = try Self.time(wanted, "startDateTime") ?? now
         let end = try Self.time(wanted, "endDateTime") ?? start.adding(seconds: Self.secretLifetimeSeconds)
-        guard start < end, now < end else { throw GraphError.badRequest("The secret would have expired already: check 'endDateTime'.") }
+        guard start < end, now < end else {
+            throw GraphError.badRequest("The secret would have expired already: check 'endDateTime'.")
+        }
         let (secret, record) = ClientSecret.generate(
-            displayName: wanted?.member("displayName")?.stringValue.map { String($0.prefix(256)) }, start: start, end: end,
+            displayName: wanted?.member("displayName")?.stringValue.map { String($0.prefix(256)) }, start: start,
+            end: end,
             rounds: identity.secretRounds, randomness: identity.randomness)
         var isFull = false
         try await change { secrets in
             isFull = secrets.count >= Self.secretsLimit
             if !isFull { secrets.append(record) }
         }
-        guard !isFull else { throw GraphError.badRequest("There are \(Self.secretsLimit) secrets already; remove one first.") }
+        guard !isFull else {
+            throw GraphError.badRequest("There are \(Self.secretsLimit) secrets already; remove one first.")
+        }
         var value = Self.json(record)
         value["secretText"] = .string(secret.reveal())
         return .json(.ok, value.serialized(), headers: ["Cache-Control": "no-store"])
     }
 
-    func removePassword(_ call: GraphCall, _ change: ((inout [ClientSecret]) -> Void) async throws -> Void) async throws -> Response {
+    func removePassword(_ call: GraphCall, _ change: ((inout [ClientSecret]) -> Void) async throws -> Void) async throws
+        -> Response
+    {
         guard let keyID = call.body?.member("keyId")?.stringValue?.lowercased() else {
             throw GraphError.badRequest("The property 'keyId' is required.")
         }
@@ -176,7 +206,9 @@ extension GraphService {
             isFound = secrets.contains { $0.keyID == keyID }
             secrets.removeAll { $0.keyID == keyID }
         }
-        guard isFound else { throw GraphError.badRequest("No password credential found with keyId '\(keyID.prefix(64))'.") }
+        guard isFound else {
+            throw GraphError.badRequest("No password credential found with keyId '\(keyID.prefix(64))'.")
+        }
         return Response(status: .noContent)
     }
 

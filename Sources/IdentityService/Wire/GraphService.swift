@@ -1,5 +1,5 @@
 internal import AccessControl
-public import CofferCore
+internal import CofferCore
 internal import Foundation
 public import HTTPEdge
 internal import Logging
@@ -9,8 +9,8 @@ internal import ResourceProviders
 
 /// The wire of Microsoft Graph (`graph.…`), as far as service principals and applications go.
 ///
-/// Any principal of the tenant may read the directory, as in Entra by default; only an administrator of the directory may change it.
-/// Source: Microsoft Graph REST API v1.0, "applications" and "servicePrincipals".
+/// Any principal of the tenant may read the directory, as in Entra by default; only an administrator of the directory
+/// may change it. Source: Microsoft Graph REST API v1.0, "applications" and "servicePrincipals".
 public struct GraphService: WireService {
     /// Largest request, in bytes.
     static let bodyBytesLimit = 1 << 20
@@ -30,7 +30,8 @@ public struct GraphService: WireService {
         } catch let error as GraphError {
             response = error.response(request: request, at: identity.clock.now())
         } catch {
-            identity.logger.error("directory request failed", metadata: ["error": "\(error)", "request": "\(request.id)"])
+            identity.logger.error(
+                "directory request failed", metadata: ["error": "\(error)", "request": "\(request.id)"])
             response = GraphError.unavailable.response(request: request, at: identity.clock.now())
         }
         response.headers.replaceOrAdd(name: "request-id", value: request.id)
@@ -43,14 +44,19 @@ public struct GraphService: WireService {
 
     private func answer(_ request: Request) async throws -> Response {
         let caller = try await authenticate(request)
-        guard let segments = request.pathSegments, let version = segments.first?.lowercased(), ["v1.0", "beta"].contains(version) else {
+        guard let segments = request.pathSegments, let version = segments.first?.lowercased(),
+            ["v1.0", "beta"].contains(version)
+        else {
             throw GraphError.badRequest("Invalid version: the path begins with /v1.0 or /beta.")
         }
         let body = try await body(request)
         let call = GraphCall(
             method: request.method, path: Self.expanded(Array(segments.dropFirst())),
-            query: Dictionary(request.query.map { ($0.name.lowercased(), $0.value) }) { first, _ in first }, body: body, names: request.names)
-        if ![.GET, .HEAD].contains(request.method), call.path.first?.lowercased() != "directoryobjects" { try await requireAdministrator(caller) }
+            query: Dictionary(request.query.map { ($0.name.lowercased(), $0.value) }) { first, _ in first }, body: body,
+            names: request.names)
+        if ![.GET, .HEAD].contains(request.method), call.path.first?.lowercased() != "directoryobjects" {
+            try await requireAdministrator(caller)
+        }
         return try await route(call)
     }
 
@@ -61,13 +67,15 @@ public struct GraphService: WireService {
         do {
             return try await identity.verifier.verify(
                 String(header.dropFirst(7)).trimmingCharacters(in: .whitespaces), audiences: audiences)
-        } catch let refusal as TokenRefusal {
-            throw GraphError.unauthenticated(refusal.message)
+        } catch {
+            throw GraphError.unauthenticated(error.message)
         }
     }
 
     private func requireAdministrator(_ caller: Caller) async throws {
-        guard try await identity.directory.principal(caller.objectID)?.value.isAdministrator == true else { throw GraphError.denied }
+        guard try await identity.directory.principal(caller.objectID)?.value.isAdministrator == true else {
+            throw GraphError.denied
+        }
     }
 
     private func body(_ request: Request) async throws -> JSONValue? {
@@ -85,7 +93,8 @@ public struct GraphService: WireService {
         return value
     }
 
-    /// `servicePrincipals(appId='x')` becomes `servicePrincipals`, `appId=x`, an alternate key (OData 4.01 URL Conventions §4.3.6).
+    /// `servicePrincipals(appId='x')` becomes `servicePrincipals`, `appId=x`, an alternate key (OData 4.01 URL
+    /// Conventions §4.3.6).
     static func expanded(_ segments: [String]) -> [String] {
         segments.flatMap { segment -> [String] in
             guard segment.hasSuffix(")"), let open = segment.firstIndex(of: "(") else { return [segment] }
@@ -114,7 +123,9 @@ public struct GraphService: WireService {
     }
 
     static func list(_ values: [JSONValue], context: String) -> Response {
-        .json(.ok, JSONValue.object(["value": .array(values), "@odata.context": .string("$metadata#\(context)")]).serialized())
+        .json(
+            .ok,
+            JSONValue.object(["value": .array(values), "@odata.context": .string("$metadata#\(context)")]).serialized())
     }
 
     // MARK: Objects of either kind
@@ -154,7 +165,9 @@ public struct GraphService: WireService {
         try await identity.directory.applications().first { $0.id == id.lowercased() }
     }
 
-    func filtered<Object>(_ objects: [Object], _ call: GraphCall, values: (Object, String) -> [String]?) throws(GraphError) -> [Object] {
+    func filtered<Object>(_ objects: [Object], _ call: GraphCall, values: (Object, String) -> [String]?)
+        throws(GraphError) -> [Object]
+    {
         var found = objects
         if let text = call.query["$filter"], !text.isEmpty {
             guard let filter = Filter(parsing: text) else { throw .invalidFilter }
@@ -184,21 +197,29 @@ struct GraphError: Error {
     let code: String
     let message: String
 
-    static func badRequest(_ message: String) -> GraphError { GraphError(status: .badRequest, code: "BadRequest", message: message) }
+    static func badRequest(_ message: String) -> GraphError {
+        GraphError(status: .badRequest, code: "BadRequest", message: message)
+    }
     static let invalidFilter = GraphError(
-        status: .badRequest, code: "Request_UnsupportedQuery", message: "Unsupported or invalid query filter clause specified.")
+        status: .badRequest, code: "Request_UnsupportedQuery",
+        message: "Unsupported or invalid query filter clause specified.")
     static func notFound(_ id: String) -> GraphError {
         GraphError(
             status: .notFound, code: "Request_ResourceNotFound",
-            message: "Resource '\(id.prefix(100))' does not exist or one of its queried reference-property objects are not present.")
+            message:
+                "Resource '\(id.prefix(100))' does not exist or one of its queried reference-property objects are not "
+                    + "present."
+        )
     }
     static func unauthenticated(_ message: String) -> GraphError {
         GraphError(status: .unauthorized, code: "InvalidAuthenticationToken", message: message)
     }
     static let denied = GraphError(
-        status: .forbidden, code: "Authorization_RequestDenied", message: "Insufficient privileges to complete the operation.")
+        status: .forbidden, code: "Authorization_RequestDenied",
+        message: "Insufficient privileges to complete the operation.")
     static let unavailable = GraphError(
-        status: .serviceUnavailable, code: "ServiceUnavailable", message: "The directory cannot be read or written now; try again.")
+        status: .serviceUnavailable, code: "ServiceUnavailable",
+        message: "The directory cannot be read or written now; try again.")
 
     func response(request: Request, at time: Timestamp) -> Response {
         let body: JSONValue = [

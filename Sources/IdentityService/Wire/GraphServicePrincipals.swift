@@ -36,13 +36,16 @@ extension GraphService {
     private func findServicePrincipal(_ key: String) async throws -> ServicePrincipal {
         let found =
             key.lowercased().hasPrefix("appid=")
-            ? try await identity.directory.principal(ofApplication: String(key.dropFirst(6))) : try await identity.directory.principal(key)
+            ? try await identity.directory.principal(ofApplication: String(key.dropFirst(6)))
+            : try await identity.directory.principal(key)
         guard let found else { throw GraphError.notFound(key) }
         return found.value
     }
 
     private func listServicePrincipals(_ call: GraphCall) async throws -> Response {
-        let applications = Dictionary(try await identity.directory.applications().map { ($0.appID, $0) }) { first, _ in first }
+        let applications = Dictionary(try await identity.directory.applications().map { ($0.appID, $0) }) { first, _ in
+            first
+        }
         let found = try filtered(try await identity.directory.principals(), call) { principal, path in
             switch path.lowercased() {
             case "id": [principal.id]
@@ -67,10 +70,14 @@ extension GraphService {
         guard let application = try await identity.directory.application(appID)?.value else {
             throw GraphError(
                 status: .badRequest, code: "Request_BadRequest",
-                message: "The appId '\(appID.prefix(64))' of the service principal does not reference a valid application object.")
+                message:
+                    "The appId '\(appID.prefix(64))' of the service principal does not reference a valid application "
+                        + "object."
+            )
         }
         let principal = ServicePrincipal(
-            id: identity.randomness.uuidString(), appID: appID, kind: .application, displayName: application.displayName,
+            id: identity.randomness.uuidString(), appID: appID, kind: .application,
+            displayName: application.displayName,
             created: identity.clock.now())
         let isCommitted = try await identity.directory.commit(
             [.absent(DirectoryRecords.principalOfKey(appID)), .present(DirectoryRecords.applicationKey(appID))],
@@ -81,7 +88,8 @@ extension GraphService {
         guard isCommitted else {
             throw GraphError(
                 status: .conflict, code: "Request_MultipleObjectsWithSameKeyValue",
-                message: "The service principal cannot be created, because one for the appId '\(appID)' already exists.")
+                message: "The service principal cannot be created, because one for the appId '\(appID)' already exists."
+            )
         }
         return .json(.created, json(principal, application).serialized())
     }
@@ -90,7 +98,8 @@ extension GraphService {
         let body = call.body ?? [:]
         let known: Set<String> = ["accountenabled", "displayname"]
         guard let members = body.objectValue, members.keys.allSatisfy({ known.contains($0.lowercased()) }) else {
-            throw GraphError.badRequest("Only 'accountEnabled' and 'displayName' of a service principal can be updated on this server.")
+            throw GraphError.badRequest(
+                "Only 'accountEnabled' and 'displayName' of a service principal can be updated on this server.")
         }
         try await changePrincipal(id) { principal in
             if let isEnabled = body.member("accountEnabled")?.boolValue { principal.isEnabled = isEnabled }
@@ -106,7 +115,11 @@ extension GraphService {
                 message: "A managed identity goes with its resource; it cannot be deleted here.")
         }
         _ = try await identity.directory.commit(
-            [], [.delete(DirectoryRecords.principalKey(principal.id)), .delete(DirectoryRecords.principalOfKey(principal.appID))])
+            [],
+            [
+                .delete(DirectoryRecords.principalKey(principal.id)),
+                .delete(DirectoryRecords.principalOfKey(principal.appID)),
+            ])
         return Response(status: .noContent)
     }
 
@@ -116,7 +129,8 @@ extension GraphService {
             var principal = stored.value
             change(&principal)
             let key = DirectoryRecords.principalKey(id)
-            return try await identity.directory.commit([.unchanged(key, stored.version)], [DirectoryRecords.put(key, principal)]) ? () : nil
+            return try await identity.directory.commit(
+                [.unchanged(key, stored.version)], [DirectoryRecords.put(key, principal)]) ? () : nil
         }
     }
 
@@ -130,21 +144,27 @@ extension GraphService {
 
     func json(_ principal: ServicePrincipal, _ application: Application?) -> JSONValue {
         [
-            "id": .string(principal.id), "appId": .string(principal.appID), "displayName": .string(principal.displayName),
-            "appDisplayName": .string(application?.displayName ?? principal.displayName), "accountEnabled": .bool(principal.isEnabled),
+            "id": .string(principal.id), "appId": .string(principal.appID),
+            "displayName": .string(principal.displayName),
+            "appDisplayName": .string(application?.displayName ?? principal.displayName),
+            "accountEnabled": .bool(principal.isEnabled),
             "servicePrincipalType": .string(principal.kind.rawValue),
             "servicePrincipalNames": .array(principal.names(application).map { .string($0) }),
             "alternativeNames": principal.resource.map { ["isExplicit=False", .string($0.description)] } ?? [],
-            "appOwnerOrganizationId": .string(identity.installation.tenantID), "createdDateTime": .string(principal.created.iso8601),
-            "passwordCredentials": .array(principal.secrets.map(Self.json)), "keyCredentials": [], "deletedDateTime": .null,
+            "appOwnerOrganizationId": .string(identity.installation.tenantID),
+            "createdDateTime": .string(principal.created.iso8601),
+            "passwordCredentials": .array(principal.secrets.map(Self.json)), "keyCredentials": [],
+            "deletedDateTime": .null,
         ]
     }
 
     /// Never the secret itself, which is not kept.
     static func json(_ secret: ClientSecret) -> JSONValue {
         [
-            "keyId": .string(secret.keyID), "displayName": secret.displayName.map { .string($0) } ?? .null, "hint": .string(secret.hint),
-            "startDateTime": .string(secret.start.iso8601), "endDateTime": .string(secret.end.iso8601), "customKeyIdentifier": .null,
+            "keyId": .string(secret.keyID), "displayName": secret.displayName.map { .string($0) } ?? .null,
+            "hint": .string(secret.hint),
+            "startDateTime": .string(secret.start.iso8601), "endDateTime": .string(secret.end.iso8601),
+            "customKeyIdentifier": .null,
             "secretText": .null,
         ]
     }

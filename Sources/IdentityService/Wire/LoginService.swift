@@ -1,4 +1,4 @@
-public import CofferCore
+internal import CofferCore
 internal import Foundation
 public import HTTPEdge
 internal import Logging
@@ -6,7 +6,8 @@ internal import NIOCore
 internal import NIOHTTP1
 internal import ResourceProviders
 
-/// The wire of the token service (`login.…`): OpenID Connect discovery, keys, and the token endpoints for client credentials.
+/// The wire of the token service (`login.…`): OpenID Connect discovery, keys, and the token endpoints for client
+/// credentials.
 ///
 /// Sources: RFC 6749 §4.4, OpenID Connect Discovery 1.0, and Microsoft's "OAuth 2.0 client credentials flow".
 public struct LoginService: WireService {
@@ -26,11 +27,13 @@ public struct LoginService: WireService {
             if let correlation { response.headers.replaceOrAdd(name: "client-request-id", value: correlation) }
             return response
         } catch let error as LoginError {
-            identity.logger.notice("sign-in refused", metadata: ["code": "AADSTS\(error.number)", "request": "\(request.id)"])
+            identity.logger.notice(
+                "sign-in refused", metadata: ["code": "AADSTS\(error.number)", "request": "\(request.id)"])
             return error.response(requestID: request.id, correlationID: correlation, at: identity.clock.now())
         } catch {
             identity.logger.error("token service failed", metadata: ["error": "\(error)", "request": "\(request.id)"])
-            return LoginError.unavailable.response(requestID: request.id, correlationID: correlation, at: identity.clock.now())
+            return LoginError.unavailable.response(
+                requestID: request.id, correlationID: correlation, at: identity.clock.now())
         }
     }
 
@@ -72,15 +75,19 @@ public struct LoginService: WireService {
             // For an alias Entra writes the placeholder that clients fill with the token's `tid`.
             "issuer": .string(isAlias ? issuer.replacing(identity.installation.tenantID, with: "{tenantid}") : issuer),
             "authorization_endpoint": "\(base)/oauth2\(v2)/authorize", "token_endpoint": "\(base)/oauth2\(v2)/token",
-            "device_authorization_endpoint": "\(base)/oauth2\(v2)/devicecode", "end_session_endpoint": "\(base)/oauth2\(v2)/logout",
+            "device_authorization_endpoint": "\(base)/oauth2\(v2)/devicecode",
+            "end_session_endpoint": "\(base)/oauth2\(v2)/logout",
             "jwks_uri": "\(base)/discovery\(v2)/keys",
             "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
-            "grant_types_supported": ["client_credentials"], "response_modes_supported": ["query", "fragment", "form_post"],
-            "response_types_supported": ["code"], "scopes_supported": ["openid"], "subject_types_supported": ["pairwise"],
+            "grant_types_supported": ["client_credentials"],
+            "response_modes_supported": ["query", "fragment", "form_post"],
+            "response_types_supported": ["code"], "scopes_supported": ["openid"],
+            "subject_types_supported": ["pairwise"],
             "id_token_signing_alg_values_supported": ["RS256"], "request_uri_parameter_supported": false,
             "claims_supported": ["sub", "iss", "aud", "exp", "iat", "tid", "ver", "oid", "appid", "azp", "idtyp"],
             "tenant_region_scope": .null, "cloud_instance_name": .string(family.authority(of: .login)),
-            "cloud_graph_host_name": .string(family.authority(of: .graph)), "msgraph_host": .string(family.authority(of: .graph)),
+            "cloud_graph_host_name": .string(family.authority(of: .graph)),
+            "msgraph_host": .string(family.authority(of: .graph)),
         ]
         return .json(.ok, document.serialized(), headers: ["Cache-Control": "max-age=86400"])
     }
@@ -89,8 +96,11 @@ public struct LoginService: WireService {
         let host = request.names.authority(of: .login)
         let tenant = identity.installation.tenantID
         let document: JSONValue = [
-            "tenant_discovery_endpoint": "https://\(host)/\(tenant)/v2.0/.well-known/openid-configuration", "api-version": "1.1",
-            "metadata": [["preferred_network": .string(host), "preferred_cache": .string(host), "aliases": [.string(host)]]],
+            "tenant_discovery_endpoint": "https://\(host)/\(tenant)/v2.0/.well-known/openid-configuration",
+            "api-version": "1.1",
+            "metadata": [
+                ["preferred_network": .string(host), "preferred_cache": .string(host), "aliases": [.string(host)]]
+            ],
         ]
         return .json(.ok, document.serialized())
     }
@@ -108,7 +118,8 @@ public struct LoginService: WireService {
             throw LoginError.resourceNotFound(asked, tenant: identity.installation.tenantID)
         }
         let issued = try await identity.issue(
-            to: principal, audience: resource.audience, names: request.names, version: version == 2 ? resource.version : 1)
+            to: principal, audience: resource.audience, names: request.names,
+            version: version == 2 ? resource.version : 1)
         let seconds = issued.expires.unixSeconds - identity.clock.now().unixSeconds - 1
         var body: JSONValue = [
             "token_type": "Bearer", "access_token": .string(issued.token.reveal()), "expires_in": .integer(seconds),
@@ -133,7 +144,8 @@ public struct LoginService: WireService {
         guard let secret = form["client_secret"] ?? basic?.secret else { throw LoginError.missingSecret }
         let tenant = identity.installation.tenantID
         guard UUID(uuidString: clientID) != nil,
-            let principal = try await identity.directory.principal(ofApplication: clientID)?.value, principal.kind == .application
+            let principal = try await identity.directory.principal(ofApplication: clientID)?.value,
+            principal.kind == .application
         else { throw LoginError.applicationNotFound(clientID, tenant: tenant) }
         let application = try await identity.directory.application(clientID)?.value
         switch identity.check(secret, among: (application?.secrets ?? []) + principal.secrets, appID: principal.appID) {
@@ -151,9 +163,14 @@ public struct LoginService: WireService {
             return resource
         }
         guard let scope = form["scope"], !scope.isEmpty else { throw .missingParameter("scope") }
-        let scopes = scope.split(separator: " ").filter { !["openid", "profile", "offline_access"].contains($0.lowercased()) }
-        // Exactly one `/.default` comes off: an audience that ends in a slash keeps its own (`https://management.…//.default`).
-        guard scopes.count == 1, let only = scopes.first, only.lowercased().hasSuffix("/.default") else { throw .invalidScope(scope) }
+        let scopes = scope.split(separator: " ").filter {
+            !["openid", "profile", "offline_access"].contains($0.lowercased())
+        }
+        // Exactly one `/.default` comes off: an audience that ends in a slash keeps its own
+        // (`https://management.…//.default`).
+        guard scopes.count == 1, let only = scopes.first, only.lowercased().hasSuffix("/.default") else {
+            throw .invalidScope(scope)
+        }
         return String(only.dropLast("/.default".count))
     }
 
@@ -167,7 +184,8 @@ public struct LoginService: WireService {
     }
 }
 
-/// A body of `application/x-www-form-urlencoded` (WHATWG URL §5.1). A name sent twice is refused: which one counts would be a guess.
+/// A body of `application/x-www-form-urlencoded` (WHATWG URL §5.1). A name sent twice is refused: which one counts
+/// would be a guess.
 struct Form {
     private var values: [String: String] = [:]
     static let fieldsLimit = 64
@@ -199,5 +217,7 @@ struct Form {
 
     subscript(name: String) -> String? { values[name] }
 
-    static func decoded(_ text: some StringProtocol) -> String? { percentDecoded(String(text).replacing("+", with: " ")) }
+    static func decoded(_ text: some StringProtocol) -> String? {
+        percentDecoded(String(text).replacing("+", with: " "))
+    }
 }

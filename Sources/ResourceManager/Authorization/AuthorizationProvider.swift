@@ -16,7 +16,8 @@ struct AuthorizationProvider: ResourceProvider {
     let namespace = "Microsoft.Authorization"
     let resourceTypes = [
         ResourceTypeDescription("roleAssignments", apiVersions: ["2022-04-01", "2020-04-01-preview", "2015-07-01"]),
-        ResourceTypeDescription("roleDefinitions", apiVersions: ["2022-05-01-preview", "2022-04-01", "2018-07-01", "2015-07-01"]),
+        ResourceTypeDescription(
+            "roleDefinitions", apiVersions: ["2022-05-01-preview", "2022-04-01", "2018-07-01", "2015-07-01"]),
         ResourceTypeDescription("permissions", apiVersions: ["2022-04-01", "2018-07-01", "2015-07-01"]),
         ResourceTypeDescription("locks", apiVersions: ["2020-05-01", "2016-09-01"]),
         ResourceTypeDescription("policyAssignments", apiVersions: ["2025-11-01", "2022-06-01"]),
@@ -24,7 +25,9 @@ struct AuthorizationProvider: ResourceProvider {
     ]
 
     func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource] { [] }
-    func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) { throw .resourceNotFound(id) }
+    func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) {
+        throw .resourceNotFound(id)
+    }
 
     func respond(to request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse {
         do {
@@ -32,12 +35,15 @@ struct AuthorizationProvider: ResourceProvider {
         } catch let error as ControlError {
             throw error
         } catch {
-            throw ControlError(status: 503, code: "ServiceUnavailable", message: "Authorization cannot be read or written now; try again.")
+            throw ControlError(
+                status: 503, code: "ServiceUnavailable",
+                message: "Authorization cannot be read or written now; try again.")
         }
     }
 
     private func route(_ request: ControlRequest, _ caller: Caller) async throws -> ControlResponse {
-        guard let scope = request.path.extendedScope, request.path.types.count == 1, let type = request.path.types.first else {
+        guard let scope = request.path.extendedScope, request.path.types.count == 1, let type = request.path.types.first
+        else {
             throw ControlError.notImplemented("'\(request.path.resourceType ?? "")'")
         }
         let name = request.path.names.first
@@ -63,10 +69,13 @@ struct AuthorizationProvider: ResourceProvider {
 
     func authorize(_ caller: Caller, _ operation: String, at scope: ResourceID) throws(ControlError) {
         let action = Action.control("Microsoft.Authorization/\(operation)")
-        guard controller.decide(caller, action, at: scope).isAllowed else { throw .authorizationFailed(caller, action, scope) }
+        guard controller.decide(caller, action, at: scope).isAllowed else {
+            throw .authorizationFailed(caller, action, scope)
+        }
     }
 
-    /// `/subscriptions/…/roleDefinitions/{id}` inside a subscription, `/providers/…` above it: as clients compare them with the list.
+    /// `/subscriptions/…/roleDefinitions/{id}` inside a subscription, `/providers/…` above it: as clients compare
+    /// them with the list.
     func definitionID(_ id: String, at scope: ResourceID) -> String {
         let prefix = scope.subscription.map { "/subscriptions/\($0)" } ?? ""
         return "\(prefix)/providers/Microsoft.Authorization/roleDefinitions/\(id)"
@@ -75,7 +84,8 @@ struct AuthorizationProvider: ResourceProvider {
     static func json(_ permissions: RolePermissions) -> JSONValue {
         func list(_ names: [String]) -> JSONValue { .array(names.map { .string($0) }) }
         return [
-            "actions": list(permissions.actions), "notActions": list(permissions.notActions), "dataActions": list(permissions.dataActions),
+            "actions": list(permissions.actions), "notActions": list(permissions.notActions),
+            "dataActions": list(permissions.dataActions),
             "notDataActions": list(permissions.notDataActions),
         ]
     }
@@ -84,7 +94,10 @@ struct AuthorizationProvider: ResourceProvider {
         // Old clients send the properties bare.
         guard let body = request.body, body.objectValue != nil, case let properties = body.member("properties") ?? body,
             properties.objectValue != nil
-        else { throw .badRequest("The request was incorrectly formatted: 'properties' is required.", code: "BadRequestFormat") }
+        else {
+            throw .badRequest(
+                "The request was incorrectly formatted: 'properties' is required.", code: "BadRequestFormat")
+        }
         return properties
     }
 }

@@ -6,9 +6,11 @@ extension ResourceManager {
     /// Passes over what is left in a group: a plan goes only after its sites, an account only after what uses it.
     private static let passesLimit = 16
 
-    /// Deletes everything in the group as the caller, then the group and the role assignments in it. Answers when it is done (200).
+    /// Deletes everything in the group as the caller, then the group and the role assignments in it. Answers when it is
+    /// done (200).
     ///
-    /// When a resource cannot be deleted the group stays, with what is left in it, and the refusal of that resource is the answer.
+    /// When a resource cannot be deleted the group stays, with what is left in it, and the refusal of that resource is
+    /// the answer.
     func deleteGroup(_ request: ControlRequest, _ caller: Caller) async throws -> ControlResponse {
         try authorize(caller, "Microsoft.Resources/subscriptions/resourceGroups/delete", at: request.path)
         let name = request.path.name
@@ -55,6 +57,8 @@ extension ResourceManager {
             if deleted == 0 { break }
         }
         throw refusal
-            ?? ControlError(status: 409, code: "ResourceGroupDeletionBlocked", message: "Resources are still being added to '\(group)'.")
+            ?? ControlError(
+                status: 409, code: "ResourceGroupDeletionBlocked",
+                message: "Resources are still being added to '\(group)'.")
     }
 }

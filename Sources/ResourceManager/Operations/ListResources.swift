@@ -3,18 +3,23 @@ internal import ResourceProviders
 
 extension ResourceManager {
     /// Every tracked resource below a scope that the caller may read, in the order of identifiers.
-    func listResources(below scope: ResourceID, _ request: ControlRequest, _ caller: Caller) async throws -> ControlResponse {
+    func listResources(below scope: ResourceID, _ request: ControlRequest, _ caller: Caller) async throws
+        -> ControlResponse
+    {
         let filter = try parsedFilter(request)
         var found: [TrackedResource] = []
         for provider in providers.values {
-            found += try await provider.trackedResources(below: scope).filter { isAllowed(caller, "\($0.type)/read", at: $0.id) }
+            found += try await provider.trackedResources(below: scope).filter {
+                isAllowed(caller, "\($0.type)/read", at: $0.id)
+            }
         }
         if let filter {
             found = try found.filter {
                 try isMatch(
                     filter, tags: $0.tags,
                     [
-                        "resourcetype": [$0.type], "name": [$0.id.name], "location": [$0.location], "resourcegroup": [$0.id.resourceGroup ?? ""],
+                        "resourcetype": [$0.type], "name": [$0.id.name], "location": [$0.location],
+                        "resourcegroup": [$0.id.resourceGroup ?? ""],
                         "kind": $0.kind.map { [$0] } ?? [], "resourceid": [$0.id.description],
                     ])
             }
@@ -23,7 +28,8 @@ extension ResourceManager {
         if let top = request.query["$top"].flatMap(Int.init), top >= 0 { found = Array(found.prefix(top)) }
         let values = found.map { resource -> JSONValue in
             var value: JSONValue = [
-                "id": .string(resource.id.description), "name": .string(resource.id.name), "type": .string(resource.type),
+                "id": .string(resource.id.description), "name": .string(resource.id.name),
+                "type": .string(resource.type),
                 "location": .string(resource.location), "tags": .object(resource.tags.mapValues { .string($0) }),
             ]
             if let kind = resource.kind { value["kind"] = .string(kind) }
@@ -38,7 +44,8 @@ extension ResourceManager {
         return filter
     }
     static func invalidFilter(_ text: String) -> ControlError {
-        .badRequest("Invalid $filter '\(text.prefix(200))' specified in the query string.", code: "InvalidFilterInQueryString")
+        .badRequest(
+            "Invalid $filter '\(text.prefix(200))' specified in the query string.", code: "InvalidFilterInQueryString")
     }
 
     /// `tagName` and `tagValue` must hold for one and the same tag. A filter on anything unknown is refused.

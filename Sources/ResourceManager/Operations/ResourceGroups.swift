@@ -9,7 +9,11 @@ extension ResourceManager {
     func listGroups(_ request: ControlRequest, _ caller: Caller) async throws -> ControlResponse {
         let filter = try parsedFilter(request)
         var groups = try await tree.groups().filter { isAllowed(caller, "\(Self.type)/read", at: groupID($0.name)) }
-        if let filter { groups = try groups.filter { try isMatch(filter, tags: $0.tags, ["name": [$0.name], "location": [$0.location]]) } }
+        if let filter {
+            groups = try groups.filter {
+                try isMatch(filter, tags: $0.tags, ["name": [$0.name], "location": [$0.location]])
+            }
+        }
         if let top = request.query["$top"].flatMap(Int.init), top >= 0 { groups = Array(groups.prefix(top)) }
         return .json(200, ["value": .array(groups.map { $0.json(subscription: installation.subscriptionID) })])
     }
@@ -31,17 +35,22 @@ extension ResourceManager {
         let name = request.path.name
         guard ResourceGroup.isValidName(name) else {
             throw ControlError.badRequest(
-                "The provided resource group name '\(name.prefix(100))' is not valid. The name has 1 to \(ResourceGroup.nameCharactersLimit) "
-                    + "characters: letters, digits, '-', '.', '(', ')' or '_', and does not end with a period.", code: "InvalidResourceGroupName")
+                "The provided resource group name '\(name.prefix(100))' is not valid. The name has 1 to "
+                    + "\(ResourceGroup.nameCharactersLimit) "
+                    + "characters: letters, digits, '-', '.', '(', ')' or '_', and does not end with a period.",
+                code: "InvalidResourceGroupName")
         }
         let body = try requireObject(request)
         guard let wanted = body.member("location")?.stringValue, !wanted.isEmpty else {
-            throw ControlError.badRequest("The location property is required for this definition.", code: "LocationRequired")
+            throw ControlError.badRequest(
+                "The location property is required for this definition.", code: "LocationRequired")
         }
         guard let location = Location.named(wanted) else {
             throw ControlError.badRequest(
-                "The provided location '\(wanted.prefix(64))' is not available for resource group. List of available regions is "
-                    + "'\(Location.all.map(\.name).joined(separator: ","))'.", code: "LocationNotAvailableForResourceGroup")
+                "The provided location '\(wanted.prefix(64))' is not available for resource group. List of available "
+                    + "regions is "
+                    + "'\(Location.all.map(\.name).joined(separator: ","))'.",
+                code: "LocationNotAvailableForResourceGroup")
         }
         let tags = try Tags.parse(body.member("tags")) ?? [:]
         let managedBy = body.member("managedBy")?.stringValue
@@ -52,12 +61,15 @@ extension ResourceManager {
                 guard known.location == location.name else {
                     throw ControlError(
                         status: 409, code: "InvalidResourceGroupLocation",
-                        message: "Invalid resource group location '\(location.name)'. The Resource group already exists in location "
+                        message:
+                            "Invalid resource group location '\(location.name)'. The Resource group already exists in "
+                                + "location "
                             + "'\(known.location)'.")
                 }
             }
             let group = ResourceGroup(
-                name: stored?.group.name ?? name, location: location.name, tags: tags, managedBy: managedBy ?? stored?.group.managedBy,
+                name: stored?.group.name ?? name, location: location.name, tags: tags,
+                managedBy: managedBy ?? stored?.group.managedBy,
                 state: .succeeded, created: stored?.group.created ?? clock.now())
             guard try await write(group, over: stored?.version) else { return nil }
             return .json(stored == nil ? 201 : 200, group.json(subscription: installation.subscriptionID))
@@ -82,7 +94,8 @@ extension ResourceManager {
 
     private func write(_ group: ResourceGroup, over version: RecordVersion?) async throws -> Bool {
         let key = TreeRecords.groupKey(group.name)
-        return try await tree.commit([version.map { .unchanged(key, $0) } ?? .absent(key)], [TreeRecords.put(key, group)])
+        return try await tree.commit(
+            [version.map { .unchanged(key, $0) } ?? .absent(key)], [TreeRecords.put(key, group)])
     }
 
     func setState(_ state: ResourceGroup.State, of name: String) async throws {
@@ -96,7 +109,8 @@ extension ResourceManager {
 
     func requireObject(_ request: ControlRequest) throws(ControlError) -> JSONValue {
         guard let body = request.body, body.objectValue != nil else {
-            throw .badRequest("The request content is required and must be a JSON object.", code: "InvalidRequestContent")
+            throw .badRequest(
+                "The request content is required and must be a JSON object.", code: "InvalidRequestContent")
         }
         return body
     }

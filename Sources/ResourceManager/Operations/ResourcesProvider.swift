@@ -17,7 +17,9 @@ struct ResourcesProvider: ResourceProvider {
     ]
 
     func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource] { [] }
-    func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) { throw .resourceNotFound(id) }
+    func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) {
+        throw .resourceNotFound(id)
+    }
 
     func respond(to request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse {
         let type = request.path.types.first?.lowercased() ?? ""
@@ -29,7 +31,8 @@ struct ResourcesProvider: ResourceProvider {
             try authorize(caller, "Microsoft.Resources/deployments/read", at: request.path.extendedScope ?? .root)
             return .json(200, ["value": []])
         default:
-            throw .notImplemented("\(request.method.rawValue) on 'Microsoft.Resources/\(request.path.types.joined(separator: "/"))'")
+            throw .notImplemented(
+                "\(request.method.rawValue) on 'Microsoft.Resources/\(request.path.types.joined(separator: "/"))'")
         }
     }
 
@@ -59,7 +62,9 @@ struct ResourcesProvider: ResourceProvider {
             case "merge"?: changed = current.merging(given) { _, new in new }
             case "replace"?: changed = given
             case "delete"?: changed = current.filter { given[$0.key] != $0.value }
-            default: throw .badRequest("The operation must be 'Merge', 'Replace' or 'Delete'.", code: "InvalidRequestContent")
+            default:
+                throw .badRequest(
+                    "The operation must be 'Merge', 'Replace' or 'Delete'.", code: "InvalidRequestContent")
             }
         case .head, .post:
             throw ControlError(status: 405, code: "MethodNotAllowed", message: "The method is not allowed on tags.")
@@ -75,13 +80,15 @@ struct ResourcesProvider: ResourceProvider {
         .json(
             200,
             [
-                "id": "\(scope)/providers/Microsoft.Resources/tags/default", "name": "default", "type": "Microsoft.Resources/tags",
+                "id": "\(scope)/providers/Microsoft.Resources/tags/default", "name": "default",
+                "type": "Microsoft.Resources/tags",
                 "properties": ["tags": .object(tags.mapValues { .string($0) })],
             ])
     }
 
     private func provider(of scope: ResourceID) throws(ControlError) -> any ResourceProvider {
-        guard let namespace = scope.providerNamespace?.lowercased(), let provider = providers.first(where: { $0.namespace.lowercased() == namespace })
+        guard let namespace = scope.providerNamespace?.lowercased(),
+            let provider = providers.first(where: { $0.namespace.lowercased() == namespace })
         else { throw .resourceNotFound(scope) }
         return provider
     }
@@ -100,7 +107,9 @@ struct ResourcesProvider: ResourceProvider {
     }
 
     /// A resource's tags are its room's: a PATCH as the caller, who therefore needs `write` there too.
-    private func write(_ tags: [String: String], to scope: ResourceID, _ request: ControlRequest, _ caller: Caller) async throws(ControlError) {
+    private func write(_ tags: [String: String], to scope: ResourceID, _ request: ControlRequest, _ caller: Caller)
+        async throws(ControlError)
+    {
         guard scope.providerNamespace == nil else {
             let patch = ControlRequest(
                 method: .patch, path: scope, query: [:], apiVersion: request.apiVersion,
@@ -110,16 +119,20 @@ struct ResourcesProvider: ResourceProvider {
         }
         do {
             try await tree.retrying {
-                guard let stored = try await tree.group(scope.resourceGroup ?? "") else { throw ControlError.resourceNotFound(scope) }
+                guard let stored = try await tree.group(scope.resourceGroup ?? "") else {
+                    throw ControlError.resourceNotFound(scope)
+                }
                 var group = stored.group
                 group.tags = tags
                 let key = TreeRecords.groupKey(group.name)
-                return try await tree.commit([.unchanged(key, stored.version)], [TreeRecords.put(key, group)]) ? () : nil
+                return try await tree.commit([.unchanged(key, stored.version)], [TreeRecords.put(key, group)])
+                    ? () : nil
             }
         } catch let error as ControlError {
             throw error
         } catch {
-            throw ControlError(status: 503, code: "ServiceUnavailable", message: "Tags cannot be written now; try again.")
+            throw ControlError(
+                status: 503, code: "ServiceUnavailable", message: "Tags cannot be written now; try again.")
         }
     }
 }

@@ -6,7 +6,8 @@ extension ResourceManager {
     private var subscriptionJSON: JSONValue {
         [
             "id": .string(subscriptionID.description), "subscriptionId": .string(installation.subscriptionID),
-            "tenantId": .string(installation.tenantID), "displayName": .string(installation.subscriptionName), "state": "Enabled",
+            "tenantId": .string(installation.tenantID), "displayName": .string(installation.subscriptionName),
+            "state": "Enabled",
             "authorizationSource": "RoleBased", "managedByTenants": [],
         ]
     }
@@ -14,7 +15,9 @@ extension ResourceManager {
     /// The subscription shows to whoever has a role anywhere in it.
     func listSubscriptions(_ caller: Caller) -> ControlResponse {
         let isVisible = controller.hasAssignment(caller, touching: subscriptionID)
-        return .json(200, ["value": isVisible ? [subscriptionJSON] : [], "count": ["type": "Total", "value": isVisible ? 1 : 0]])
+        return .json(
+            200,
+            ["value": isVisible ? [subscriptionJSON] : [], "count": ["type": "Total", "value": isVisible ? 1 : 0]])
     }
 
     func showSubscription(_ caller: Caller) throws(ControlError) -> ControlResponse {
@@ -57,7 +60,8 @@ extension ResourceManager {
         }
         let prefix = request.path.subscription.map { "/subscriptions/\($0)" } ?? ""
         return [
-            "id": "\(prefix)/providers/\(provider.namespace)", "namespace": .string(provider.namespace), "resourceTypes": .array(types),
+            "id": "\(prefix)/providers/\(provider.namespace)", "namespace": .string(provider.namespace),
+            "resourceTypes": .array(types),
             "registrationState": "Registered", "registrationPolicy": "RegistrationFree",
         ]
     }
@@ -73,9 +77,12 @@ extension ResourceManager {
     }
 
     /// Every namespace served here is always registered, so registering is done already and unregistering is refused.
-    func register(_ namespace: String, isRegistering: Bool, _ request: ControlRequest, _ caller: Caller) throws(ControlError) -> ControlResponse {
+    func register(_ namespace: String, isRegistering: Bool, _ request: ControlRequest, _ caller: Caller)
+        throws(ControlError) -> ControlResponse
+    {
         guard let provider = providers[namespace.lowercased()] else { throw unknownNamespace(namespace) }
-        try authorize(caller, "\(provider.namespace)/\(isRegistering ? "register" : "unregister")/action", at: subscriptionID)
+        try authorize(
+            caller, "\(provider.namespace)/\(isRegistering ? "register" : "unregister")/action", at: subscriptionID)
         guard isRegistering else {
             throw ControlError(
                 status: 409, code: "CannotUnregisterProvider",

@@ -12,8 +12,8 @@ struct Roles: Sendable {
     var assignments: [String: RoleAssignment] = [:]
 }
 
-/// The roles in force: durable first, then published, then answered. Changes pass one at a time, so that a published book is never older than
-/// the one before it.
+/// The roles in force: durable first, then published, then answered. Changes pass one at a time, so that a published
+/// book is never older than the one before it.
 final class RoleStore: Sendable {
     private let tree: TreeRecords
     private let controller: AccessController
@@ -31,13 +31,18 @@ final class RoleStore: Sendable {
 
     private func reload() async throws {
         var fresh = Roles()
-        for definition: RoleDefinition in try await tree.all("definition/") { fresh.definitions[definition.id] = definition }
-        for assignment: RoleAssignment in try await tree.all("assignment/") { fresh.assignments[assignment.name] = assignment }
+        for definition: RoleDefinition in try await tree.all("definition/") {
+            fresh.definitions[definition.id] = definition
+        }
+        for assignment: RoleAssignment in try await tree.all("assignment/") {
+            fresh.assignments[assignment.name] = assignment
+        }
         publish(fresh)
     }
     private func publish(_ fresh: Roles) {
         roles.withLock { $0 = fresh }
-        controller.publish(RoleBook(definitions: Array(fresh.definitions.values), assignments: Array(fresh.assignments.values)))
+        controller.publish(
+            RoleBook(definitions: Array(fresh.definitions.values), assignments: Array(fresh.assignments.values)))
     }
 
     struct Change<Result> {
@@ -47,7 +52,8 @@ final class RoleStore: Sendable {
         var apply: (inout Roles) -> Void = { _ in }
     }
 
-    /// `decide` sees the roles in force and may run again after a conflict. What it returns is committed, then published, then returned.
+    /// `decide` sees the roles in force and may run again after a conflict. What it returns is committed, then
+    /// published, then returned.
     func change<Result>(_ decide: (Roles) throws -> Change<Result>) async throws -> Result {
         try await turnstile.pass {
             for _ in 0..<TreeRecords.attempts {

@@ -3,8 +3,9 @@ internal import EncryptionAtRest
 internal import Foundation
 internal import ResourceProviders
 
-/// How the control plane lies in the store: JSON values under `group/{name}`, `assignment/{name}`, `assigned/{principal}/{role}{scope}`
-/// (the name: what makes an assignment unique), `definition/{id}`, `definition-named/{name}` (the id), `started`.
+/// How the control plane lies in the store: JSON values under `group/{name}`, `assignment/{name}`,
+/// `assigned/{principal}/{role}{scope}` (the name: what makes an assignment unique), `definition/{id}`,
+/// `definition-named/{name}` (the id), `started`.
 struct TreeRecords: Sendable {
     let records: SealedRecords
     init(_ records: SealedRecords) { self.records = records }
@@ -29,14 +30,18 @@ struct TreeRecords: Sendable {
         if case .committed = try await records.commit(checks: checks, writes) { return true }
         return false
     }
-    static func put(_ key: String, _ value: some Encodable) throws -> RecordWrite { .put(key, [UInt8](try JSONEncoder().encode(value))) }
+    static func put(_ key: String, _ value: some Encodable) throws -> RecordWrite {
+        .put(key, [UInt8](try JSONEncoder().encode(value)))
+    }
     static func put(_ key: String, text: String) -> RecordWrite { .put(key, Array(text.utf8)) }
 
-    /// Runs read, decide, commit until the commit is not in conflict. `attempt` returns nil for a conflict and may run again.
+    /// Runs read, decide, commit until the commit is not in conflict. `attempt` returns nil for a conflict and may run
+    /// again.
     func retrying<Result>(_ attempt: () async throws -> Result?) async throws -> Result {
         for _ in 0..<Self.attempts {
             if let result = try await attempt() { return result }
         }
-        throw ControlError(status: 409, code: "Conflict", message: "The resource is being changed by other requests; try again.")
+        throw ControlError(
+            status: 409, code: "Conflict", message: "The resource is being changed by other requests; try again.")
     }
 }

@@ -14,11 +14,13 @@ enum ARMWire {
     static func apiVersion(_ query: [String: String]) throws(ControlError) -> String {
         guard let version = query["api-version"], !version.isEmpty else {
             throw .badRequest(
-                "The api-version query parameter (?api-version=) is required for all requests.", code: "MissingApiVersionParameter")
+                "The api-version query parameter (?api-version=) is required for all requests.",
+                code: "MissingApiVersionParameter")
         }
         guard isWellFormed(version) else {
             throw .badRequest(
-                "The api-version '\(version.prefix(64))' is invalid. Versions are dates with an optional label, such as '2022-04-01' or "
+                "The api-version '\(version.prefix(64))' is invalid. Versions are dates with an optional label, such "
+                    + "as '2022-04-01' or "
                     + "'2022-05-01-preview'.", code: "InvalidApiVersionParameter")
         }
         return version.lowercased()
@@ -30,7 +32,9 @@ enum ARMWire {
         guard (10...64).contains(bytes.count), Timestamp(iso8601: version.prefix(10)) != nil else { return false }
         guard bytes.count > 10 else { return true }
         return bytes[10] == 0x2d && bytes.count > 11
-            && bytes[11...].allSatisfy { (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 0x2e || $0 == 0x2d }
+            && bytes[11...].allSatisfy {
+                (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 0x2e || $0 == 0x2d
+            }
     }
 
     /// nil for an absent body.
@@ -41,7 +45,8 @@ enum ARMWire {
             buffer = try await request.body.collect(upTo: bodyBytesLimit)
         } catch EdgeError.bodyTooLarge {
             throw ControlError(
-                status: 413, code: "RequestEntityTooLarge", message: "The request content is larger than \(bodyBytesLimit) bytes.")
+                status: 413, code: "RequestEntityTooLarge",
+                message: "The request content is larger than \(bodyBytesLimit) bytes.")
         } catch {
             throw .badRequest("The request content did not arrive in full.", code: "InvalidRequestContent")
         }
@@ -51,15 +56,20 @@ enum ARMWire {
         guard type.hasPrefix("application/json") || type.hasPrefix("text/json") || type.contains("+json") else {
             throw ControlError(
                 status: 415, code: "UnsupportedMediaType",
-                message: "The content media type '\(type.prefix(100))' is not supported. Only 'application/json' is supported.")
+                message:
+                    "The content media type '\(type.prefix(100))' is not supported. Only 'application/json' is "
+                        + "supported."
+            )
         }
         guard let value = try? JSONValue(parsing: bytes) else {
             throw .badRequest(
-                "The request content was invalid and could not be deserialized: it is not a JSON document.", code: "InvalidRequestContent")
+                "The request content was invalid and could not be deserialized: it is not a JSON document.",
+                code: "InvalidRequestContent")
         }
         guard value.objectValue != nil || value.arrayValue != nil || value.isNull else {
             throw .badRequest(
-                "The request content was invalid and could not be deserialized: an object was expected.", code: "InvalidRequestContent")
+                "The request content was invalid and could not be deserialized: an object was expected.",
+                code: "InvalidRequestContent")
         }
         return value.isNull ? nil : value
     }
@@ -91,11 +101,14 @@ enum ARMWire {
 
     /// What every answer carries.
     static func addCommonHeaders(_ response: inout Response, request: Request, at now: Timestamp) {
-        let correlation = request.header("x-ms-correlation-request-id").flatMap { UUID(uuidString: $0)?.uuidString.lowercased() } ?? request.id
+        let correlation =
+            request.header("x-ms-correlation-request-id").flatMap { UUID(uuidString: $0)?.uuidString.lowercased() }
+            ?? request.id
         response.headers.replaceOrAdd(name: "x-ms-request-id", value: request.id)
         response.headers.replaceOrAdd(name: "x-ms-correlation-request-id", value: correlation)
         response.headers.replaceOrAdd(
-            name: "x-ms-routing-request-id", value: "COFFER:\(now.iso8601.filter { $0 != "-" && $0 != ":" }):\(request.id)")
+            name: "x-ms-routing-request-id",
+            value: "COFFER:\(now.iso8601.filter { $0 != "-" && $0 != ":" }):\(request.id)")
         if request.header("x-ms-return-client-request-id")?.lowercased() == "true",
             let client = request.header("x-ms-client-request-id"), UUID(uuidString: client) != nil
         {
@@ -109,12 +122,20 @@ enum ARMWire {
     }
 
     /// 401 with the challenge clients take the authority from.
-    static func unauthenticated(_ code: String, _ message: String, login: String, tenant: String, isMissing: Bool, request: Request) -> Response {
+    static func unauthenticated(
+        _ code: String, _ message: String, login: String, tenant: String, isMissing: Bool, request: Request
+    ) -> Response {
         var answer = response(ControlError(status: 401, code: code, message: message), to: request)
-        let description = isMissing ? "The authentication failed because of missing 'Authorization' header." : message.replacing("\"", with: "'")
+        let description =
+            isMissing
+            ? "The authentication failed because of missing 'Authorization' header."
+            : message.replacing("\"", with: "'")
         answer.headers.add(
             name: "WWW-Authenticate",
-            value: "Bearer authorization_uri=\"\(login)/\(tenant)\", error=\"invalid_token\", error_description=\"\(description)\"")
+            value:
+                "Bearer authorization_uri=\"\(login)/\(tenant)\", error=\"invalid_token\", "
+                    + "error_description=\"\(description)\""
+        )
         return answer
     }
 }

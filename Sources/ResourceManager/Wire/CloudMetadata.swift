@@ -1,8 +1,10 @@
 internal import CofferCore
 
-/// What `/metadata/endpoints` and `/metadata/clouds` answer: where this cloud's endpoints are, in the family of names the question came by.
+/// What `/metadata/endpoints` and `/metadata/clouds` answer: where this cloud's endpoints are, in the family of names
+/// the question came by.
 enum CloudMetadata {
-    /// The shape follows the version: 2015-01-01 knows only sign-in, 2019-05-01 to 2020-06-01 list clouds, the rest describe one.
+    /// The shape follows the version: 2015-01-01 knows only sign-in, 2019-05-01 to 2020-06-01 list clouds, the rest
+    /// describe one.
     static func endpoints(_ names: NameFamily, apiVersion: String) -> JSONValue {
         if apiVersion < "2018-05-01" { return signIn(names) }
         if apiVersion >= "2019-05-01", apiVersion < "2022-09-01" { return clouds(names) }
@@ -13,7 +15,8 @@ enum CloudMetadata {
 
     private static func signIn(_ names: NameFamily) -> JSONValue {
         [
-            "galleryEndpoint": .string(names.url(of: .management) + "/"), "graphEndpoint": .string(names.url(of: .graph) + "/"),
+            "galleryEndpoint": .string(names.url(of: .management) + "/"),
+            "graphEndpoint": .string(names.url(of: .graph) + "/"),
             "portalEndpoint": .string(names.url(of: .management) + "/"), "authentication": authentication(names),
         ]
     }
@@ -26,7 +29,8 @@ enum CloudMetadata {
             case .coffer: [.string(management + "/"), .string(management)]
             }
         return [
-            "loginEndpoint": .string(names.url(of: .login)), "audiences": .array(audiences), "tenant": "common", "identityProvider": "AAD",
+            "loginEndpoint": .string(names.url(of: .login)), "audiences": .array(audiences), "tenant": "common",
+            "identityProvider": "AAD",
         ]
     }
 
@@ -47,12 +51,15 @@ enum CloudMetadata {
         let isPublic = names == .azurePublic
         return [
             "name": .string(name), "portal": .string(management + "/"), "authentication": authentication(names),
-            "resourceManager": .string(management + "/"), "graph": .string(graph + "/"), "graphAudience": .string(graph + "/"),
+            "resourceManager": .string(management + "/"), "graph": .string(graph + "/"),
+            "graphAudience": .string(graph + "/"),
             "microsoftGraphResourceId": .string(graph + "/"), "gallery": .string(management + "/"),
             "appServiceResourceId": "https://appservice.\(domain)",
-            "logAnalyticsResourceId": .string(isPublic ? "https://api.loganalytics.io" : "https://loganalytics.\(domain)"),
+            "logAnalyticsResourceId": .string(
+                isPublic ? "https://api.loganalytics.io" : "https://loganalytics.\(domain)"),
             "suffixes": [
-                "storage": .string(names.storageSuffix), "keyVaultDns": .string(names.vaultSuffix), "mhsmDns": .string(names.managedHSMSuffix),
+                "storage": .string(names.storageSuffix), "keyVaultDns": .string(names.vaultSuffix),
+                "mhsmDns": .string(names.managedHSMSuffix),
             ],
         ]
     }

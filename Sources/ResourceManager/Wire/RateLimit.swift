@@ -1,7 +1,7 @@
 internal import CofferCore
 
-/// A token bucket per principal ("Understand how Azure Resource Manager throttles requests"). Figures are Coffer's own: a bucket holds
-/// 12,000 requests and refills by 200 a second.
+/// A token bucket per principal ("Understand how Azure Resource Manager throttles requests"). Figures are Coffer's own:
+/// a bucket holds 12,000 requests and refills by 200 a second.
 struct RateLimit: Sendable {
     static let capacity: Int64 = 12_000
     static let refillPerSecond: Int64 = 200
