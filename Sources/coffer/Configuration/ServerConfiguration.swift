@@ -44,11 +44,11 @@ struct ServerConfiguration {
                 throw ValidationError(
                     "The settings file \(path) cannot be read as JSON: \(error). Correct it or leave it out.")
             }
-            try checkMembers(ofFile: path)
         }
         let defaults = Setting.allCases.map { ($0, $0.defaultValue(home: home)) }
         providers.append(("default", InMemoryProvider(values: keyed(Dictionary(uniqueKeysWithValues: defaults)))))
 
+        if let path = options.configFile ?? environment["COFFER_CONFIG_FILE"] { try checkMembers(ofFile: path) }
         var sources: [Source] = []
         for setting in Setting.allCases {
             for (origin, provider) in providers {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The command line as a stranger meets it: settings, exports, status, refusals that say what to do, a function's logs, and the demo.
-usage: commands.py"""
+"""The command line as a newcomer meets it: settings, exports, status, refusals that say what to do, a function's logs, and the demo.
+usage: newcomer.py"""
 
 import json
 import os
