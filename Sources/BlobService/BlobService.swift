@@ -45,7 +45,9 @@ public final class BlobService: WireService, StoredAccessPolicies {
     private func answer(_ request: Request) async throws -> Response {
         guard case .storage(let accountName, .blob) = request.endpoint else { throw StorageError.resourceNotFound }
         let parameters = QueryParameters(request)
-        let address = try BlobAddress(rawPath: request.rawPath, isContainer: parameters["restype"] == "container")
+        // Get Account Information (restype=account) names a container where one segment stands.
+        let isContainer = ["container", "account"].contains(parameters["restype"])
+        let address = try BlobAddress(rawPath: request.rawPath, isContainer: isContainer)
         let account = try await accounts.account(named: accountName)
         if request.method == .OPTIONS { return try await preflight(request, account) }
         let caller = try await accounts.authenticate(request, account: account, service: .blob, policies: self)

@@ -35,6 +35,7 @@ extension BlobService {
     }
 
     private func performOnContainer(_ call: BlobCall, _ name: String) async throws -> Response {
+        if call.header("x-ms-if-tags") != nil { throw StorageError.unsupportedHeader("x-ms-if-tags") }
         switch (call.request.method, call.parameters["comp"]) {
         case (.PUT, nil): return try await createContainer(call, name)
         case (.GET, nil), (.HEAD, nil), (.GET, "metadata"), (.HEAD, "metadata"):
@@ -77,7 +78,9 @@ extension BlobService {
         case (.PUT, "tags"): return try await setBlobTags(call, container, name)
         case (.PUT, "copy"): return try await abortCopy(call, container, name)
         case (.PUT, "undelete"): throw StorageError.featureNotEnabled("Blob soft delete")
-        case (_, "page"), (_, "pagelist"), (_, "incrementalcopy"): throw StorageError.notImplemented("page blobs")
+        case (.PUT, "page"): return try await putPage(call, container, name)
+        case (.GET, "pagelist"): return try await getPageRanges(call, container, name)
+        case (.PUT, "incrementalcopy"): throw StorageError.notImplemented("Incremental Copy Blob")
         case (_, "immutabilityPolicies"), (_, "legalhold"):
             throw StorageError.featureNotEnabled("Version-level immutability")
         case (_, "expiry"): throw StorageError.notImplemented("Set Blob Expiry")
@@ -100,7 +103,7 @@ extension BlobService {
             if headers.contains(name: "x-ms-copy-source") { return try await putBlobFromURL(call, container, name) }
             return try await putBlob(call, container, name)
         case "AppendBlob": return try await createAppendBlob(call, container, name)
-        case "PageBlob": throw StorageError.notImplemented("page blobs")
+        case "PageBlob": return try await createPageBlob(call, container, name)
         default: throw StorageError.invalidHeader("x-ms-blob-type", type)
         }
     }

@@ -47,31 +47,30 @@ public enum NameFamily: Sendable, Hashable {
         if case .coffer(_, let port?) = self, port != 443 { ":\(port)" } else { "" }
     }
 
-    /// The endpoint a host name (without port, any case) names in this family, or nil.
+    /// The endpoint a host name (without port, any case) names in this family, or nil. `HostNames.match` keeps its
+    /// table; this makes one for each call.
     public func endpoint(forHost host: String) -> Endpoint? {
-        let host = host.lowercased()
+        var host = host
+        let table = EndpointTable(self)
+        return host.withUTF8 { table.endpoint(of: $0) }
+    }
+
+    /// What the names of a family end with, in the order they are tried.
+    fileprivate var labelled: [(suffix: String, endpoint: @Sendable (String) -> Endpoint)] {
         let s = suffixes
-        switch host {
-        case s.management: return .management
-        case s.login: return .login
-        case s.graph: return .graph
-        default: break
-        }
-        func label(under suffix: String) -> String? {
-            guard host.hasSuffix("." + suffix) else { return nil }
-            let head = host.dropLast(suffix.count + 1)
-            return head.isEmpty || head.contains(".") ? nil : String(head)
-        }
-        if let name = label(under: s.vault) { return .vault(name) }
-        if let name = label(under: s.hsm) { return .managedHSM(name) }
+        var found: [(String, @Sendable (String) -> Endpoint)] = []
+        found.append((s.vault, { .vault($0) }))
+        found.append((s.hsm, { .managedHSM($0) }))
         for service in StorageService.allCases {
-            if let name = label(under: "\(service.rawValue).\(s.storage)") {
-                return .storage(account: name, service: service)
-            }
+            found.append(("\(service.rawValue).\(s.storage)", { .storage(account: $0, service: service) }))
         }
-        if let name = label(under: "scm.\(s.sites)") { return .scm(name) }
-        if let name = label(under: s.sites) { return .site(name) }
-        return nil
+        found.append(("scm.\(s.sites)", { .scm($0) }))
+        found.append((s.sites, { .site($0) }))
+        return found
+    }
+    fileprivate var unlabelled: [(host: String, endpoint: Endpoint)] {
+        let s = suffixes
+        return [(s.management, .management), (s.login, .login), (s.graph, .graph)]
     }
 
     /// Host and, where the family has one, port: what URLs and `Host` headers carry.
@@ -106,16 +105,57 @@ public enum NameFamily: Sendable, Hashable {
 /// All families one server answers to; the first is its own.
 public struct HostNames: Sendable, Equatable {
     public let own: NameFamily
-    public var families: [NameFamily] { [own, .azurePublic] }
-    public init(domain: String, port: Int?) { own = .coffer(domain: domain, port: port) }
+    public let families: [NameFamily]
+    // One for each family. Every request asks, so the names are put together once.
+    private let tables: [EndpointTable]
+
+    public init(domain: String, port: Int?) {
+        own = .coffer(domain: domain, port: port)
+        families = [own, .azurePublic]
+        tables = families.map { EndpointTable($0) }
+    }
+
+    public static func == (left: HostNames, right: HostNames) -> Bool { left.own == right.own }
 
     /// Reads `host` or `host:port`. nil when no family knows the host: then Coffer does not answer for it.
     public func match(_ authority: String) -> (endpoint: Endpoint, family: NameFamily)? {
-        let host =
-            authority.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).first.map(String.init) ?? ""
-        for family in families {
-            if let endpoint = family.endpoint(forHost: host) { return (endpoint, family) }
+        var authority = authority
+        return authority.withUTF8 { bytes in
+            let host = UnsafeBufferPointer(rebasing: bytes.prefix { $0 != 0x3a })
+            for (table, family) in zip(tables, families) {
+                if let endpoint = table.endpoint(of: host) { return (endpoint, family) }
+            }
+            return nil
+        }
+    }
+}
+
+/// The host names of one family as lower-case bytes, ready to compare with.
+private struct EndpointTable: Sendable {
+    private let hosts: [(name: [UInt8], endpoint: Endpoint)]
+    /// Each suffix begins with its dot.
+    private let labels: [(suffix: [UInt8], endpoint: @Sendable (String) -> Endpoint)]
+
+    init(_ family: NameFamily) {
+        hosts = family.unlabelled.map { (Array($0.host.lowercased().utf8), $0.endpoint) }
+        labels = family.labelled.map { (Array(".\($0.suffix.lowercased())".utf8), $0.endpoint) }
+    }
+
+    func endpoint(of host: UnsafeBufferPointer<UInt8>) -> Endpoint? {
+        for (name, endpoint) in hosts where Self.isSame(host[...], name) { return endpoint }
+        for (suffix, endpoint) in labels where host.count > suffix.count {
+            let label = host.dropLast(suffix.count)
+            guard Self.isSame(host.suffix(suffix.count), suffix), !label.contains(0x2e) else { continue }
+            return endpoint(String(decoding: label, as: UTF8.self).lowercased())
         }
         return nil
+    }
+
+    /// Host names compare without regard to the case of ASCII letters (RFC 4343).
+    private static func isSame(_ bytes: Slice<UnsafeBufferPointer<UInt8>>, _ lowercase: [UInt8]) -> Bool {
+        guard bytes.count == lowercase.count else { return false }
+        return zip(bytes, lowercase).allSatisfy { byte, expected in
+            byte == expected || (0x41...0x5a).contains(byte) && byte | 0x20 == expected
+        }
     }
 }

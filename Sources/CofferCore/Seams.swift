@@ -1,3 +1,4 @@
+internal import CPlatform
 public import struct Foundation.UUID
 internal import Glibc
 
@@ -26,16 +27,10 @@ public protocol Randomness: Sendable {
 public struct SystemRandomness: Randomness {
     public init() {}
     public func fill(_ buffer: UnsafeMutableRawBufferPointer) {
-        var generator = SystemRandomNumberGenerator()
-        var offset = 0
-        while offset < buffer.count {
-            var word = generator.next()
-            let count = min(8, buffer.count - offset)
-            withUnsafeBytes(of: &word) { source in
-                buffer.baseAddress!.advanced(by: offset).copyMemory(from: source.baseAddress!, byteCount: count)
-            }
-            offset += count
-        }
+        guard let memory = buffer.baseAddress else { return }
+        let code = coffer_random(memory, buffer.count)
+        // Keys made of anything else would be no keys.
+        precondition(code == 0, "the kernel gives no random bytes: errno \(code)")
     }
 }
 

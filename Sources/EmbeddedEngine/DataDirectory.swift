@@ -16,12 +16,15 @@ final class DataDirectory: Sendable {
     var segments: String { path + "/extents/segments" }
     var files: String { path + "/extents/files" }
 
-    /// Creates the directory (mode 0700) when it is absent, and locks it. Throws `.unavailable` when another server uses it.
+    /// Creates the directory (mode 0700) when it is absent, and locks it. Throws `.unavailable` when another server
+    /// uses it.
     init(_ path: String, disk: Disk) throws(StorageEngineError) {
         self.path = path
         try Self.makeParents(parent(of: path), disk: disk)
         try StorageEngineError.check(disk.makeDirectory(path), "create the data directory \(path)")
-        guard chmod(path, 0o700) == 0 else { throw StorageEngineError(errno: errno, "restrict the data directory \(path) to its owner") }
+        guard chmod(path, 0o700) == 0 else {
+            throw StorageEngineError(errno: errno, "restrict the data directory \(path) to its owner")
+        }
 
         let lockPath = path + "/lock"
         let descriptor = open(lockPath, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
@@ -31,7 +34,8 @@ final class DataDirectory: Sendable {
             let owner = Self.owner(descriptor).map { " (process \($0))" } ?? ""
             throw StorageEngineError(
                 .unavailable,
-                "The data directory \(path) is in use by another Coffer server\(owner). Stop that server, or choose another directory.")
+                "The data directory \(path) is in use by another Coffer server\(owner). Stop that server, or choose another directory."
+            )
         }
         _ = ftruncate(descriptor, 0)
         let text = Array("\(getpid())\n".utf8)
@@ -60,19 +64,27 @@ final class DataDirectory: Sendable {
 
     // MARK: Identity
 
-    /// The database's identifier. Made, with the key check, for a new directory; otherwise `pageKey` must be the one the directory was made with.
+    /// The database's identifier. Made, with the key check, for a new directory; otherwise `pageKey` must be the one
+    /// the directory was made with.
     func identity(pageKey: SecretBytes, randomness: any Randomness, disk: Disk) throws(StorageEngineError) -> [UInt8] {
         let file = path + "/engine"
         if let known = try read(file) {
             let identity = try EngineIdentity(known, path: path)
-            guard constantTimeEquals(identity.keyCheck, PageSealer.keyCheck(pageKey: pageKey, databaseID: identity.databaseID)) else {
+            guard
+                constantTimeEquals(
+                    identity.keyCheck, PageSealer.keyCheck(pageKey: pageKey, databaseID: identity.databaseID))
+            else {
                 throw StorageEngineError(
-                    .corrupt, "The root key does not belong to the data directory \(path). Start the server with the key it was made with.")
+                    .corrupt,
+                    "The root key does not belong to the data directory \(path). Start the server with the key it was made with."
+                )
             }
             return identity.databaseID
         }
         guard try directoryEntries(metadata).isEmpty else {
-            throw StorageEngineError(.corrupt, "The data directory \(path) has metadata but lacks the file `engine`; restore it from a backup.")
+            throw StorageEngineError(
+                .corrupt,
+                "The data directory \(path) has metadata but lacks the file `engine`; restore it from a backup.")
         }
         let databaseID = randomness.bytes(16)
         let identity = EngineIdentity(
@@ -132,9 +144,11 @@ struct EngineIdentity: Equatable {
         guard version == Self.formatVersion else {
             throw StorageEngineError(
                 .unavailable,
-                "The data directory \(path) has format \(version), and this version of Coffer reads format \(Self.formatVersion) only.")
+                "The data directory \(path) has format \(version), and this version of Coffer reads format \(Self.formatVersion) only."
+            )
         }
-        guard bytes.count == 68, Self.bytes(bytes[..<64].withUnsafeBytes { Checksum.of($0) }) == Array(bytes[64...]) else {
+        guard bytes.count == 68, Self.bytes(bytes[..<64].withUnsafeBytes { Checksum.of($0) }) == Array(bytes[64...])
+        else {
             throw StorageEngineError(.corrupt, "The file `engine` in \(path) is damaged; restore it from a backup.")
         }
         databaseID = Array(bytes[16..<32])

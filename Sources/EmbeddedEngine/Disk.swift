@@ -7,7 +7,8 @@ enum DiskOperation: Sendable { case write, sync, truncate, link, unlink }
 
 /// The system calls that change the disk. Each answers 0 or an errno; short writes and EINTR are seen to here.
 struct Disk: Sendable {
-    /// Asked before every change; an errno other than 0 makes the change fail with it. Tests take crash images here, and fill the disk.
+    /// Asked before every change; an errno other than 0 makes the change fail with it. Tests take crash images here,
+    /// and fill the disk.
     var gate: (@Sendable (DiskOperation) -> Int32)?
 
     /// Most bytes for one system call; the gate is asked before each. Tests see what a crash within a write leaves.
@@ -17,7 +18,8 @@ struct Disk: Sendable {
         var done = 0
         while done < bytes.count {
             if let refusal = gate?(.write), refusal != 0 { return refusal }
-            let count = pwrite(file, bytes.baseAddress! + done, min(bytes.count - done, pieceBytes), off_t(offset + done))
+            let count = pwrite(
+                file, bytes.baseAddress! + done, min(bytes.count - done, pieceBytes), off_t(offset + done))
             if count > 0 { done += count } else if count == 0 { return EIO } else if errno != EINTR { return errno }
         }
         return 0
@@ -107,6 +109,8 @@ extension StorageEngineError {
 /// CRC-32C of several pieces in a row.
 struct Checksum {
     private(set) var value: UInt32 = 0
-    mutating func update(_ bytes: UnsafeRawBufferPointer) { value = coffer_crc32c(value, bytes.baseAddress, bytes.count) }
+    mutating func update(_ bytes: UnsafeRawBufferPointer) {
+        value = coffer_crc32c(value, bytes.baseAddress, bytes.count)
+    }
     static func of(_ bytes: UnsafeRawBufferPointer) -> UInt32 { coffer_crc32c(0, bytes.baseAddress, bytes.count) }
 }

@@ -4,11 +4,14 @@ public import Logging
 public import NIOCore
 public import StorageEngine
 
-/// Both promises of StorageEngine on one machine's disk: metadata in SQLite behind sealed pages, extents in segments and files.
+/// Both promises of StorageEngine on one machine's disk: metadata in SQLite behind sealed pages, extents in segments
+/// and files.
 ///
-/// Reads run on the calling thread and do not suspend. Commits and finishing extents gather: one fsync serves all that wait.
+/// Reads run on the calling thread and do not suspend. Commits and finishing extents gather: one fsync serves all that
+/// wait.
 public final class EmbeddedEngine: MetadataStore, ExtentStore {
-    public let properties = MetadataStoreProperties(valueBytesLimit: 16 << 20, writesPerCommitLimit: 100_000, isDurable: true)
+    public let properties = MetadataStoreProperties(
+        valueBytesLimit: 16 << 20, writesPerCommitLimit: 500_000, isDurable: true)
 
     private let directory: DataDirectory
     private let readers: RowReaderPool
@@ -16,7 +19,9 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
     private let segments: SegmentStore
     private let files: ExtentFiles
 
-    private init(directory: DataDirectory, readers: RowReaderPool, writer: RowWriter, segments: SegmentStore, files: ExtentFiles) {
+    private init(
+        directory: DataDirectory, readers: RowReaderPool, writer: RowWriter, segments: SegmentStore, files: ExtentFiles
+    ) {
         self.directory = directory
         self.readers = readers
         self.writer = writer
@@ -24,11 +29,11 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         self.files = files
     }
 
-    /// Opens the data directory, or makes it (mode 0700). `pageKey` is 32 bytes that never encrypt anything else (HKDF of the root key,
-    /// docs/format.md).
+    /// Opens the data directory, or makes it (mode 0700). `pageKey` is 32 bytes that never encrypt anything else (HKDF
+    /// of the root key, docs/format.md).
     ///
-    /// Throws `.unavailable` when another server uses the directory or it is of a newer format, `.corrupt` when the key is not the directory's
-    /// or a file is damaged, and `.full`.
+    /// Throws `.unavailable` when another server uses the directory or it is of a newer format, `.corrupt` when the key
+    /// is not the directory's or a file is damaged, and `.full`.
     public static func open(
         at path: String, pageKey: SecretBytes, clock: any WallClock, randomness: any Randomness, logger: Logger
     ) throws(StorageEngineError) -> EmbeddedEngine {
@@ -44,14 +49,16 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
     }
 
     static func open(
-        at path: String, pageKey: SecretBytes, clock: any WallClock, randomness: any Randomness, logger: Logger, options: Options
+        at path: String, pageKey: SecretBytes, clock: any WallClock, randomness: any Randomness, logger: Logger,
+        options: Options
     ) throws(StorageEngineError) -> EmbeddedEngine {
         precondition(pageKey.count == 32, "a page key has 32 bytes")
         let disk = Disk(gate: options.gate, pieceBytes: options.pieceBytes)
         let directory = try DataDirectory(path, disk: disk)
         let databaseID = try directory.identity(pageKey: pageKey, randomness: randomness, disk: disk)
         let vfs = SealedVFS(
-            sealer: PageSealer(pageKey: pageKey, databaseID: databaseID, randomness: randomness), disk: disk, clock: clock,
+            sealer: PageSealer(pageKey: pageKey, databaseID: databaseID, randomness: randomness), disk: disk,
+            clock: clock,
             randomness: randomness)
         let database = try openDatabase(directory, vfs: vfs, disk: disk)
         let writer: RowWriter
@@ -70,12 +77,21 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
             directory: directory, readers: RowReaderPool(database), writer: writer, segments: segments, files: files)
     }
 
-    /// The database is made beside its place and moved there whole, so a crash leaves it complete or absent.
+    /// The database is made beside its place and moved there whole, so a crash leaves it complete or absent. Extents
+    /// come after it: where there are some and no database, it was lost, and an empty one in its place would make them
+    /// all orphans for the sweeper. Throws `.corrupt` then.
     private static func openDatabase(
         _ directory: DataDirectory, vfs: SealedVFS, disk: Disk
     ) throws(StorageEngineError) -> MetadataDatabase {
         let database = MetadataDatabase(path: directory.metadata + "/rows.db", vfs: vfs)
-        guard access(database.path, F_OK) != 0 else { return database }
+        if access(database.path, F_OK) == 0 { return database }
+        let code = errno
+        guard code == ENOENT else { throw StorageEngineError(errno: code, "open \(database.path)") }
+        guard try directoryEntries(directory.segments).isEmpty, try directoryEntries(directory.files).isEmpty else {
+            throw StorageEngineError(
+                .corrupt,
+                "The data directory \(directory.path) has extents but no metadata database; restore it from a backup.")
+        }
         let beside = directory.metadata + ".new"
         for name in try directoryEntries(beside) {
             try StorageEngineError.check(disk.unlink(beside + "/" + name), "remove an unfinished database")
@@ -92,8 +108,8 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         return database
     }
 
-    /// Finishes what was asked for, copies the log into the database, and gives the directory free. Everything asked for later throws
-    /// `.unavailable`.
+    /// Finishes what was asked for, copies the log into the database, and gives the directory free. Everything asked
+    /// for later throws `.unavailable`.
     public func close() {
         segments.close()
         readers.close()
@@ -103,12 +119,14 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
 
     deinit { close() }
 
-    /// Reads, and so authenticates, every page of the metadata, and checks that they fit together. Takes time in proportion to the metadata.
-    /// Throws `.corrupt` when something is wrong. Extents are verified by the layer that sealed them.
+    /// Reads, and so authenticates, every page of the metadata, and checks that they fit together. Takes time in
+    /// proportion to the metadata. Throws `.corrupt` when something is wrong. Extents are verified by the layer that
+    /// sealed them.
     public func verifyMetadata() async throws(StorageEngineError) {
         let problems = try readers.read { reader throws(SQLiteFailure) in try reader.verify() }
         guard problems.isEmpty else {
-            throw StorageEngineError(.corrupt, "The metadata database is damaged: \(problems.joined(separator: "; ")). Restore a backup.")
+            throw StorageEngineError(
+                .corrupt, "The metadata database is damaged: \(problems.joined(separator: "; ")). Restore a backup.")
         }
     }
 
@@ -138,7 +156,10 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
     ) async throws(StorageEngineError) -> CommitResult {
         try properties.check(partition, writes)
         let result = await withCheckedContinuation { continuation in
-            writer.submit(RowWriter.Job(partition: partition, checks: checks, writes: writes) { continuation.resume(returning: $0) })
+            writer.submit(
+                RowWriter.Job(partition: partition, checks: checks, writes: writes) {
+                    continuation.resume(returning: $0)
+                })
         }
         return try result.get()
     }
@@ -185,7 +206,9 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
 
     public func freeBytes() async throws(StorageEngineError) -> Int {
         var status = statvfs()
-        guard statvfs(directory.path, &status) == 0 else { throw StorageEngineError(errno: errno, "ask for free space") }
+        guard statvfs(directory.path, &status) == 0 else {
+            throw StorageEngineError(errno: errno, "ask for free space")
+        }
         return Int(status.f_bavail) * Int(status.f_frsize)
     }
 }

@@ -118,6 +118,7 @@ final class StoreCore: Sendable {
     let clock: any WallClock
     let randomness: any Randomness
     let unlinked: UnlinkedExtents
+    let readers = ExtentReaders()
     /// Whether a sweep since the start has looked into every partition.
     let sweptAll = Atomic(false)
 

@@ -100,7 +100,7 @@ extension Connection {
             !exchange.keepsAlive ? .close : exchange.isOldVersion ? .keepAlive : .unsaid
         let head = ResponseHead(
             status: response.status, headers: response.headers, framing: framing, connection: option,
-            date: loopState.currentDate())
+            date: loopState.dateHeader())
         guard head.write(into: &buffer) else { return false }
         exchange.status = Int(response.status.code)
         exchange.framing = framing

@@ -40,6 +40,8 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
     private var isClosing = false
     private var lastWrite: EventLoopFuture<Void>?
     private var deadline: (at: NIODeadline, meaning: Deadline)?
+    /// Apart from the other: a service may read the body while it writes its response.
+    private var bodyDeadline: NIODeadline?
     private var timer: (at: NIODeadline, scheduled: Scheduled<Void>)?
 
     private struct Discard {
@@ -47,7 +49,7 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         let limit: Int
         let thenKeepAlive: Bool
     }
-    enum Deadline { case idle, head, body, write, linger }
+    enum Deadline { case idle, head, write, linger }
 
     init(channel: any Channel, loopState: LoopState, shared: EdgeShared, entrance: Entrance, isOverLimit: Bool) {
         loop = channel.eventLoop
@@ -91,6 +93,7 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         timer?.scheduled.cancel()
         timer = nil
         deadline = nil
+        bodyDeadline = nil
         pending.removeAll()
         guard let exchange else { return }
         self.exchange = nil
@@ -179,10 +182,10 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
             case .head: pending.append(part)
             case .body(let bytes):
                 exchange.intake.receive(bytes)
-                if exchange.intake.waiter == nil { clear(.body) }
+                if exchange.intake.waiter == nil { bodyDeadline = nil }
             case .end:
                 exchange.intake.complete()
-                clear(.body)
+                bodyDeadline = nil
             }
         } else if exchange != nil || !(context?.channel.isWritable ?? false) || !pending.isEmpty {
             pending.append(part)
@@ -303,7 +306,9 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
             precondition(exchange!.intake.waiter == nil, "one reader at a time reads a request's body")
             exchange!.intake.waiter = continuation
             if exchange!.intake.expectsContinue { sendContinue(exchange!) }
-            set(.body, shared.configuration.limits.readTimeout)
+            let at = NIODeadline.now() + shared.configuration.limits.readTimeout
+            bodyDeadline = at
+            wake(at)
             readIfWanted()
         }
     }
@@ -328,7 +333,7 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
     func finish(_ exchange: Exchange) {
         guard self.exchange === exchange else { return }
         self.exchange = nil
-        clear(.body)
+        bodyDeadline = nil
         clear(.write)
         report(exchange)
         exchange.intake.abandon()
@@ -452,42 +457,53 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         let head = ResponseHead(
             status: response.status, headers: response.headers, framing: .length(body.readableBytes),
             connection: .close,
-            date: loopState.currentDate())
+            date: loopState.dateHeader())
         guard head.write(into: &buffer) else { return close() }
         buffer.writeImmutableBuffer(body)
         context.writeAndFlush(wrapOutboundOut(buffer)).assumeIsolated().whenComplete { [self] _ in close() }
     }
 
-    /// One timer per connection. Moving the deadline further away costs no call: the timer looks again when it fires.
     func set(_ meaning: Deadline, _ amount: TimeAmount) {
         let at = NIODeadline.now() + amount
         deadline = (at, meaning)
+        wake(at)
+    }
+
+    /// One timer per connection. Moving a deadline further away costs no call: the timer looks again when it fires.
+    private func wake(_ at: NIODeadline) {
         if let timer {
             guard at < timer.at else { return }
             timer.scheduled.cancel()
         }
-        schedule(at)
+        timer = (at, loop.assumeIsolated().scheduleTask(deadline: at) { [weak self] in self?.timerFired() })
     }
 
     func clear(_ meaning: Deadline) {
         if deadline?.meaning == meaning { deadline = nil }
     }
 
-    private func schedule(_ at: NIODeadline) {
-        timer = (at, loop.assumeIsolated().scheduleTask(deadline: at) { [weak self] in self?.timerFired() })
-    }
-
     private func timerFired() {
         timer = nil
-        guard let deadline, context != nil else { return }
-        guard deadline.at <= .now() else { return schedule(deadline.at) }
-        self.deadline = nil
-        switch deadline.meaning {
-        case .idle, .linger: close()
-        case .head: if isReceivingHead { refuseAndClose(.headersTooSlow) } else { close() }
-        case .body:
+        guard context != nil else { return }
+        let now = NIODeadline.now()
+        if let at = bodyDeadline, at <= now {
+            bodyDeadline = nil
             exchange?.keepsAlive = false
             exchange?.intake.fail(EdgeError.timedOut)
+        }
+        if let deadline, deadline.at <= now {
+            self.deadline = nil
+            end(deadline.meaning)
+        }
+        if let bodyDeadline { wake(bodyDeadline) }
+        if let deadline { wake(deadline.at) }
+    }
+
+    /// A deadline has passed.
+    private func end(_ meaning: Deadline) {
+        switch meaning {
+        case .idle, .linger: close()
+        case .head: if isReceivingHead { refuseAndClose(.headersTooSlow) } else { close() }
         case .write:
             exchange?.writeWaiter?.resume(throwing: EdgeError.timedOut)
             exchange?.writeWaiter = nil
@@ -505,9 +521,14 @@ struct IncomingFraming {
     private(set) var problem: Refusal?
 
     init(_ head: HTTPRequestHead) {
-        for (name, value) in head.headers {
+        for (name, padded) in head.headers {
+            // The decoder leaves the white space behind a value on it; it is not the value's (RFC 9110 §5.5).
+            var value = Substring(padded)
+            while let last = value.utf8.last, last == 0x20 || last == 0x09 { value.removeLast() }
             switch name.utf8.count {
-            case 14 where name.lowercased() == "content-length": length = Int(value) ?? 0
+            case 14 where name.lowercased() == "content-length":
+                // The decoder takes lengths up to 2^64 - 1.
+                if let bytes = Int(value), bytes >= 0 { length = bytes } else { problem = .malformed }
             case 17 where name.lowercased() == "transfer-encoding":
                 if value.lowercased() == "chunked" { length = nil } else { problem = .unsupportedCoding }
             case 6 where name.lowercased() == "expect":

@@ -23,7 +23,7 @@ final class LoopState: @unchecked Sendable {
     func nextRequestID() -> String { identifiers.next() }
 
     /// The `Date` header's value, made once a second.
-    func currentDate() -> String {
+    func dateHeader() -> String {
         let now = clock.now()
         let second = now.unixSeconds
         if second != dateSecond {

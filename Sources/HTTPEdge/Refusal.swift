@@ -46,7 +46,7 @@ struct Refusal: Error, Equatable {
         let head = ResponseHead(
             status: response.status, headers: response.headers, framing: .length(body.readableBytes),
             connection: .close,
-            date: loopState.currentDate())
+            date: loopState.dateHeader())
         guard head.write(into: &buffer) else { return channel.close(promise: nil) }
         buffer.writeImmutableBuffer(body)
         channel.writeAndFlush(buffer).whenComplete { _ in channel.close(promise: nil) }

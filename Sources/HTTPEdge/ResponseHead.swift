@@ -21,14 +21,14 @@ struct ResponseHead {
     let connection: ConnectionOption
     let date: String
 
-    /// Appends the head, empty line included. Returns false, having appended nothing, when a header would break the
-    /// message: a name that is no token or a value with a control character (RFC 9110 §5.5) could end the head early
-    /// and forge a second response.
+    /// Appends the head, empty line included. Returns false, having appended nothing, when it would break the message:
+    /// a name that is no token or a value with a control character (RFC 9110 §5.5) could end the head early and forge a
+    /// second response, and a client takes a 1xx (§15.2) for no response at all and the next one for this one's.
     func write(into buffer: inout ByteBuffer) -> Bool {
         let start = buffer.writerIndex
-        buffer.writeStaticString("HTTP/1.1 ")
         let code = status.code
-        guard (100...999).contains(code) else { return false }
+        guard (200...999).contains(code) else { return false }
+        buffer.writeStaticString("HTTP/1.1 ")
         buffer.writeBytes([UInt8(0x30 + code / 100), UInt8(0x30 + code / 10 % 10), UInt8(0x30 + code % 10), 0x20])
         var isSound = buffer.writeFieldText(status.reasonPhrase)
         buffer.writeStaticString("\r\n")

@@ -1,3 +1,4 @@
+internal import AccessControl
 internal import CofferCore
 internal import Foundation
 internal import ResourceProviders
@@ -39,6 +40,12 @@ extension ResourceManager {
         case ("resourcegroups", 3, .get): return try await listGroups(request, caller)
         case ("resourcegroups", 4, _): return try await resourceGroup(request, caller)
         case ("resourcegroups", 5, .get) where path[4] == "resources":
+            let group = groupID(request.path.segments[3])
+            // Otherwise an empty list would tell that the group exists.
+            guard controller.hasAssignment(caller, touching: group) else {
+                throw ControlError.authorizationFailed(
+                    caller, .control("Microsoft.Resources/subscriptions/resourceGroups/resources/read"), group)
+            }
             _ = try await requireGroup(request, caller)
             return try await listResources(below: groupID(request.path.segments[3]), request, caller)
         case ("resourcegroups", 5, .post)
@@ -72,18 +79,25 @@ extension ResourceManager {
         {
             throw unknownNamespace(outer)
         }
-        if request.path.resourceGroup != nil {
-            let group = try await requireGroup(request, caller)
-            if group.state == .deleting, [.put, .patch, .post].contains(request.method) {
-                throw Self.groupIsBeingDeleted(group.name)
-            }
-        }
+        try await checkGroup(request, caller)
         let answer = try await provider.respond(to: request, as: caller)
         if request.method == .delete, (200..<300).contains(answer.status) {
             // Azure drops the assignments scoped at a deleted resource; a soft-deleted vault gets none of them back.
             try await roles.removeAssignments(at: request.path)
         }
         return answer
+    }
+
+    /// The group of a resource must be there, and stay. A caller without any role in it gets the provider's refusal
+    /// either way, so that the answer does not tell which groups there are.
+    private func checkGroup(_ request: ControlRequest, _ caller: Caller) async throws {
+        guard let group = request.path.resourceGroupID, controller.hasAssignment(caller, touching: group) else {
+            return
+        }
+        let known = try await requireGroup(request, caller)
+        if known.state == .deleting, [.put, .patch, .post].contains(request.method) {
+            throw Self.groupIsBeingDeleted(known.name)
+        }
     }
 
     // MARK: Common refusals

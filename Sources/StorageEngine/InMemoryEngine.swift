@@ -14,15 +14,20 @@ public final class InMemoryEngine: MetadataStore, ExtentStore {
 
     public init() {}
 
-    public let properties = MetadataStoreProperties(valueBytesLimit: 16 << 20, writesPerCommitLimit: 100_000, isDurable: false)
+    public let properties = MetadataStoreProperties(
+        valueBytesLimit: 16 << 20, writesPerCommitLimit: 500_000, isDurable: false)
 
     public func get(_ partition: Partition, _ keys: [RowKey]) async throws(StorageEngineError) -> [Row?] {
         state.withLock { state in keys.map { state.partitions[partition]?[$0] } }
     }
 
-    public func scan(_ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int) async throws(StorageEngineError) -> [Row] {
+    public func scan(_ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int) async throws(StorageEngineError)
+        -> [Row]
+    {
         state.withLock { state in
-            let rows = (state.partitions[partition] ?? [:]).values.filter { row in row.key >= from && upTo.map { row.key < $0 } ?? true }
+            let rows = (state.partitions[partition] ?? [:]).values.filter { row in
+                row.key >= from && upTo.map { row.key < $0 } ?? true
+            }
             return Array(rows.sorted { $0.key < $1.key }.prefix(limit))
         }
     }
@@ -57,7 +62,9 @@ public final class InMemoryEngine: MetadataStore, ExtentStore {
     public func partitions(after: Partition?, limit: Int) async throws(StorageEngineError) -> [Partition] {
         state.withLock { state in
             let all = state.partitions.keys.sorted { $0.bytes.lexicographicallyPrecedes($1.bytes) }
-            return Array(all.filter { partition in after.map { $0.bytes.lexicographicallyPrecedes(partition.bytes) } ?? true }.prefix(limit))
+            return Array(
+                all.filter { partition in after.map { $0.bytes.lexicographicallyPrecedes(partition.bytes) } ?? true }
+                    .prefix(limit))
         }
     }
 
@@ -89,7 +96,8 @@ public final class InMemoryEngine: MetadataStore, ExtentStore {
                 return buffer
             }
         }
-        private static let ended = StorageEngineError(.unavailable, "The extent's writer has ended: it finished or was aborted.")
+        private static let ended = StorageEngineError(
+            .unavailable, "The extent's writer has ended: it finished or was aborted.")
     }
 
     private static func location(_ number: UInt64) -> ExtentLocation {
@@ -99,7 +107,9 @@ public final class InMemoryEngine: MetadataStore, ExtentStore {
         location.bytes.reduce(0) { $0 << 8 | UInt64($1) }
     }
 
-    public func create(expectedBytes: Int?) async throws(StorageEngineError) -> any ExtentWriter { Writer(engine: self) }
+    public func create(expectedBytes: Int?) async throws(StorageEngineError) -> any ExtentWriter {
+        Writer(engine: self)
+    }
 
     public func read(_ location: ExtentLocation, range: Range<Int>) async throws(StorageEngineError) -> ByteBuffer {
         guard let extent = state.withLock({ $0.extents[Self.number(location)] }) else {

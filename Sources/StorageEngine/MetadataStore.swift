@@ -11,7 +11,8 @@ public protocol MetadataStore: Sendable {
     /// Rows with `from <= key < upTo` in ascending byte order, at most `limit`, from one snapshot. `upTo` nil means to the end.
     func scan(_ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int) async throws(StorageEngineError) -> [Row]
     /// Applies all `writes` if every check holds, or none.
-    func commit(_ partition: Partition, checks: [RowCheck], writes: [RowWrite]) async throws(StorageEngineError) -> CommitResult
+    func commit(_ partition: Partition, checks: [RowCheck], writes: [RowWrite]) async throws(StorageEngineError)
+        -> CommitResult
     /// Every partition that has a row, in byte order after `after`, at most `limit`: for verification and for sweeping.
     func partitions(after: Partition?, limit: Int) async throws(StorageEngineError) -> [Partition]
 }
@@ -96,7 +97,8 @@ public struct MetadataStoreProperties: Sendable {
     /// Throws `.limitExceeded` for a commit that no engine of these properties takes.
     public func check(_ partition: Partition, _ writes: [RowWrite]) throws(StorageEngineError) {
         guard partition.bytes.count <= Self.partitionBytesLimit else {
-            throw StorageEngineError(.limitExceeded, "The name of a partition holds at most \(Self.partitionBytesLimit) bytes.")
+            throw StorageEngineError(
+                .limitExceeded, "The name of a partition holds at most \(Self.partitionBytesLimit) bytes.")
         }
         guard writes.count <= writesPerCommitLimit else {
             throw StorageEngineError(.limitExceeded, "A commit holds at most \(writesPerCommitLimit) writes; split it.")

@@ -1,7 +1,7 @@
 /// One promise of an engine, as a function that throws `ConformanceFailure` when it is broken.
 ///
-/// A test target runs them all: `@Test(arguments: MetadataStoreConformance.checks) func conforms(check: …) { try await check.run(engine) }`.
-/// Every check uses partitions of its own, so they may share one engine and run in parallel.
+/// A test target runs them all: `@Test(arguments: MetadataStoreConformance.checks) func conforms(check: …) { try await
+/// check.run(engine) }`. Every check uses partitions of its own, so they may share one engine and run in parallel.
 public struct ConformanceCheck<Engine: Sendable>: Sendable, CustomStringConvertible {
     public let name: String
     public let run: @Sendable (Engine) async throws -> Void
@@ -16,7 +16,9 @@ func require(_ condition: Bool, _ message: @autoclosure () -> String, line: Int 
     if !condition { throw ConformanceFailure(description: "\(message()) (line \(line))") }
 }
 
-func requireEqual<Value: Equatable>(_ found: Value, _ expected: Value, _ message: @autoclosure () -> String, line: Int = #line) throws {
+func requireEqual<Value: Equatable>(
+    _ found: Value, _ expected: Value, _ message: @autoclosure () -> String, line: Int = #line
+) throws {
     if found != expected {
         throw ConformanceFailure(description: "\(message()): found \(found), expected \(expected) (line \(line))")
     }

@@ -68,7 +68,8 @@ public enum ExtentStoreConformance {
             for announced in [size, nil, 10, 2 << 20] {
                 let location = try await write(store, bytes, expectedBytes: announced)
                 try require(
-                    try await store.read(location, range: 0..<size) == bytes, "\(size) bytes announced as \(announced ?? -1) differ")
+                    try await store.read(location, range: 0..<size) == bytes,
+                    "\(size) bytes announced as \(announced ?? -1) differ")
                 try await store.delete(location)
             }
         }
@@ -84,10 +85,14 @@ public enum ExtentStoreConformance {
             let location = try await write(store, bytes, expectedBytes: size)
             for range in [0..<1, 0..<0, size..<size, 1..<2, 4095..<4097, 5..<99_999, size - 1..<size, 0..<size] {
                 let found = try await store.read(location, range: range)
-                try require(found == bytes.getSlice(at: bytes.readerIndex + range.lowerBound, length: range.count)!, "range \(range)")
+                try require(
+                    found == bytes.getSlice(at: bytes.readerIndex + range.lowerBound, length: range.count)!,
+                    "range \(range)")
             }
             for range in [0..<size + 1, size..<size + 1, size - 1..<size + 4096, 10 << 40..<(10 << 40) + 1] {
-                let code = await code { () throws(StorageEngineError) in _ = try await store.read(location, range: range) }
+                let code = await code { () throws(StorageEngineError) in
+                    _ = try await store.read(location, range: range)
+                }
                 try requireEqual(code, .corrupt, "range \(range) of \(size) bytes")
             }
             try await store.delete(location)
@@ -97,7 +102,8 @@ public enum ExtentStoreConformance {
     private static func emptyExtent(_ store: any ExtentStore) async throws {
         let location = try await write(store, ByteBuffer(), expectedBytes: 0)
         try requireEqual(try await store.read(location, range: 0..<0).readableBytes, 0, "bytes")
-        try require(try await listed(store).contains { $0.location == location && $0.byteCount == 0 }, "it is not listed")
+        try require(
+            try await listed(store).contains { $0.location == location && $0.byteCount == 0 }, "it is not listed")
         try await store.delete(location)
     }
 
@@ -128,7 +134,8 @@ public enum ExtentStoreConformance {
         let append = await code { () throws(StorageEngineError) in try await writer.append(pattern(1, 3)) }
         try require(append != nil, "a finished writer took more bytes")
         await writer.abort()
-        try requireEqual(try await store.read(location, range: 0..<3), pattern(1, 3), "abort after finish took the extent away")
+        try requireEqual(
+            try await store.read(location, range: 0..<3), pattern(1, 3), "abort after finish took the extent away")
         try await store.delete(location)
     }
 
@@ -139,11 +146,14 @@ public enum ExtentStoreConformance {
             let other = try await write(store, pattern(3, size), expectedBytes: size)
             try await store.delete(location)
             try await store.delete(location)
-            let code = await code { () throws(StorageEngineError) in _ = try await store.read(location, range: 0..<size) }
+            let code = await code { () throws(StorageEngineError) in _ = try await store.read(location, range: 0..<size)
+            }
             try requireEqual(code, .notFound, "reading a deleted extent of \(size) bytes")
             try require(try await !listed(store).contains { $0.location == location }, "a deleted extent is listed")
-            try require(try await store.read(neighbour, range: 0..<size) == pattern(1, size), "the extent before was damaged")
-            try require(try await store.read(other, range: 0..<size) == pattern(3, size), "the extent behind was damaged")
+            try require(
+                try await store.read(neighbour, range: 0..<size) == pattern(1, size), "the extent before was damaged")
+            try require(
+                try await store.read(other, range: 0..<size) == pattern(3, size), "the extent behind was damaged")
             try await store.delete(neighbour)
             try await store.delete(other)
             try await store.delete(location)
@@ -174,7 +184,8 @@ public enum ExtentStoreConformance {
         var seen: Set<ExtentLocation> = []
         for round in 0..<20 {
             let location = try await write(store, pattern(round, 10), expectedBytes: 10)
-            try require(location.bytes.count <= 64 && !location.bytes.isEmpty, "a location of \(location.bytes.count) bytes")
+            try require(
+                location.bytes.count <= 64 && !location.bytes.isEmpty, "a location of \(location.bytes.count) bytes")
             try require(seen.insert(location).inserted, "a location was given twice")
             try await store.delete(location)
         }
@@ -185,8 +196,11 @@ public enum ExtentStoreConformance {
             for seed in 0..<24 {
                 group.addTask {
                     let size = seed % 6 == 0 ? 1_100_000 + seed : 1000 * seed + 1
-                    let location = try await write(store, pattern(seed, size), piece: 30_000, expectedBytes: seed % 2 == 0 ? size : nil)
-                    try require(try await store.read(location, range: 0..<size) == pattern(seed, size), "extent \(seed) differs")
+                    let location = try await write(
+                        store, pattern(seed, size), piece: 30_000, expectedBytes: seed % 2 == 0 ? size : nil)
+                    try require(
+                        try await store.read(location, range: 0..<size) == pattern(seed, size), "extent \(seed) differs"
+                    )
                     try await store.delete(location)
                 }
             }
@@ -203,7 +217,9 @@ public enum ExtentStoreConformance {
                     let location = try await write(store, pattern(seed, size), expectedBytes: size)
                     async let deletion: Void = store.delete(location)
                     var found: ByteBuffer?
-                    let code = await code { () throws(StorageEngineError) in found = try await store.read(location, range: 0..<size) }
+                    let code = await code { () throws(StorageEngineError) in
+                        found = try await store.read(location, range: 0..<size)
+                    }
                     try require(code == nil || code == .notFound, "reading beside a deletion")
                     try require(found == nil || found == pattern(seed, size), "half a deleted extent was read")
                     try await deletion
@@ -220,7 +236,9 @@ public enum ExtentStoreConformance {
         for count in [0, 1, 2, 8, 9, 24, 25, 26, 64] {
             for kind in [0, 1, 2, 3, 0xff] as [UInt8] {
                 let location = ExtentLocation(Array(([kind] + random.bytes(64)).prefix(count)))
-                let code = await code { () throws(StorageEngineError) in _ = try await store.read(location, range: 0..<1) }
+                let code = await code { () throws(StorageEngineError) in
+                    _ = try await store.read(location, range: 0..<1)
+                }
                 try requireEqual(code, .notFound, "location \(location.bytes)")
             }
         }

@@ -47,14 +47,18 @@ public enum MetadataStoreConformance {
         let partition = Partition("conformance get")
         try await put(store, partition, ["a": "1", "b": "2", "c": "3"])
         let rows = try await store.get(partition, [RowKey("c"), RowKey("x"), RowKey("a"), RowKey("c")])
-        try requireEqual(rows.map { $0.map { String(decoding: $0.value, as: UTF8.self) } }, ["3", nil, "1", "3"], "values")
+        try requireEqual(
+            rows.map { $0.map { String(decoding: $0.value, as: UTF8.self) } }, ["3", nil, "1", "3"], "values")
         try requireEqual(try await store.get(partition, []).count, 0, "get of nothing")
-        try requireEqual(try await store.get(Partition("conformance absent"), [RowKey("a")]), [nil], "an absent partition")
+        try requireEqual(
+            try await store.get(Partition("conformance absent"), [RowKey("a")]), [nil], "an absent partition")
     }
 
     private static func scanOrder(_ store: any MetadataStore) async throws {
         let partition = Partition("conformance scan")
-        let bytes: [[UInt8]] = [[0], [0, 0], [0, 1], [1], [0x7f], [0x7f, 0xff], [0x80], [0xfe, 0xff], [0xff], [0xff, 0]]
+        let bytes: [[UInt8]] = [
+            [0], [0, 0], [0, 1], [1], [0x7f], [0x7f, 0xff], [0x80], [0xfe, 0xff], [0xff], [0xff, 0],
+        ]
         let writes = bytes.shuffled(using: &sequence).map { RowWrite.put(RowKey($0), $0) }
         _ = try committed(await store.commit(partition, checks: [], writes: writes))
         try requireEqual(try await all(store, partition).map(\.key.bytes), bytes, "order")
@@ -76,7 +80,8 @@ public enum MetadataStoreConformance {
     private static func scanLimit(_ store: any MetadataStore) async throws {
         let partition = Partition("conformance limit")
         try await put(store, partition, ["a": "", "b": "", "c": "", "d": ""])
-        try requireEqual(keys(try await store.scan(partition, from: RowKey("b"), upTo: nil, limit: 2)), ["b", "c"], "limit 2")
+        try requireEqual(
+            keys(try await store.scan(partition, from: RowKey("b"), upTo: nil, limit: 2)), ["b", "c"], "limit 2")
         try requireEqual(try await store.scan(partition, from: RowKey("a"), upTo: nil, limit: 0).count, 0, "limit 0")
     }
 
@@ -125,10 +130,12 @@ public enum MetadataStoreConformance {
         try require(try await !holds(.present(b)), "present of an absent row")
         try require(try await holds(.unchanged(a, first)), "unchanged")
         try require(try await !holds(.unchanged(b, first)), "unchanged of an absent row")
-        let second = try committed(await store.commit(partition, checks: [.unchanged(a, first)], writes: [.put(a, [1])]))
+        let second = try committed(
+            await store.commit(partition, checks: [.unchanged(a, first)], writes: [.put(a, [1])]))
         try require(try await !holds(.unchanged(a, first)), "unchanged after the same value was written again")
         try require(try await holds(.unchanged(a, second)), "unchanged with the new version")
-        try requireEqual(try await store.get(partition, [a])[0]?.version, second, "the version a commit answers is the row's")
+        try requireEqual(
+            try await store.get(partition, [a])[0]?.version, second, "the version a commit answers is the row's")
     }
 
     private static func versionsGrow(_ store: any MetadataStore) async throws {
@@ -138,9 +145,11 @@ public enum MetadataStoreConformance {
         for round in 0..<5 {
             let written = try committed(await store.commit(partition, checks: [], writes: [.put(key, [UInt8(round)])]))
             try require(written.number > last.number, "version \(written.number) after \(last.number)")
-            let deleted = try committed(await store.commit(partition, checks: [.unchanged(key, written)], writes: [.delete(key)]))
+            let deleted = try committed(
+                await store.commit(partition, checks: [.unchanged(key, written)], writes: [.delete(key)]))
             try require(deleted.number > written.number, "version of a deletion")
-            try requireEqual(try await store.commit(partition, checks: [.unchanged(key, written)], writes: []), .conflict, "deleted")
+            try requireEqual(
+                try await store.commit(partition, checks: [.unchanged(key, written)], writes: []), .conflict, "deleted")
             last = written
         }
     }
@@ -148,7 +157,8 @@ public enum MetadataStoreConformance {
     private static func lastWriteCounts(_ store: any MetadataStore) async throws {
         let partition = Partition("conformance order")
         let writes: [RowWrite] = [
-            .put(RowKey("a"), [1]), .put(RowKey("a"), [2]), .put(RowKey("b"), [1]), .delete(RowKey("b")), .delete(RowKey("c")),
+            .put(RowKey("a"), [1]), .put(RowKey("a"), [2]), .put(RowKey("b"), [1]), .delete(RowKey("b")),
+            .delete(RowKey("c")),
             .put(RowKey("c"), [3]),
         ]
         _ = try committed(await store.commit(partition, checks: [], writes: writes))
@@ -170,9 +180,13 @@ public enum MetadataStoreConformance {
             }
         }
         try require(await isRefused(partition, [.put(RowKey(longest.bytes + [0]), [])]), "a key that is too long")
-        try require(await isRefused(Partition(longestName.bytes + [0]), [.put(RowKey("a"), [])]), "a partition name that is too long")
+        try require(
+            await isRefused(Partition(longestName.bytes + [0]), [.put(RowKey("a"), [])]),
+            "a partition name that is too long")
         let tooLarge = [UInt8](repeating: 0, count: store.properties.valueBytesLimit + 1)
-        try require(await isRefused(partition, [.put(RowKey("a"), []), .put(RowKey("b"), tooLarge)]), "a value that is too large")
+        try require(
+            await isRefused(partition, [.put(RowKey("a"), []), .put(RowKey("b"), tooLarge)]),
+            "a value that is too large")
         let tooMany = [RowWrite](repeating: .delete(RowKey("a")), count: store.properties.writesPerCommitLimit + 1)
         try require(await isRefused(partition, tooMany), "too many writes")
         try requireEqual(try await all(store, partition).count, 0, "nothing was written")
@@ -211,7 +225,8 @@ public enum MetadataStoreConformance {
         try requireEqual(try await listed(), names, "partitions")
         _ = try committed(await store.commit(names[1], checks: [], writes: [.delete(RowKey("k"))]))
         try requireEqual(try await listed(), names, "with one row left")
-        _ = try committed(await store.commit(names[1], checks: [], writes: [.delete(RowKey("l")), .delete(RowKey("m"))]))
+        _ = try committed(
+            await store.commit(names[1], checks: [], writes: [.delete(RowKey("l")), .delete(RowKey("m"))]))
         try requireEqual(try await listed(), [names[0], names[2]], "without rows")
         try await put(store, names[1], ["again": "v"])
         try requireEqual(try await listed(), names, "with a row again")
@@ -232,7 +247,11 @@ public enum MetadataStoreConformance {
                             let row = try await store.get(partition, [key])[0]
                             let check = row.map { RowCheck.unchanged(key, $0.version) } ?? .absent(key)
                             let value = (row?.value.first ?? 0) + 1
-                            if try await store.commit(partition, checks: [check], writes: [.put(key, [value])]) != .conflict { break }
+                            if try await store.commit(partition, checks: [check], writes: [.put(key, [value])])
+                                != .conflict
+                            {
+                                break
+                            }
                         }
                     }
                 }
@@ -249,7 +268,8 @@ public enum MetadataStoreConformance {
         let winners = try await withThrowingTaskGroup(of: Bool.self) { group in
             for writer in 1...16 {
                 group.addTask {
-                    try await store.commit(partition, checks: [.unchanged(key, start)], writes: [.put(key, [UInt8(writer)])]) != .conflict
+                    try await store.commit(
+                        partition, checks: [.unchanged(key, start)], writes: [.put(key, [UInt8(writer)])]) != .conflict
                 }
             }
             return try await group.reduce(0) { $0 + ($1 ? 1 : 0) }
@@ -324,7 +344,8 @@ public enum MetadataStoreConformance {
                 model[partition] = rows
             }
             try require(
-                try await all(store, partition) == (model[partition] ?? [:]).values.sorted { $0.key < $1.key }, "the rows differ")
+                try await all(store, partition) == (model[partition] ?? [:]).values.sorted { $0.key < $1.key },
+                "the rows differ")
         }
     }
 }

@@ -45,7 +45,10 @@ final class KnownCallers: StorageAccounts {
         var granted: Set<String> = []
         var allowsPublicAccess = true
         var properties = BlobServiceProperties()
+        var sourcesAreAnonymous = false
     }
+    /// From now on a copy source that brings no authorization is asked for by nobody.
+    func sourcesAreAnonymous() { state.withLock { $0.sourcesAreAnonymous = true } }
     let state = Mutex(State())
     let store: SealedStore
     init(store: SealedStore) { self.store = store }
@@ -74,6 +77,8 @@ final class KnownCallers: StorageAccounts {
                     encryptionScope: nil,
                     delegatingPrincipal: nil))
         }
+        // The request for a copy's source is a GET.
+        if request.method == .GET, state.withLock({ $0.sourcesAreAnonymous }) { return .anonymous }
         return state.withLock { $0.caller }
     }
     func requireRole(

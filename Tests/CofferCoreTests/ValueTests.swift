@@ -30,6 +30,37 @@ struct ValueTests {
         #expect(extended.resourceType == "Microsoft.Authorization/roleAssignments")
     }
 
+    @Test(arguments: [1, 7, 8, 255, 257, 300_001])
+    func randomnessFillsTheWholeBufferAndNoMore(count: Int) {
+        var bytes = [UInt8](repeating: 0, count: count + 32)
+        // A byte that is zero after 16 draws was never written, but once in 2^128.
+        var seen = [UInt8](repeating: 0, count: count)
+        for _ in 0..<16 {
+            bytes.withUnsafeMutableBytes { SystemRandomness().fill(.init(rebasing: $0[16..<16 + count])) }
+            for index in seen.indices { seen[index] |= bytes[16 + index] }
+        }
+        #expect(!seen.contains(0))
+        #expect(bytes.prefix(16).allSatisfy { $0 == 0 } && bytes.suffix(16).allSatisfy { $0 == 0 })
+        SystemRandomness().fill(UnsafeMutableRawBufferPointer(start: nil, count: 0))
+    }
+
+    @Test func hostNamesCompareWithoutCaseAndByWholeLabels() {
+        let names = HostNames(domain: "Coffer.LocalHost", port: 8443)
+        #expect(names.match("MyVault.VAULT.coffer.localhost:8443")?.endpoint == .vault("myvault"))
+        #expect(names.match("a.BLOB.core.coffer.localhost")?.endpoint == .storage(account: "a", service: .blob))
+        #expect(names.match("Management.Azure.COM:443")?.family == .azurePublic)
+        // A site that is called scm; not the deployment site of nothing.
+        #expect(names.match("scm.azurewebsites.net")?.endpoint == .site("scm"))
+        for host in [
+            "", ":443", ".vault.azure.net", "vault.azure.net", "a.b.vault.azure.net", "xvault.azure.net",
+            "v.vault.azure.net.", "v.vault.azure.net.evil.example", "v@vault.azure.net", "v.vault.azure.ne\u{212a}",
+        ] {
+            #expect(names.match(host) == nil, "\(host)")
+        }
+        #expect(names == HostNames(domain: "Coffer.LocalHost", port: 8443))
+        #expect(names != HostNames(domain: "Coffer.LocalHost", port: nil))
+    }
+
     @Test func hostNamesOfBothFamiliesAreKnownAndNoOthers() {
         let names = HostNames(domain: "coffer.localhost", port: nil)
         let all: [Endpoint] = [

@@ -37,8 +37,9 @@ import Testing
         var last: UInt64 = 0
         for _ in 0..<3 {
             let engine = try directory.open()
-            guard case .committed(let version) = try await engine.commit(
-                Partition("p"), checks: [], writes: [.put(RowKey("k"), []), .delete(RowKey("k"))])
+            guard
+                case .committed(let version) = try await engine.commit(
+                    Partition("p"), checks: [], writes: [.put(RowKey("k"), []), .delete(RowKey("k"))])
             else {
                 Issue.record("refused")
                 return
@@ -58,11 +59,12 @@ import Testing
         #expect(await failure { _ = try await value(engine, "k") }?.code == .unavailable)
         #expect(await failure { _ = try await extent(engine, 1, 10) }?.code == .unavailable)
         #expect(FileManager.default.fileExists(atPath: directory.path + "/metadata/rows.db"))
-        #expect(!FileManager.default.fileExists(atPath: directory.path + "/metadata/rows.db-wal"), "the log is copied out")
+        #expect(
+            !FileManager.default.fileExists(atPath: directory.path + "/metadata/rows.db-wal"), "the log is copied out")
     }
 
-    /// Before every change of the disk, and within every longer write, an image of it is taken, as kill -9 there would leave it. Each opens, holds
-    /// what was acknowledged before, and nothing half.
+    /// Before every change of the disk, and within every longer write, an image of it is taken, as kill -9 there would
+    /// leave it. Each opens, holds what was acknowledged before, and nothing half.
     @Test(.timeLimit(.minutes(2))) func crashAtEveryStep() async throws {
         let directory = TestDirectory()
         let camera = Camera(directory)
@@ -76,7 +78,9 @@ import Testing
             let location = try await extent(engine, UInt8(round), size)
             camera.acknowledge { $0.extents[round] = (location, size) }
             camera.setInterval(1)
-            let writes = (0..<4).map { RowWrite.put(RowKey("row \($0)"), [UInt8](repeating: UInt8(round), count: 2500)) }
+            let writes = (0..<4).map {
+                RowWrite.put(RowKey("row \($0)"), [UInt8](repeating: UInt8(round), count: 2500))
+            }
             _ = try await engine.commit(Partition("p"), checks: [], writes: writes)
             camera.acknowledge { $0.round = round }
         }
@@ -84,7 +88,9 @@ import Testing
         engine.close()
         let images = camera.stop()
         #expect(images.count > 100)
-        #expect(images.contains { $0.0.bytes("metadata/rows.db") != images[0].0.bytes("metadata/rows.db") }, "the checkpoint was seen")
+        #expect(
+            images.contains { $0.0.bytes("metadata/rows.db") != images[0].0.bytes("metadata/rows.db") },
+            "the checkpoint was seen")
         for (image, promised) in images { try await inspect(image, promised) }
     }
 
@@ -134,7 +140,9 @@ import Testing
         reopened.close()
     }
 
-    @Test(arguments: [-1, -20, -41, -8000, -8193, -8200, -8210, -8216]) func aGarbledLogEndsBeforeTheDamage(at position: Int) async throws {
+    @Test(arguments: [-1, -20, -41, -8000, -8193, -8200, -8210, -8216]) func aGarbledLogEndsBeforeTheDamage(
+        at position: Int
+    ) async throws {
         let directory = TestDirectory()
         let engine = try directory.open()
         try await put(engine, "first", [1])
@@ -211,7 +219,8 @@ import Testing
         reopened.close()
     }
 
-    /// Closing waits for the readers, and those that come too late are refused: nobody touches the files when it has returned.
+    /// Closing waits for the readers, and those that come too late are refused: nobody touches the files when it has
+    /// returned.
     @Test func closingAmongReaders() async throws {
         let directory = TestDirectory()
         for _ in 0..<5 {
@@ -221,7 +230,9 @@ import Testing
                 for _ in 0..<4 {
                     group.addTask {
                         while true {
-                            let error = await failure { _ = try await engine.scan(Partition("p"), from: RowKey([]), upTo: nil, limit: 10) }
+                            let error = await failure {
+                                _ = try await engine.scan(Partition("p"), from: RowKey([]), upTo: nil, limit: 10)
+                            }
                             if let error {
                                 #expect(error.code == .unavailable)
                                 return
@@ -242,12 +253,88 @@ import Testing
         let engine = try directory.open(options: .init(segmentBytes: 64 << 10))
         var written: [ExtentLocation] = []
         for round in 0..<12 { written.append(try await extent(engine, UInt8(round), 30_000)) }
-        func segments() throws -> Int { try FileManager.default.contentsOfDirectory(atPath: directory.path + "/extents/segments").count }
+        func segments() throws -> Int {
+            try FileManager.default.contentsOfDirectory(atPath: directory.path + "/extents/segments").count
+        }
         let before = try segments()
         #expect(before >= 4)
         for location in written.dropLast() { try await engine.delete(location) }
         #expect(try segments() == 1)
         #expect(try await engine.list(after: nil, limit: 10).map(\.location) == [written.last!])
+        engine.close()
+    }
+
+    /// What a start cannot vouch for it must not throw away: most of a damaged extent still opens, chunk by chunk.
+    @Test func aDamagedExtentIsKeptWhenItIsTheLastOfItsSegment() async throws {
+        let directory = TestDirectory()
+        var engine = try directory.open()
+        let location = try await extent(engine, 7, 40_000)
+        engine.close()
+        let file = "extents/segments/" + directory.segmentNames[0]
+        var bytes = directory.bytes(file)
+        bytes[SegmentRecord.headerBytes + 39_000] ^= 1
+        directory.write(bytes, to: file)
+
+        engine = try directory.open()
+        #expect(try await engine.read(location, range: 0..<30_000) == .init(repeating: 7, count: 30_000))
+        // It holds its segment also when the last whole one goes.
+        let other = try await extent(engine, 8, 100)
+        engine.close()
+        engine = try directory.open(options: .init(segmentBytes: 64))
+        _ = try await extent(engine, 9, 100)
+        try await engine.delete(other)
+        #expect(try await engine.read(location, range: 0..<30_000) == .init(repeating: 7, count: 30_000))
+        try await engine.delete(location)
+        #expect(directory.segmentNames.count == 1)
+        engine.close()
+    }
+
+    /// Bytes that the disk does not give are not bytes that are not there.
+    @Test func aWalkTellsWhatItCouldNotRead() throws {
+        var ends: [Int32] = [0, 0]
+        #expect(pipe(&ends) == 0)
+        let (reading, writing) = (OpenFile(descriptor: ends[0]), OpenFile(descriptor: ends[1]))
+        // A pipe cannot be read at an offset.
+        var walk = SegmentWalk(file: reading, segment: 1, end: 4096)
+        #expect(walk.next() == nil && walk.failure == ESPIPE)
+        withExtendedLifetime(writing) {}
+    }
+
+    /// An empty database over existing extents would have the sweeper delete them all.
+    @Test func aLostDatabaseIsNotReplacedByAnEmptyOne() async throws {
+        for count in [1_000, 2_000_000] {
+            let directory = TestDirectory()
+            let engine = try directory.open()
+            _ = try await extent(engine, 7, count)
+            engine.close()
+            try FileManager.default.removeItem(atPath: directory.path + "/metadata")
+            #expect(await failure { try directory.open().close() }?.code == .corrupt)
+        }
+    }
+
+    /// An older copy of the metadata counts starts from an older number: what later starts wrote must stay as it is.
+    @Test func olderMetadataNumbersItsExtentsPastTheExistingOnes() async throws {
+        let directory = TestDirectory()
+        try directory.open().close()
+        let old = directory.image()
+        var locations: [ExtentLocation] = []
+        for round in 0..<3 {
+            let engine = try directory.open()
+            for _ in 0..<3 { locations.append(try await extent(engine, UInt8(round), 1_200_000)) }
+            locations.append(try await extent(engine, UInt8(round), 1_000))
+            engine.close()
+        }
+        try FileManager.default.removeItem(atPath: directory.path + "/metadata")
+        try FileManager.default.copyItem(atPath: old.path + "/metadata", toPath: directory.path + "/metadata")
+        let engine = try directory.open(options: .init(segmentBytes: 64))
+        for _ in 0..<4 {
+            let large = try await extent(engine, 99, 1_200_000)
+            let small = try await extent(engine, 98, 1_000)
+            #expect(!locations.contains(large) && !locations.contains(small))
+        }
+        for (index, location) in locations.enumerated() {
+            #expect(try await engine.read(location, range: 0..<10) == .init(repeating: UInt8(index / 4), count: 10))
+        }
         engine.close()
     }
 }
@@ -274,7 +361,9 @@ private final class Camera: Sendable {
             self.state.withLock { state in
                 // The lock holds all other changes of the disk back while the picture is taken.
                 state.changes += 1
-                if state.isOn, state.changes % state.interval == 0 { state.images.append((self.directory.image(), state.promise)) }
+                if state.isOn, state.changes % state.interval == 0 {
+                    state.images.append((self.directory.image(), state.promise))
+                }
             }
             return 0
         }

@@ -18,15 +18,22 @@ import Testing
         let engine = try directory.open()
         let partition = Partition("account/container")
         for batch in 0..<20 {
-            let writes = (0..<500).map { RowWrite.put(RowKey("blob name \(batch * 500 + $0)"), [UInt8](repeating: 7, count: 300)) }
+            let writes = (0..<500).map {
+                RowWrite.put(RowKey("blob name \(batch * 500 + $0)"), [UInt8](repeating: 7, count: 300))
+            }
             _ = try await engine.commit(partition, checks: [], writes: writes)
         }
         let reads = 20_000
-        let perRead = try await microseconds {
-            for index in 0..<reads { _ = try await engine.get(partition, [RowKey("blob name \(index * 7919 % 10_000)")]) }
-        } / Double(reads)
+        let perRead =
+            try await microseconds {
+                for index in 0..<reads {
+                    _ = try await engine.get(partition, [RowKey("blob name \(index * 7919 % 10_000)")])
+                }
+            } / Double(reads)
         print("FIGURE point read \(perRead) us")
-        let scan = try await microseconds { _ = try await engine.scan(partition, from: RowKey("blob"), upTo: nil, limit: 5000) }
+        let scan = try await microseconds {
+            _ = try await engine.scan(partition, from: RowKey("blob"), upTo: nil, limit: 5000)
+        }
         print("FIGURE scan 5000 \(scan / 1000) ms")
         for callers in [1, 16, 64] {
             let each = 2000 / callers
@@ -37,7 +44,8 @@ import Testing
                             for index in 0..<each {
                                 let key = RowKey("caller \(caller) \(index)")
                                 _ = try await engine.commit(
-                                    partition, checks: [.absent(key)], writes: [.put(key, [UInt8](repeating: 7, count: 300))])
+                                    partition, checks: [.absent(key)],
+                                    writes: [.put(key, [UInt8](repeating: 7, count: 300))])
                             }
                         }
                     }
@@ -56,7 +64,9 @@ import Testing
                 }
             }
             let done = count / callers * callers
-            print("FIGURE extents of \(size >> 10) KiB, \(callers) callers: \(Double(done) / time * 1e6)/s, \(Double(done * size) / time) MB/s")
+            print(
+                "FIGURE extents of \(size >> 10) KiB, \(callers) callers: \(Double(done) / time * 1e6)/s, \(Double(done * size) / time) MB/s"
+            )
         }
         engine.close()
     }

@@ -31,30 +31,38 @@ private struct CountingRandomness: Randomness {
     private func seal(_ sealer: PageSealer, _ kind: PageKind = .database, _ position: UInt64 = 5) -> [UInt8] {
         var sealed = [UInt8](repeating: 0, count: PageSealer.pageBytes)
         let done = Self.plain.withUnsafeBytes { plain in
-            sealed.withUnsafeMutableBytes { sealer.seal(plain.baseAddress!, into: $0.baseAddress!, kind: kind, position: position) }
+            sealed.withUnsafeMutableBytes {
+                sealer.seal(plain.baseAddress!, into: $0.baseAddress!, kind: kind, position: position)
+            }
         }
         #expect(done)
         return sealed
     }
 
-    private func open(_ sealer: PageSealer, _ page: [UInt8], _ kind: PageKind = .database, _ position: UInt64 = 5) -> [UInt8]? {
+    private func open(_ sealer: PageSealer, _ page: [UInt8], _ kind: PageKind = .database, _ position: UInt64 = 5)
+        -> [UInt8]?
+    {
         var page = page
         let isAuthentic = page.withUnsafeMutableBytes { sealer.open($0.baseAddress!, kind: kind, position: position) }
         if !isAuthentic { #expect(page.allSatisfy { $0 == 0 }, "bytes that are not authentic must not be seen") }
         return isAuthentic ? page : nil
     }
 
-    /// The vector of docs/format.md, computed by another implementation (Python's cryptography) from the same description.
+    /// The vector of docs/format.md, computed by another implementation (Python's cryptography) from the same
+    /// description.
     @Test func agreesWithTheFormat() {
         let sealer = sealer(randomness: CountingRandomness())
         let page = seal(sealer)
-        #expect(hexadecimal(SHA256.hash(data: page)) == "0256937a7197d819999bfd3ff467e568ac1ee691a53d85289fff0012c4effc28")
+        #expect(
+            hexadecimal(SHA256.hash(data: page)) == "0256937a7197d819999bfd3ff467e568ac1ee691a53d85289fff0012c4effc28")
         var header = (0..<16).map { UInt8($0) }
         header.withUnsafeMutableBytes { sealer.maskLogHeader($0.baseAddress!, frameOffset: 8248) }
         #expect(hexadecimal(header) == "ab8c4750ba36a859b46b19be666a1283")
         header.withUnsafeMutableBytes { sealer.unmaskLogHeader($0.baseAddress!, frameOffset: 8248) }
         #expect(header == (0..<16).map { UInt8($0) })
-        #expect(hexadecimal(PageSealer.keyCheck(pageKey: Self.key, databaseID: Self.databaseID)) == "9012ff0cebd3ce9e36a08802b673f8c1911b73bc80daaffb60dd86a5296dfde5")
+        #expect(
+            hexadecimal(PageSealer.keyCheck(pageKey: Self.key, databaseID: Self.databaseID))
+                == "9012ff0cebd3ce9e36a08802b673f8c1911b73bc80daaffb60dd86a5296dfde5")
     }
 
     private func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
@@ -96,7 +104,9 @@ private struct CountingRandomness: Randomness {
         page[8191] = 1
         var sealed = page
         let done = page.withUnsafeBytes { page in
-            sealed.withUnsafeMutableBytes { sealer().seal(page.baseAddress!, into: $0.baseAddress!, kind: .log, position: 0) }
+            sealed.withUnsafeMutableBytes {
+                sealer().seal(page.baseAddress!, into: $0.baseAddress!, kind: .log, position: 0)
+            }
         }
         #expect(!done)
     }
@@ -124,7 +134,8 @@ private struct CountingRandomness: Randomness {
         for _ in 0..<500 {
             let record = SegmentRecord(
                 openCount: UInt32.random(in: 0...UInt32.max, using: &random), segment: random.next(),
-                offset: Int(random.next() >> 8), byteCount: Int(random.next() >> 24), checksum: .random(in: 0...UInt32.max, using: &random))
+                offset: Int(random.next() >> 8), byteCount: Int(random.next() >> 24),
+                checksum: .random(in: 0...UInt32.max, using: &random))
             bytes.withUnsafeMutableBytes { record.write(to: $0) }
             let read = { bytes.withUnsafeBytes { SegmentRecord($0, segment: record.segment, offset: record.offset) } }
             #expect(read() == record)
@@ -132,7 +143,9 @@ private struct CountingRandomness: Randomness {
             bytes[Int(random.next() % 40)] ^= UInt8(1 << (random.next() % 8))
             #expect(read() == nil, "a changed header")
             bytes = before
-            #expect(bytes.withUnsafeBytes { SegmentRecord($0, segment: record.segment, offset: record.offset &+ 64) } == nil)
+            #expect(
+                bytes.withUnsafeBytes { SegmentRecord($0, segment: record.segment, offset: record.offset &+ 64) } == nil
+            )
         }
     }
 
@@ -152,7 +165,10 @@ private struct CountingRandomness: Randomness {
             var damaged = whole
             switch round % 3 {
             case 0: damaged.removeLast(Int(random.next() % UInt64(whole.count)))
-            case 1: for _ in 0..<20 { damaged[Int(random.next() % UInt64(whole.count))] = UInt8(truncatingIfNeeded: random.next()) }
+            case 1:
+                for _ in 0..<20 {
+                    damaged[Int(random.next() % UInt64(whole.count))] = UInt8(truncatingIfNeeded: random.next())
+                }
             default: damaged.replaceSubrange(0..<Int(random.next() % 2000), with: whole[0..<Int(random.next() % 2000)])
             }
             directory.write(damaged, to: file)

@@ -7,7 +7,8 @@ import Testing
 @testable import EmbeddedEngine
 
 @Suite struct SecrecyTests {
-    /// Names and values are looked for in every file, while the engine is open (log), after a checkpoint, and after many changes.
+    /// Names and values are looked for in every file, while the engine is open (log), after a checkpoint, and after
+    /// many changes.
     @Test func nothingIsReadableOnDisk() async throws {
         let directory = TestDirectory()
         let planted = ["Kaffeemaschine", "Zahnradbahn-Partition", "Blumenkohlsuppe"]
@@ -75,7 +76,8 @@ import Testing
         let count = database.count / 8192
         for page in stride(from: 1, to: count - 1, by: 2) {
             let one = Array(database[page * 8192..<(page + 1) * 8192])
-            database.replaceSubrange(page * 8192..<(page + 1) * 8192, with: database[(page + 1) * 8192..<(page + 2) * 8192])
+            database.replaceSubrange(
+                page * 8192..<(page + 1) * 8192, with: database[(page + 1) * 8192..<(page + 2) * 8192])
             database.replaceSubrange((page + 1) * 8192..<(page + 2) * 8192, with: one)
         }
         directory.write(database, to: "metadata/rows.db")
@@ -136,7 +138,9 @@ import Testing
         try await put(engine, "k", [1])
         _ = try await extent(engine, 1, 100)
         _ = try await extent(engine, 1, 2_000_000)
-        let all = FileManager.default.enumerator(atPath: directory.path)!.compactMap { $0 as? String }.map { directory.path + "/" + $0 }
+        let all = FileManager.default.enumerator(atPath: directory.path)!.compactMap { $0 as? String }.map {
+            directory.path + "/" + $0
+        }
         #expect(all.count >= 10)
         for path in all + [directory.path] {
             let attributes = try FileManager.default.attributesOfItem(atPath: path)

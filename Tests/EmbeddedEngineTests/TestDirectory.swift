@@ -10,7 +10,8 @@ import Testing
 /// A directory that goes with the test.
 final class TestDirectory: Sendable {
     let path: String
-    /// In memory where there is such a file system: what the tests look at does not depend on the disk, and hundreds of fsyncs take their time.
+    /// In memory where there is such a file system: what the tests look at does not depend on the disk, and hundreds of
+    /// fsyncs take their time.
     init(onDisk: Bool = false) {
         let memory = "/dev/shm"
         let base = !onDisk && access(memory, W_OK) == 0 ? memory : FileManager.default.temporaryDirectory.path
@@ -23,7 +24,8 @@ final class TestDirectory: Sendable {
     ) throws(StorageEngineError) -> EmbeddedEngine {
         try EmbeddedEngine.open(
             at: path, pageKey: SecretBytes(copying: [UInt8](repeating: key, count: 32)), clock: FixedClock(),
-            randomness: SystemRandomness(), logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }), options: options)
+            randomness: SystemRandomness(), logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }),
+            options: options)
     }
 
     /// A copy of all files as they are now: what a crash would leave.
@@ -35,11 +37,19 @@ final class TestDirectory: Sendable {
 
     var files: [String] {
         FileManager.default.enumerator(atPath: path)!.compactMap { $0 as? String }.map { path + "/" + $0 }
-            .filter { (try? FileManager.default.attributesOfItem(atPath: $0)[.type] as? FileAttributeType) == .typeRegular }
+            .filter {
+                (try? FileManager.default.attributesOfItem(atPath: $0)[.type] as? FileAttributeType) == .typeRegular
+            }
+    }
+
+    var segmentNames: [String] {
+        ((try? FileManager.default.contentsOfDirectory(atPath: path + "/extents/segments")) ?? []).sorted()
     }
 
     func bytes(_ file: String) -> [UInt8] { Array(FileManager.default.contents(atPath: path + "/" + file) ?? Data()) }
-    func write(_ bytes: [UInt8], to file: String) { try! Data(bytes).write(to: URL(fileURLWithPath: path + "/" + file)) }
+    func write(_ bytes: [UInt8], to file: String) {
+        try! Data(bytes).write(to: URL(fileURLWithPath: path + "/" + file))
+    }
 }
 
 struct FixedClock: WallClock {
@@ -58,7 +68,9 @@ func value(_ store: any MetadataStore, _ key: String, in partition: String = "p"
     try await store.get(Partition(partition), [RowKey(key)])[0]?.value
 }
 
-func extent(_ store: any ExtentStore, _ byte: UInt8, _ count: Int, expectedBytes: Int? = nil) async throws -> ExtentLocation {
+func extent(_ store: any ExtentStore, _ byte: UInt8, _ count: Int, expectedBytes: Int? = nil) async throws
+    -> ExtentLocation
+{
     let writer = try await store.create(expectedBytes: expectedBytes ?? count)
     var left = count
     while left > 0 {

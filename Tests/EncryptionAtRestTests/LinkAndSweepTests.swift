@@ -1,6 +1,7 @@
 import CofferCore
 import NIOCore
 import StorageEngine
+import Synchronization
 import Testing
 
 @testable import EncryptionAtRest
@@ -55,6 +56,53 @@ struct RestartedExtents: ExtentStore {
         #expect(
             try await store.engine.scan(store.volume.engine(partition), from: RowKey([]), upTo: nil, limit: 9).isEmpty)
         #expect(try await store.sealed.sweep() == SweepReport())
+    }
+
+    /// A long download of a blob that was overwritten meanwhile ends as it began.
+    @Test func anExtentThatIsBeingReadOutlivesTheSweep() async throws {
+        let store = try await Store.withAccount()
+        let key = try await store.volume.accountKey()
+        let large = [UInt8](repeating: 6, count: 5_000_000)
+        let reference = try await store.write(large, under: key, piece: 1_000_000)
+        _ = try await store.volume.commit(partition, checks: [], writes: put(1), linking: [reference])
+        let received = Atomic(0)
+        try await store.volume.readExtent(reference, range: 0..<large.count, under: key) { piece in
+            if received.add(piece.readableBytes, ordering: .relaxed).oldValue == 0 {
+                _ = try await store.volume.commit(
+                    partition, checks: [], writes: [.delete([1])], releasing: [reference])
+                store.clock.advance(seconds: 10_000)
+                let report = try await store.sealed.sweep()
+                #expect(report.deletedExtents == 0 && report.remainingExtents == 1)
+            }
+        }
+        #expect(received.load(ordering: .relaxed) == large.count)
+        #expect(try await store.sealed.sweep().deletedExtents == 1)
+        #expect(try await held(store) == 0)
+    }
+
+    /// Of a blob in many pieces the last must be there when the first has gone out; and two readers are two.
+    @Test func whatAReaderNamesStaysUntilItIsDone() async throws {
+        let store = try await Store.withAccount()
+        let key = try await store.volume.accountKey()
+        let pieces = [try await store.write(body, under: key), try await store.write(body, under: key)]
+        _ = try await store.volume.commit(partition, checks: [], writes: put(1), linking: pieces)
+        try await store.volume.whileReading(pieces) {
+            try await store.volume.whileReading(pieces) {
+                _ = try await store.volume.commit(partition, checks: [], writes: [.delete([1])], releasing: pieces)
+            }
+            store.clock.advance(seconds: 10_000)
+            #expect(try await store.sealed.sweep().remainingExtents == 2)
+            #expect(try await store.read(pieces[1], under: key) == body)
+            #expect(try await store.sealed.sweep().remainingExtents == 2)
+        }
+        #expect(try await store.sealed.sweep().deletedExtents == 2)
+    }
+
+    /// Overwriting the largest blob there can be: 50,000 committed blocks go, and 100,000 uncommitted ones, each with
+    /// its row; an extent's release is two writes.
+    @Test func theLargestReplacementFitsOneCommit() {
+        let writes = 2 * 50_000 + 3 * 100_000 + 1
+        #expect(InMemoryEngine().properties.writesPerCommitLimit >= writes)
     }
 
     @Test func aConflictLinksAndReleasesNothing() async throws {

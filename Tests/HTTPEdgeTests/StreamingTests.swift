@@ -96,6 +96,41 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         }
     }
 
+    /// Body parts that still come must not keep a response alive that nobody takes.
+    @Test(.timeLimit(.minutes(1))) func aClientThatSendsButDoesNotReadIsGivenUp() async throws {
+        let received = (0..<50).map { _ in Gate() }
+        let givenUp = Gate()
+        let service = ClosureService { request in
+            Response(
+                status: .ok,
+                body: .stream(length: nil) { writer in
+                    try await withThrowingTaskGroup(of: Void.self) { group in
+                        group.addTask {
+                            var gates = received[...]
+                            for try await _ in request.body { await gates.popFirst()?.open() }
+                        }
+                        do {
+                            while true { try await writer.write(ByteBuffer(repeating: 1, count: 1 << 16)) }
+                        } catch {
+                            await givenUp.open()
+                            throw error
+                        }
+                    }
+                })
+        }
+        try await withServer(service, configure: { $0.limits.writeTimeout = .milliseconds(300) }) { server, _ in
+            let client = try await RawClient.connect(port: server.plainPort!)
+            try await client.channel.setOption(.autoRead, value: false).get()
+            try await client.send("PUT / HTTP/1.1\r\n\(blobHost)Transfer-Encoding: chunked\r\n\r\n")
+            for gate in received {
+                try await client.send("1\r\nx\r\n")
+                await gate.wait()
+            }
+            await givenUp.wait()
+            try? await client.close()
+        }
+    }
+
     @Test func aStreamThatThrowsBreaksTheConnection() async throws {
         struct Broken: Error {}
         let service = ClosureService { request in

@@ -234,6 +234,46 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
         }
     }
 
+    /// Spaces after the number are the field's, not the value's (RFC 9110 §5.5).
+    @Test func aPaddedLengthIsStillTheBodysLength() async throws {
+        try await withServer { server, _ in
+            let client = try await RawClient.connect(port: server.plainPort!)
+            for padding in ["", " ", "   "] {
+                try await client.send("PUT / HTTP/1.1\r\n\(blobHost)Content-Length: 5\(padding)\r\n\r\nhello")
+                let answer = try await client.received(until: "127.0.0.1\n")
+                #expect(answer.hasPrefix("HTTP/1.1 200") && answer.hasSuffix("\nhello"), "\(answer)")
+                client.clear()
+            }
+        }
+    }
+
+    /// Read as nothing, such a length would store an empty blob and call it done.
+    @Test(arguments: ["9223372036854775808", "18446744073709551615", "5x", ""])
+    func aLengthThatIsNoNumberIsMalformed(_ text: String) {
+        let head = HTTPRequestHead(version: .http1_1, method: .PUT, uri: "/", headers: ["Content-Length": text])
+        #expect(IncomingFraming(head).problem == .malformed)
+        let padded = HTTPRequestHead(
+            version: .http1_1, method: .PUT, uri: "/",
+            headers: ["Transfer-Encoding": "Chunked ", "Expect": "100-Continue\t"])
+        let framing = IncomingFraming(padded)
+        #expect(framing.problem == nil && framing.length == nil && framing.expectsContinue)
+    }
+
+    /// A client would take the next response on the connection for the one that a 1xx announces.
+    @Test func aServiceCannotSendAnInterimResponse() async throws {
+        let service = ClosureService { request in
+            .text("x", status: .init(statusCode: Int(request.rawPath.dropFirst())!))
+        }
+        try await withServer(service) { server, _ in
+            let client = try await RawClient.connect(port: server.plainPort!)
+            for status in [100, 101, 103, 199] {
+                try await client.send("GET /\(status) HTTP/1.1\r\n\(blobHost)\r\n")
+                #expect(try await client.received(until: "\r\n\r\n").hasPrefix("HTTP/1.1 500"))
+                client.clear()
+            }
+        }
+    }
+
     @Test func framingHeadersOfAServiceAreReplaced() async throws {
         let service = ClosureService { _ in
             .text(

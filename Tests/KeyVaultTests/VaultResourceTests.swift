@@ -89,6 +89,9 @@ import Testing
         #expect(
             await vaults.refusal(.post, subscription("locations/eastus/deletedVaults/vault1/purge"))?.code
                 == "MethodNotAllowed")
+        // As a purge that had looked at the vault before it was protected would go on.
+        await #expect(throws: ControlError.self) { try await vaults.service.purgeVault(named: "vault1") }
+        #expect(try await vaults.control(.get, subscription("locations/eastus/deletedVaults/vault1")).status == 200)
         vaults.clock.advance(days: 7)
         await vaults.service.performDueWork()
         #expect(await vaults.refusal(.get, subscription("locations/eastus/deletedVaults/vault1"))?.status == 404)

@@ -34,13 +34,20 @@ struct MonitorTests {
                     RoleDefinition(
                         id: "r", roleName: "Owner", description: "", isBuiltIn: true,
                         permissions: RolePermissions(actions: ["*"]),
-                        assignableScopes: [.root])
+                        assignableScopes: [.root]),
+                    RoleDefinition(
+                        id: "d", roleName: "Deployer", description: "", isBuiltIn: false,
+                        permissions: RolePermissions(actions: ["Microsoft.Insights/diagnosticSettings/*"]),
+                        assignableScopes: [.root]),
                 ],
                 assignments: [
                     RoleAssignment(
                         name: "a", scope: .root, roleID: "r", principalID: Self.owner.objectID,
                         principalType: "ServicePrincipal",
-                        created: Timestamp(unixSeconds: 0), createdBy: "")
+                        created: Timestamp(unixSeconds: 0), createdBy: ""),
+                    RoleAssignment(
+                        name: "b", scope: Self.site, roleID: "d", principalID: Self.deployer.objectID,
+                        principalType: "ServicePrincipal", created: Timestamp(unixSeconds: 0), createdBy: ""),
                 ]))
         service = MonitorService(
             store: store, access: access, clock: FixedClock(), randomness: randomness, log: Logger(label: "test"))
@@ -58,6 +65,9 @@ struct MonitorTests {
         if case .json(let value) = response.body { return value }
         return nil
     }
+
+    /// May write diagnostic settings of the site, and nothing at all of workspaces.
+    private static let deployer = Caller(kind: .servicePrincipal, objectID: "deployer", tenantID: "t")
 
     private func connect() async throws {
         _ = try await send(service.workspaces, .put, "\(Self.workspace)", ["location": "eastus"])
@@ -148,6 +158,19 @@ struct MonitorTests {
             await #expect(throws: ControlError.self) {
                 try await send(service.insights, .put, path, ["properties": properties])
             }
+        }
+    }
+
+    @Test func aSettingCannotReachAWorkspaceItsWriterMayNotUse() async throws {
+        try await connect()
+        for target in ["\(Self.workspace)", "\(Self.group)/providers/Microsoft.OperationalInsights/workspaces/none"] {
+            // The same answer whether the workspace exists or not.
+            let error = await #expect(throws: ControlError.self) {
+                _ = try await send(
+                    service.insights, .put, "\(Self.site)/providers/microsoft.insights/diagnosticSettings/mine",
+                    ["properties": ["workspaceId": .string(target), "logs": []]], as: Self.deployer)
+            }
+            #expect(error?.status == 403 && error?.code == "AuthorizationFailed")
         }
     }
 }

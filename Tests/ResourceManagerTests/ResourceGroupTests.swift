@@ -108,4 +108,25 @@ import Testing
         try await again.manager.restoreAdministrator(plane.administrator.objectID)
         #expect(await plane.send(.GET, plane.root, to: again.manager).status == 200)
     }
+
+    /// Group names are told to nobody who has no role there: present, absent and half deleted answer alike.
+    @Test func aStrangerCannotTellWhichGroupsExist() async throws {
+        let plane = try await ControlPlane()
+        _ = await plane.makeGroup()
+        let stranger = try await plane.principal("stranger")
+        for (method, below) in [
+            (HTTPMethod.GET, ""), (.GET, "/resources"), (.GET, "/providers/Contoso.Widgets/widgets/w"),
+            (.PUT, "/providers/Contoso.Widgets/widgets/w"), (.DELETE, "/providers/Contoso.Widgets/widgets/w"),
+            (.PUT, "/providers/Microsoft.Resources/tags/default"),
+        ] {
+            let body: JSONValue? = method == .PUT ? [:] : nil
+            let present = await plane.send(method, plane.group("rg") + below, body, token: stranger.token)
+            let absent = await plane.send(method, plane.group("zz") + below, body, token: stranger.token)
+            #expect(present.status == 403 && absent.status == 403, "\(method) \(below)")
+            let message = present.body["error"]?["message"]?.stringValue ?? ""
+            #expect(
+                message.replacing("resourceGroups/rg", with: "resourceGroups/zz")
+                    == absent.body["error"]?["message"]?.stringValue, "\(method) \(below)")
+        }
+    }
 }

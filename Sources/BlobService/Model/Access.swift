@@ -43,6 +43,8 @@ struct Access: Sendable {
         letters: ["t"], resourceType: "o", actions: [.data(root + "/containers/blobs/tags/write")], takesBlobSAS: true)
 
     static let listBlobs = Access(letters: ["l"], resourceType: "c", actions: [read], publicAccess: .container)
+    /// Get Account Information at a container.
+    static let containerInformation = Access(letters: ["r", "l"], resourceType: "c", actions: [read])
     static let readContainer = Access(
         letters: ["r"], resourceType: "c", actions: [.control(root + "/containers/read")], takesContainerSAS: false,
         publicAccess: .container)

@@ -22,6 +22,8 @@ struct Conditions: Sendable {
     var ifModifiedSince: Timestamp?
     var ifUnmodifiedSince: Timestamp?
     var leaseID: String?
+    /// `x-ms-if-tags` was sent; `blobRow` asks it of a blob that is there.
+    var asksForTags = false
 
     static let none = Conditions()
     init() {}
@@ -33,8 +35,9 @@ struct Conditions: Sendable {
         ifNoneMatch = request.header(prefix + "If-None-Match").map(Self.match)
         ifModifiedSince = request.header(prefix + "If-Modified-Since").flatMap { Timestamp(rfc1123: $0) }
         ifUnmodifiedSince = request.header(prefix + "If-Unmodified-Since").flatMap { Timestamp(rfc1123: $0) }
-        if request.headers.contains(name: prefix.isEmpty ? "x-ms-if-tags" : "x-ms-source-if-tags") {
-            throw .unsupportedHeader("x-ms-if-tags")
+        asksForTags = prefix.isEmpty && request.headers.contains(name: "x-ms-if-tags")
+        if !prefix.isEmpty, request.headers.contains(name: "x-ms-source-if-tags") {
+            throw .unsupportedHeader("x-ms-source-if-tags")
         }
         if prefix.isEmpty, let id = request.header("x-ms-lease-id") {
             guard let canonical = leaseIdentifier(id) else { throw .invalidHeader("x-ms-lease-id", id) }
@@ -65,7 +68,7 @@ struct Conditions: Sendable {
     /// says so.
     func checkWrite(etag: ETag?, modified: Timestamp?, existing: StorageError = .conditionNotMet) throws(StorageError) {
         guard let etag, let modified else {
-            if ifMatch != nil { throw .conditionNotMet }
+            if ifMatch != nil || asksForTags { throw .conditionNotMet }
             return
         }
         if ifNoneMatch == .any { throw existing }

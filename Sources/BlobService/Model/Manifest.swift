@@ -1,16 +1,21 @@
 internal import EncryptionAtRest
 
-/// A blob's content: byte ranges, in order and without gaps, each a slice of an immutable extent. Sealed with the
-/// blob's key.
+/// A blob's content: byte ranges, in order and without gaps, each a slice of an immutable extent, or zeros that nothing
+/// holds (page blobs only). Sealed with the blob's key.
 struct Manifest: Sendable {
     struct Slice: Sendable, Hashable {
         /// The block this slice was committed as, in the spelling of the client; empty for content that was not put as
         /// blocks.
         var blockID: String
-        var extent: ExtentReference
+        /// nil: zeros, the pages of a page blob that were never written or were cleared.
+        var extent: ExtentReference?
         var offset: Int
         var length: Int
+
+        static func zeros(_ length: Int) -> Slice { Slice(blockID: "", extent: nil, offset: 0, length: length) }
     }
+    /// Bytes to read: of an extent, or as many zeros as the range is long.
+    typealias Piece = (extent: ExtentReference?, range: Range<Int>)
     var slices: [Slice]
 
     static let empty = Manifest(slices: [])
@@ -25,8 +30,8 @@ struct Manifest: Sendable {
     var length: UInt64 { slices.reduce(0) { $0 + UInt64($1.length) } }
 
     /// The parts of extents that hold `range`, in order.
-    func pieces(of range: Range<UInt64>) -> [(extent: ExtentReference, range: Range<Int>)] {
-        var pieces: [(ExtentReference, Range<Int>)] = []
+    func pieces(of range: Range<UInt64>) -> [Piece] {
+        var pieces: [Piece] = []
         var start: UInt64 = 0
         for slice in slices {
             let end = start + UInt64(slice.length)
@@ -44,7 +49,9 @@ struct Manifest: Sendable {
     /// Every extent once, in order of first use.
     var extents: [ExtentReference] {
         var seen: Set<[UInt8]> = []
-        return slices.compactMap { seen.insert($0.extent.extentID).inserted ? $0.extent : nil }
+        return slices.compactMap { slice in
+            slice.extent.flatMap { seen.insert($0.extentID).inserted ? $0 : nil }
+        }
     }
 
     func encode(into writer: inout RecordWriter) {
@@ -58,7 +65,8 @@ struct Manifest: Sendable {
         writer.number(UInt64(slices.count))
         for slice in slices {
             writer.string(slice.blockID)
-            writer.number(UInt64(index[slice.extent.extentID] ?? 0))
+            // 0 stands for zeros, so extents count from 1.
+            writer.number(slice.extent.flatMap { index[$0.extentID] }.map { UInt64($0) + 1 } ?? 0)
             writer.number(UInt64(slice.offset))
             writer.number(UInt64(slice.length))
         }
@@ -79,12 +87,17 @@ struct Manifest: Sendable {
             let index = try reader.int()
             let offset = try reader.int()
             let length = try reader.int()
-            guard index < extents.count, offset <= extents[index].plaintextBytes,
-                length <= extents[index].plaintextBytes - offset
+            guard index > 0 else {
+                guard offset == 0, UInt64(length) <= BlobLimits.pageBlobBytes else { throw .malformed }
+                slices.append(.zeros(length))
+                continue
+            }
+            guard index <= extents.count, offset <= extents[index - 1].plaintextBytes,
+                length <= extents[index - 1].plaintextBytes - offset
             else {
                 throw .malformed
             }
-            slices.append(Slice(blockID: blockID, extent: extents[index], offset: offset, length: length))
+            slices.append(Slice(blockID: blockID, extent: extents[index - 1], offset: offset, length: length))
         }
     }
 }

@@ -36,8 +36,8 @@ extension BlobService {
         let conditions = try Conditions(call.request)
         try call.refuseUnsupportedWriteHeaders()
         let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
-        let position = try number(call, "x-ms-blob-condition-appendpos")
-        let maximum = try number(call, "x-ms-blob-condition-maxsize")
+        let position = try call.number("x-ms-blob-condition-appendpos")
+        let maximum = try call.number("x-ms-blob-condition-maxsize")
         try checkAppend(call, conditions, try await existingBlob(call, container, name).record, customerKey)
         let key = try await dataKey(call, customerKey)
         let body: IngestedBody
@@ -46,7 +46,7 @@ extension BlobService {
         } else {
             let hasMD5 = call.request.headers.contains(name: "Content-MD5")
             body = try await ingest(
-                call, under: key, limit: BlobLimits.appendBlockBytes, computingMD5: hasMD5, computingCRC64: !hasMD5)
+                call, under: key, limit: BlobLimits.appendBlockBytes, computingMD5: hasMD5, computingCRC64: true)
         }
         let (record, offset) = try await linking(body.extents, call) {
             try await retrying { () -> (BlobRecord, UInt64)? in
@@ -100,17 +100,11 @@ extension BlobService {
         try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
     }
 
-    private func number(_ call: BlobCall, _ name: String) throws(StorageError) -> UInt64? {
-        guard let text = call.header(name) else { return nil }
-        guard let value = UInt64(text) else { throw .invalidHeader(name, text) }
-        return value
-    }
-
     /// Append Blob Seal: no more appends. Needs no key.
     func sealAppendBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .writeBlob)
         let conditions = try Conditions(call.request)
-        let position = try number(call, "x-ms-blob-condition-appendpos")
+        let position = try call.number("x-ms-blob-condition-appendpos")
         let (record, _) = try await updateBlob(call, container, name) { row, record in
             guard record.type == .append else { throw StorageError.invalidBlobType }
             try self.checkChange(call, conditions, record)

@@ -35,12 +35,22 @@ extension BlobService {
     func setBlobProperties(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .writeBlob)
         let conditions = try Conditions(call.request)
-        for pageOnly in ["x-ms-blob-content-length", "x-ms-sequence-number-action", "x-ms-blob-sequence-number"]
-        where call.request.headers.contains(name: pageOnly) {
-            throw StorageError.invalidBlobType
-        }
         let content = call.contentHeaders(fallbacks: false)
-        let md5 = try call.md5Header("x-ms-blob-content-md5")
+        // Kept as it is sent: the service does not check here that the value is an MD5.
+        let md5 = try call.header("x-ms-blob-content-md5").flatMap { text throws(StorageError) -> [UInt8]? in
+            guard !text.isEmpty else { return nil }
+            guard let bytes = [UInt8](base64: text), bytes.count <= 64 else { throw .invalidMD5 }
+            return bytes
+        }
+        var response = Response(status: .ok)
+        if let change = try pageBlobChange(call) {
+            let keeps = content == ContentHeaders() && md5 == nil
+            let record = try await setPageBlobProperties(
+                change, call, container, name, content: keeps ? nil : content, md5: md5)
+            response.headers.add(etag: record.etag, modified: record.modified)
+            response.headers.add(name: "x-ms-blob-sequence-number", value: String(record.sequenceNumber))
+            return response
+        }
         let (record, _) = try await updateBlob(call, container, name) { row, record in
             try self.checkChange(call, conditions, row.record)
             record.content = content
@@ -48,8 +58,10 @@ extension BlobService {
             self.touch(&record, call)
             return ((), sealed)
         }
-        var response = Response(status: .ok)
         response.headers.add(etag: record.etag, modified: record.modified)
+        if record.type == .page {
+            response.headers.add(name: "x-ms-blob-sequence-number", value: String(record.sequenceNumber))
+        }
         return response
     }
 
@@ -92,16 +104,8 @@ extension BlobService {
         let snapshot = try snapshotParameter(call)
         let row = try await existingBlob(call, container, name, snapshot: snapshot)
         if snapshot == nil { try conditions.checkLeaseForRead(row.record.lease, of: .blob, at: call.now) }
-        var secrets = BlobSecrets()
-        let key = try await call.volume.accountKey()
-        if row.record.customerKeySHA256 == nil {
-            secrets = try await open(row, call, container, under: key)
-        } else if !row.record.accountSealed.isEmpty {
-            try secrets.decodeAccountPart(
-                try call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
-        }
         var xml = XMLDocumentWriter()
-        writeTags(secrets.tags, to: &xml)
+        writeTags(try await tags(of: row, call, container), to: &xml)
         return .xml(.ok, xml)
     }
 

@@ -95,15 +95,20 @@ extension BlobService {
         _ customerKey: CustomerKeyHeaders?, _ key: DataKey
     ) async throws -> Manifest {
         var committed: [[UInt8]: [Manifest.Slice]] = [:]
-        if let existing, request.entries.contains(where: { $0.source != .uncommitted }) {
-            try CustomerKeyHeaders.check(customerKey, against: existing.record.customerKeySHA256)
-            for block in Self.blocks(of: try await open(existing, call, container, under: key).manifest) {
-                committed[[UInt8](base64: block.id) ?? []] = block.slices
-            }
-        }
         let staged = Dictionary(
             try await stagedBlocks(call, container, name).map { ($0.idBytes, $0) },
             uniquingKeysWith: { _, last in last })
+        // The committed content is opened, and must answer to the request's key, only where a block of it is named.
+        let namesCommitted = request.entries.contains { source, id in
+            source == .committed || (source == .latest && staged[[UInt8](base64: id) ?? []] == nil)
+        }
+        if let existing, namesCommitted {
+            try CustomerKeyHeaders.check(customerKey, against: existing.record.customerKeySHA256)
+            for slice in try await open(existing, call, container, under: key).manifest.slices
+            where !slice.blockID.isEmpty {
+                committed[[UInt8](base64: slice.blockID) ?? []] = [slice]
+            }
+        }
         var slices: [Manifest.Slice] = []
         slices.reserveCapacity(request.entries.count)
         for (source, id) in request.entries {
@@ -139,11 +144,6 @@ extension BlobService {
         return blocks
     }
 
-    /// The committed blocks of a manifest: runs of slices that carry one identifier.
-    private static func blocks(of manifest: Manifest) -> [(id: String, slices: [Manifest.Slice])] {
-        manifest.slices.filter { !$0.blockID.isEmpty }.map { ($0.blockID, [$0]) }
-    }
-
     /// Get Block List: committed blocks in the order of the content, uncommitted ones in the order of their
     /// identifiers.
     func getBlockList(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
@@ -166,8 +166,8 @@ extension BlobService {
         if type != "uncommitted" {
             xml.open("CommittedBlocks")
             if !row.record.isUncommitted {
-                for (id, slices) in try await committedBlocks(row, call, container) {
-                    write(id, slices.reduce(0) { $0 + UInt64($1.length) }, to: &xml)
+                for block in try await layout(of: row, call, container).blocks {
+                    write(block.blockID, block.length, to: &xml)
                 }
             }
             xml.close("CommittedBlocks")
@@ -190,16 +190,6 @@ extension BlobService {
         return response
     }
 
-    /// Needs the key the manifest is sealed under; the operation takes no customer-provided key, so such a blob's
-    /// blocks are told by no one.
-    private func committedBlocks(
-        _ row: BlobRow, _ call: BlobCall, _ container: ContainerHandle
-    ) async throws -> [(id: String, slices: [Manifest.Slice])] {
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: false)
-        try CustomerKeyHeaders.check(customerKey, against: row.record.customerKeySHA256)
-        let key = try await dataKey(call, customerKey)
-        return Self.blocks(of: try await open(row, call, container, under: key).manifest)
-    }
     private func write(_ id: String, _ length: UInt64, to xml: inout XMLDocumentWriter) {
         xml.open("Block")
         xml.element("Name", id)

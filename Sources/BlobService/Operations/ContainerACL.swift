@@ -14,11 +14,7 @@ extension BlobService {
         for policy in record.policies {
             xml.open("SignedIdentifier")
             xml.element("Id", policy.identifier)
-            xml.open("AccessPolicy")
-            xml.element("Start", ifPresent: policy.start?.iso8601WithTicks)
-            xml.element("Expiry", ifPresent: policy.expiry?.iso8601WithTicks)
-            xml.element("Permission", ifPresent: policy.permissions)
-            xml.close("AccessPolicy")
+            if policy.start != nil || policy.expiry != nil || policy.permissions != nil { write(policy, to: &xml) }
             xml.close("SignedIdentifier")
         }
         xml.close("SignedIdentifiers")
@@ -28,6 +24,14 @@ extension BlobService {
             response.headers.add(name: "x-ms-blob-public-access", value: access.rawValue)
         }
         return response
+    }
+
+    private func write(_ policy: ContainerRecord.AccessPolicy, to xml: inout XMLDocumentWriter) {
+        xml.open("AccessPolicy")
+        xml.element("Start", ifPresent: policy.start?.iso8601WithTicks)
+        xml.element("Expiry", ifPresent: policy.expiry?.iso8601WithTicks)
+        xml.element("Permission", ifPresent: policy.permissions)
+        xml.close("AccessPolicy")
     }
 
     /// Set Container ACL: replaces the policies and the public access level (absent header: private).

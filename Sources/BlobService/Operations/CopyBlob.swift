@@ -33,7 +33,7 @@ extension BlobService {
         let current = try await blobRow(call, container, name)
         try checkReplacement(call, container, current.flatMap { $0.record.isUncommitted ? nil : $0.record }, conditions)
 
-        let source = try await openSource(call)
+        let source = try await openSource(call, isAsynchronousCopy: !isSynchronous)
         if isSynchronous, let wanted = try call.md5Header("x-ms-source-content-md5"), let have = source.secrets.md5,
             wanted != have
         {
@@ -51,6 +51,7 @@ extension BlobService {
         template.length = source.row.record.length
         template.content = source.row.record.content
         template.blockCount = source.row.record.blockCount
+        template.sequenceNumber = source.row.record.sequenceNumber
         template.tier = tier
         if tier != nil { template.tierChanged = call.now }
         let copyID = randomness.uuidString()
@@ -102,6 +103,7 @@ extension BlobService {
         var response = Response(status: .created)
         response.headers.add(etag: record.etag, modified: record.modified)
         if let md5 = body.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
+        if let crc64 = body.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
         response.headers.addWriteEncryption(record.customerKeySHA256)
         return response
     }
@@ -129,19 +131,17 @@ extension BlobService {
         guard range.count <= limit else { throw StorageError.bodyTooLarge }
         let wantedMD5 = try call.md5Header("x-ms-source-content-md5")
         let wantedCRC64 = call.header("x-ms-source-content-crc64").flatMap { [UInt8](base64: $0) }
-        let hash = SharedBodyHash(md5: true, crc64: wantedCRC64 != nil)
+        let hash = SharedBodyHash(md5: true, crc64: true)
         guard !range.isEmpty else {
             try hash.value.check(md5: wantedMD5, crc64: wantedCRC64)
             return IngestedBody(extent: nil, length: 0, md5: hash.value.md5, crc64: hash.value.crc64)
         }
         let sealer = try await call.volume.createExtent(under: key, expectedBytes: range.count)
         do {
-            for piece in source.secrets.manifest.pieces(of: range) {
-                try await source.account.volume.readExtent(piece.extent, range: piece.range, under: source.key) {
-                    bytes in
-                    hash.update(bytes)
-                    try await sealer.append(bytes)
-                }
+            let pieces = source.secrets.manifest.pieces(of: range)
+            try await source.account.volume.read(pieces, under: source.key) { bytes in
+                hash.update(bytes)
+                try await sealer.append(bytes)
             }
             try hash.value.check(md5: wantedMD5, crc64: wantedCRC64)
         } catch {
@@ -161,15 +161,14 @@ extension BlobService {
             source.account.id == call.account.id && source.container.record.id == container.record.id
             && source.row.record.customerKeySHA256 == nil
         if isSharable { return (source.secrets.manifest, []) }
-        let length = source.row.record.length
-        guard length > 0 else { return (.empty, []) }
-        let sealer = try await call.volume.createExtent(under: key, expectedBytes: Int(length))
+        // Only what is held is copied: zeros stay zeros.
+        let held = source.secrets.manifest.slices.filter { $0.extent != nil && $0.length > 0 }
+        guard !held.isEmpty else { return (source.secrets.manifest, []) }
+        let sealer = try await call.volume.createExtent(
+            under: key, expectedBytes: held.reduce(0) { $0 + $1.length })
         do {
-            for piece in source.secrets.manifest.pieces(of: 0..<length) {
-                try await source.account.volume.readExtent(piece.extent, range: piece.range, under: source.key) {
-                    try await sealer.append($0)
-                }
-            }
+            let pieces = held.map { ($0.extent, $0.offset..<$0.offset + $0.length) }
+            try await source.account.volume.read(pieces, under: source.key) { try await sealer.append($0) }
         } catch {
             await sealer.abort()
             throw error
@@ -178,6 +177,10 @@ extension BlobService {
         var slices: [Manifest.Slice] = []
         var offset = 0
         for slice in source.secrets.manifest.slices {
+            guard slice.extent != nil else {
+                slices.append(slice)
+                continue
+            }
             slices.append(Manifest.Slice(blockID: slice.blockID, extent: extent, offset: offset, length: slice.length))
             offset += slice.length
         }
@@ -187,9 +190,9 @@ extension BlobService {
     // MARK: Source
 
     /// Finds and opens the blob that `x-ms-copy-source` names, with the rights its URL or
-    /// `x-ms-copy-source-authorization` brings. A source in the same account needs none when the request is signed with
-    /// the account's key, or by a principal who may read it.
-    private func openSource(_ call: BlobCall) async throws -> CopySource {
+    /// `x-ms-copy-source-authorization` brings. Only Copy Blob lets the request's own authorization count for a source in
+    /// the same account; all the others read a source that brings none as anyone would.
+    private func openSource(_ call: BlobCall, isAsynchronousCopy: Bool = false) async throws -> CopySource {
         guard let url = call.header("x-ms-copy-source"), let location = SourceLocation(url), url.utf8.count <= 2_048,
             let (endpoint, family) = names.match(location.authority)
         else {
@@ -209,7 +212,7 @@ extension BlobService {
                 headers.add(name: "x-ms-encryption-" + name, value: value)
             }
         }
-        for name in ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"] {
+        for name in ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Tags"] {
             if let value = call.header("x-ms-source-" + name) { headers.add(name: "x-ms-source-" + name, value: value) }
         }
         let request = Request(
@@ -218,15 +221,15 @@ extension BlobService {
             names: family, transport: call.request.transport, body: .empty)
         let brings = headers.contains(name: "Authorization") || QueryParameters(request)["sig"] != nil
         var caller = call.caller
-        if brings || account.id != call.account.id {
-            caller = try await accounts.authenticate(request, account: account, service: .blob, policies: self)
-        }
-        let sourceCall = BlobCall(
-            request: request, parameters: QueryParameters(request), account: account, caller: caller, now: call.now)
         do {
+            if brings || account.id != call.account.id || !isAsynchronousCopy {
+                caller = try await accounts.authenticate(request, account: account, service: .blob, policies: self)
+            }
+            let sourceCall = BlobCall(
+                request: request, parameters: QueryParameters(request), account: account, caller: caller, now: call.now)
             return try await openSource(sourceCall, location.withoutQuery)
         } catch let error as StorageError {
-            throw Self.sourceError(error)
+            throw Self.sourceError(error, isAsynchronousCopy: isAsynchronousCopy)
         }
     }
 
@@ -249,19 +252,24 @@ extension BlobService {
         try Conditions(call.request, prefix: "x-ms-source-")
     }
 
-    /// Refusals of the source are told as such: its own code in the message, 409 for a key that does not fit (recorded
-    /// behaviour), 404 as it is.
-    private static func sourceError(_ error: StorageError) -> StorageError {
+    /// Refusals of the source are told as such, with its own status and code in headers; 409 for a key that does not fit
+    /// (recorded behaviour). Copy Blob passes some on as they are.
+    private static func sourceError(_ error: StorageError, isAsynchronousCopy: Bool) -> StorageError {
+        var refusal: StorageError
         switch error.status {
-        case 404: error
-        case 412:
-            StorageError(
+        case 404, 401:
+            refusal = isAsynchronousCopy ? error : StorageError(error.status, "CannotVerifyCopySource", error.message)
+        case 412 where isAsynchronousCopy:
+            refusal = StorageError(
                 412, "SourceConditionNotMet",
                 "The source condition specified using HTTP conditional header(s) is not met.")
-        case 409: StorageError(409, "CannotVerifyCopySource", error.message)
-        case 401, 403: StorageError(403, "CannotVerifyCopySource", error.message)
-        default: error
+        case 403, 409, 412: refusal = StorageError(error.status, "CannotVerifyCopySource", error.message)
+        default: return error
         }
+        refusal.headers += [
+            ("x-ms-copy-source-status-code", String(error.status)), ("x-ms-copy-source-error-code", error.code),
+        ]
+        return refusal
     }
 }
 

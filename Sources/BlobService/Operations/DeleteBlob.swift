@@ -32,6 +32,7 @@ extension BlobService {
         try await retrying { () -> Void? in
             let row = try await existingBlob(call, container, name)
             try checkChange(call, conditions, row.record)
+            try checkTierConditions(call, row.record)
             if choice == nil, row.record.snapshotCount > 0 { throw StorageError.snapshotsPresent }
             var change = Unlinking(checks: [.unchanged(row.key, row.version)])
             if choice != nil, row.record.snapshotCount > 0 {
@@ -59,12 +60,26 @@ extension BlobService {
         }
     }
 
+    /// `x-ms-access-tier-if-modified-since` and its opposite ("Delete Blob"): against the time the tier was last set, or
+    /// the blob was made. 412.
+    private func checkTierConditions(_ call: BlobCall, _ record: BlobRecord) throws(StorageError) {
+        let changed = (record.tierChanged ?? record.created).unixSeconds
+        func time(_ name: String) throws(StorageError) -> Int64? {
+            guard let text = call.header(name) else { return nil }
+            guard let time = Timestamp(rfc1123: text) else { throw .invalidHeader(name, text) }
+            return time.unixSeconds
+        }
+        if let since = try time("x-ms-access-tier-if-modified-since"), changed <= since { throw .conditionNotMet }
+        if let since = try time("x-ms-access-tier-if-unmodified-since"), changed > since { throw .conditionNotMet }
+    }
+
     private func deleteSnapshot(
         _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ snapshot: String, _ conditions: Conditions
     ) async throws {
         try await retrying { () -> Void? in
             let row = try await existingBlob(call, container, name, snapshot: snapshot)
             try conditions.checkWrite(etag: row.record.etag, modified: row.record.modified)
+            try checkTierConditions(call, row.record)
             let base = try await existingBlob(call, container, name)
             var record = base.record
             record.snapshotCount -= min(record.snapshotCount, 1)

@@ -59,11 +59,7 @@ extension BlobService {
         } else {
             let volume = call.volume
             response.body = .stream(length: range.count) { writer in
-                for piece in pieces {
-                    try await volume.readExtent(piece.extent, range: piece.range, under: key) {
-                        try await writer.write($0)
-                    }
-                }
+                try await volume.read(pieces, under: key) { try await writer.write($0) }
             }
         }
         response.headers.override(by: call.caller)
@@ -72,12 +68,10 @@ extension BlobService {
 
     /// Opens pieces of extents into one buffer of `count` bytes.
     func read(
-        _ pieces: [(extent: ExtentReference, range: Range<Int>)], count: Int, _ call: BlobCall, under key: DataKey
+        _ pieces: [Manifest.Piece], count: Int, _ call: BlobCall, under key: DataKey
     ) async throws -> ByteBuffer {
         let collector = Collector(capacity: count)
-        for piece in pieces {
-            try await call.volume.readExtent(piece.extent, range: piece.range, under: key) { collector.append($0) }
-        }
+        try await call.volume.read(pieces, under: key) { collector.append($0) }
         return collector.bytes
     }
 
@@ -132,5 +126,27 @@ extension BlobService {
         response.headers.override(by: call.caller)
         response.body = .omitted(length: Int(record.length))
         return response
+    }
+}
+
+extension AccountVolume {
+    private static let zeroBytes = 64 << 10
+
+    /// Opens pieces in order; zeros come as zeros.
+    func read(
+        _ pieces: [Manifest.Piece], under key: DataKey, _ consume: @Sendable (ByteBuffer) async throws -> Void
+    ) async throws {
+        for piece in pieces {
+            if let extent = piece.extent {
+                try await readExtent(extent, range: piece.range, under: key, deliver: consume)
+                continue
+            }
+            let zeros = ByteBuffer(repeating: 0, count: min(piece.range.count, Self.zeroBytes))
+            var left = piece.range.count
+            while left > 0 {
+                try await consume(zeros.getSlice(at: 0, length: min(left, Self.zeroBytes)) ?? zeros)
+                left -= min(left, Self.zeroBytes)
+            }
+        }
     }
 }

@@ -129,6 +129,7 @@ extension BlobService {
         xml.element("Content-MD5", md5?.base64 ?? "")
         xml.element("Cache-Control", record.content.cacheControl ?? "")
         xml.element("Content-Disposition", record.content.disposition ?? "")
+        if record.type == .page { xml.element("x-ms-blob-sequence-number", String(record.sequenceNumber)) }
         xml.element("BlobType", record.type.wireName)
         if record.type == .block, !record.isUncommitted {
             xml.element("AccessTier", (record.tier ?? .hot).rawValue)

@@ -9,7 +9,7 @@ extension BlobService {
     func getAccountInformation(_ call: BlobCall, at address: BlobAddress) async throws -> Response {
         switch address {
         case .account: try authorize(call, .readService)
-        case .container(let name): try authorize(call, .listBlobs, container: name)
+        case .container(let name): try authorize(call, .containerInformation, container: name)
         case .blob(let container, let name): try authorize(call, .readBlob, container: container, blob: name)
         }
         if case .anonymous = call.caller { throw noAuthentication(call) }

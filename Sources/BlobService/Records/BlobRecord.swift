@@ -4,10 +4,12 @@ internal import EncryptionAtRest
 enum BlobType: UInt8, Sendable {
     case block = 0
     case append = 1
+    case page = 2
     var wireName: String {
         switch self {
         case .block: "BlockBlob"
         case .append: "AppendBlob"
+        case .page: "PageBlob"
         }
     }
 }
@@ -56,11 +58,13 @@ struct BlobRecord: Sendable {
     var snapshotCount: UInt64 = 0
     /// Blocks of an append blob.
     var blockCount: UInt64 = 0
+    /// Of a page blob.
+    var sequenceNumber: UInt64 = 0
     var isAppendSealed = false
     var tagCount: UInt64 = 0
     var copy: CopyRecord?
     var releasable: [ExtentReference] = []
-    /// MD5 and tags of a blob under a customer-provided key, sealed under the account's: operations that carry no such
+    /// MD5, tags and layout of a blob under a customer-provided key, sealed under the account's: operations that carry no such
     /// key change them.
     var accountSealed: [UInt8] = []
 
@@ -102,6 +106,7 @@ struct BlobRecord: Sendable {
             writer.byteString(extent.location)
         }
         writer.byteString(accountSealed)
+        if type == .page { writer.number(sequenceNumber) }
         return writer.bytes
     }
 
@@ -143,6 +148,7 @@ struct BlobRecord: Sendable {
         releasable.reserveCapacity(count)
         for _ in 0..<count { releasable.append(ExtentReference(releasing: try reader.byteString())) }
         accountSealed = try reader.byteString()
+        if type == .page { sequenceNumber = try reader.number() }
         try reader.finish()
     }
 }
@@ -159,6 +165,9 @@ struct BlobSecrets: Sendable {
     var manifest = Manifest.empty
     var md5: [UInt8]?
     var tags: [(String, String)] = []
+    /// Kept in the account's part of a blob under a customer-provided key; empty everywhere else, where the manifest
+    /// tells it.
+    var layout = ContentLayout()
 
     private static let version: UInt8 = 1
 
@@ -176,6 +185,7 @@ struct BlobSecrets: Sendable {
         var writer = RecordWriter()
         writer.byte(Self.version)
         encodeAccountPart(into: &writer)
+        layout.encode(into: &writer)
         return writer.bytes
     }
     private func encodeAccountPart(into writer: inout RecordWriter) {
@@ -196,6 +206,7 @@ struct BlobSecrets: Sendable {
         var reader = RecordReader(bytes)
         guard try reader.byte() == Self.version else { throw .malformed }
         try decodeAccountPart(&reader)
+        layout = try ContentLayout(from: &reader)
         try reader.finish()
     }
     private mutating func decodeAccountPart(_ reader: inout RecordReader) throws(RecordError) {

@@ -37,8 +37,29 @@ extension BlobService {
         -> BlobRow?
     {
         let row = try await call.volume.get(container.partition, [BlobKeys.row(name, snapshot)])[0]
-        return try row.map(BlobRow.init)
+        let found = try row.map(BlobRow.init)
+        if let found, !found.record.isUncommitted { try await checkTags(call, container, name, found) }
+        return found
     }
+
+    /// 412 unless the blob meets the request's `x-ms-if-tags`. Who asks must be allowed to read tags.
+    private func checkTags(_ call: BlobCall, _ container: ContainerHandle, _ name: String, _ row: BlobRow) async throws {
+        guard let text = call.header("x-ms-if-tags") else { return }
+        try authorize(call, .readTags, container: container.name, blob: name)
+        let condition = try TagCondition(text)
+        guard condition.holds(for: try await tags(of: row, call, container)) else { throw StorageError.conditionNotMet }
+    }
+    /// A blob's tags; they answer to the account's key whatever key the content answers to.
+    func tags(of row: BlobRow, _ call: BlobCall, _ container: ContainerHandle) async throws -> [(String, String)] {
+        let key = try await call.volume.accountKey()
+        guard row.record.customerKeySHA256 != nil else { return try await open(row, call, container, under: key).tags }
+        guard !row.record.accountSealed.isEmpty else { return [] }
+        var part = BlobSecrets()
+        try part.decodeAccountPart(
+            try call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
+        return part.tags
+    }
+
     /// The committed blob, or the snapshot that the query names. Throws 404.
     func existingBlob(
         _ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil
@@ -76,6 +97,19 @@ extension BlobService {
         return secrets
     }
 
+    /// How a blob's content is cut; needs the account's key alone.
+    func layout(of row: BlobRow, _ call: BlobCall, _ container: ContainerHandle) async throws -> ContentLayout {
+        let key = try await call.volume.accountKey()
+        guard row.record.customerKeySHA256 != nil else {
+            return ContentLayout(try await open(row, call, container, under: key).manifest)
+        }
+        guard !row.record.accountSealed.isEmpty else { return ContentLayout() }
+        var part = BlobSecrets()
+        try part.decodeAccountPart(
+            try call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
+        return part.layout
+    }
+
     // MARK: Writing
 
     /// The row of `record` and `secrets` at `key`, sealed under `dataKey`.
@@ -90,7 +124,10 @@ extension BlobService {
         record.tagCount = UInt64(secrets.tags.count)
         record.releasable = secrets.manifest.extents.compactMap(\.withoutKey)
         record.accountSealed = []
-        if isCustomers, secrets.md5 != nil || !secrets.tags.isEmpty {
+        if isCustomers {
+            var secrets = secrets
+            let hasLayout = record.type == .page || (record.type == .block && !secrets.manifest.slices.isEmpty)
+            secrets.layout = hasLayout ? ContentLayout(secrets.manifest) : ContentLayout()
             record.accountSealed = try call.volume.seal(
                 secrets.encodedAccountPart(), at: key, in: container.partition,
                 under: try await call.volume.accountKey())
@@ -167,6 +204,11 @@ extension BlobService {
     func checkReplacement(
         _ call: BlobCall, _ container: ContainerHandle, _ existing: BlobRecord?, _ conditions: Conditions
     ) throws(StorageError) {
+        var conditions = conditions
+        if let existing, conditions.ifNoneMatch == .any, conditions.leaseID != nil, existing.lease.isActive(at: call.now) {
+            // Who holds the lease of the blob may write over it; Azure's own SDK sends both headers and expects that.
+            conditions.ifNoneMatch = nil
+        }
         try conditions.checkWrite(etag: existing?.etag, modified: existing?.modified, existing: .blobAlreadyExists)
         try conditions.checkLeaseForWrite(existing?.lease ?? Lease(), of: .blob, at: call.now)
         if existing != nil, !mayOverwrite(call, container: container.name) { throw .unauthorizedOverwrite }

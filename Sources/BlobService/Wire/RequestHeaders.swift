@@ -11,6 +11,9 @@ enum BlobLimits {
     static let putBlobBytes = 5_000 << 20
     static let putBlockBytes = 4_000 << 20
     static let appendBlockBytes = 100 << 20
+    static let pageBlobBytes: UInt64 = 8 << 40
+    static let putPageBytes = 4 << 20
+    static let pageBytes: UInt64 = 512
     static let committedBlocks = 50_000
     static let metadataBytes = 8 << 10
     static let blockIDBytes = 64
@@ -27,6 +30,13 @@ enum BlobLimits {
 
 extension BlobCall {
     func header(_ name: String) -> String? { request.header(name) }
+
+    /// A header that holds a whole number; nil when it is not sent. Throws 400 for anything else.
+    func number(_ name: String) throws(StorageError) -> UInt64? {
+        guard let text = header(name) else { return nil }
+        guard let value = UInt64(text) else { throw .invalidHeader(name, text) }
+        return value
+    }
 
     /// `x-ms-meta-*`, in the order sent. Names are C# identifiers ("Setting and retrieving properties and metadata");
     /// values ASCII; 8 KiB in all.

@@ -44,6 +44,7 @@ extension HTTPHeaders {
             add(name: "x-ms-blob-committed-block-count", value: String(record.blockCount))
             if record.isAppendSealed { add(name: "x-ms-blob-sealed", value: "true") }
         }
+        if record.type == .page { add(name: "x-ms-blob-sequence-number", value: String(record.sequenceNumber)) }
         if let copy = record.copy {
             add(name: "x-ms-copy-id", value: copy.id)
             add(name: "x-ms-copy-source", value: copy.source)

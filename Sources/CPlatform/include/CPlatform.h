@@ -13,6 +13,9 @@ void coffer_wipe(void *memory, size_t count);
 /// Compares two byte strings of one length without an early exit. Returns 0 when equal.
 int coffer_constant_time_compare(const void *left, const void *right, size_t count);
 
+/// Fills the memory from the kernel's generator (getrandom(2), once it is seeded). Returns 0 or an errno.
+int coffer_random(void *memory, size_t count);
+
 /// memfd_create(2) with MFD_CLOEXEC | MFD_ALLOW_SEALING: a file that lives in memory alone. Returns -1 and sets errno.
 int coffer_memory_file(const char *name);
 

@@ -2,7 +2,8 @@ internal import NIOCore
 internal import StorageEngine
 internal import Synchronization
 
-/// Holds an extent back while it is small, so that it goes into a segment in one write; moves into a file of its own when it grows.
+/// Holds an extent back while it is small, so that it goes into a segment in one write; moves into a file of its own
+/// when it grows.
 final class EmbeddedExtentWriter: ExtentWriter {
     /// Extents up to this many bytes go into segments.
     static let segmentLimit = 1 << 20
@@ -50,7 +51,8 @@ final class EmbeddedExtentWriter: ExtentWriter {
         switch take() {
         case .gathering(let pieces, let byteCount):
             let result = await withCheckedContinuation { continuation in
-                segments.submit(SegmentStore.Job(pieces: pieces, byteCount: byteCount) { continuation.resume(returning: $0) })
+                segments.submit(
+                    SegmentStore.Job(pieces: pieces, byteCount: byteCount) { continuation.resume(returning: $0) })
             }
             return try result.get().location
         case .writing(let file):
@@ -71,5 +73,6 @@ final class EmbeddedExtentWriter: ExtentWriter {
     }
     private func put(_ next: State) { state.withLock { $0 = next } }
 
-    private static let ended = StorageEngineError(.unavailable, "The extent's writer has ended: it finished, was aborted, or failed.")
+    private static let ended = StorageEngineError(
+        .unavailable, "The extent's writer has ended: it finished, was aborted, or failed.")
 }

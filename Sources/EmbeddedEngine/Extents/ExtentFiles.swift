@@ -28,11 +28,26 @@ final class ExtentFiles: Sendable {
         self.openCount = openCount
     }
 
-    /// Removes what writers left that had no chance to finish.
+    /// Removes what writers left that had no chance to finish, and numbers new extents past the existing ones: metadata
+    /// restored from an older copy counts its starts from an older number, and this one's may be taken.
     func open() throws(StorageEngineError) {
+        try skipTakenNumbers()
         for name in try directoryEntries(directory) where name.hasPrefix(Self.unfinishedPrefix) {
             try StorageEngineError.check(disk.unlink(directory + "/" + name), "remove an unfinished extent")
         }
+    }
+
+    private func skipTakenNumbers() throws(StorageEngineError) {
+        var taken: UInt64 = 0
+        for name in try directoryEntries(directory) where name.count == 13 {
+            guard let folder = UInt64(name, radix: 16), folder >> (32 - Self.directoryBits) == UInt64(openCount) else {
+                continue
+            }
+            for number in try directoryEntries(directory + "/" + name).compactMap({ UInt64($0, radix: 16) }) {
+                taken = max(taken, number & UInt64(UInt32.max))
+            }
+        }
+        nextNumber.store(taken + 1, ordering: .relaxed)
     }
 
     private func folder(_ number: UInt64) -> String {
@@ -145,7 +160,8 @@ final class ExtentFiles: Sendable {
         // The buffer is made after the size is known, so that a wild range cannot ask for all memory.
         guard range.upperBound <= Disk.size(file.descriptor) ?? 0 else { throw Self.tooShort }
         result = try await onThreadPool {
-            Result { () throws(StorageEngineError) in try readExactly(file, range: range.lowerBound, count: range.count) }
+            Result { () throws(StorageEngineError) in try readExactly(file, range: range.lowerBound, count: range.count)
+            }
         }
         return try checked(try result.get())
     }
@@ -168,7 +184,9 @@ final class ExtentFiles: Sendable {
         let firstFolder = (after ?? 0) >> Self.directoryBits
         for name in try directoryEntries(directory).sorted() {
             guard found.count < limit else { break }
-            guard name.count == 13, let folderNumber = UInt64(name, radix: 16), folderNumber >= firstFolder else { continue }
+            guard name.count == 13, let folderNumber = UInt64(name, radix: 16), folderNumber >= firstFolder else {
+                continue
+            }
             let numbers = try directoryEntries(directory + "/" + name).compactMap { UInt64($0, radix: 16) }.sorted()
             for number in numbers where after.map({ number > $0 }) ?? true {
                 var status = stat()

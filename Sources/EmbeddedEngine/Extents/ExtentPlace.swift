@@ -32,7 +32,8 @@ enum ExtentPlace: Hashable, Sendable {
         }
     }
 
-    static let unknown = StorageEngineError(.notFound, "There is no such extent; it was deleted, or is of another data directory.")
+    static let unknown = StorageEngineError(
+        .notFound, "There is no such extent; it was deleted, or is of another data directory.")
 
     private static func bytes(_ number: UInt64) -> [UInt8] { withUnsafeBytes(of: number.bigEndian) { Array($0) } }
     private static func number(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reduce(0) { $0 << 8 | UInt64($1) } }

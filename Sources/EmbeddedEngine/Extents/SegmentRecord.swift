@@ -2,7 +2,8 @@ internal import Glibc
 
 /// The header before each extent in a segment: 64 bytes, at a multiple of 64.
 ///
-///     0 magic "CSR1" | 4 open count | 8 segment | 16 offset | 24 byte count | 32 CRC-32C of the bytes | 36 CRC-32C of 0..<36 | 40 state
+///     0 magic "CSR1" | 4 open count | 8 segment | 16 offset | 24 byte count
+///     32 CRC-32C of the bytes | 36 CRC-32C of 0..<36 | 40 state
 ///
 /// The checksums find what a crash left unfinished; against forgery the extents are sealed by the layer above.
 struct SegmentRecord: Equatable {
@@ -57,8 +58,10 @@ struct SegmentRecord: Equatable {
         let byteCount = UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 24, as: UInt64.self))
         guard byteCount < 1 << 40 else { return nil }
         self.init(
-            openCount: UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self)), segment: segment, offset: offset,
-            byteCount: Int(byteCount), checksum: UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: 32, as: UInt32.self)),
+            openCount: UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self)), segment: segment,
+            offset: offset,
+            byteCount: Int(byteCount),
+            checksum: UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: 32, as: UInt32.self)),
             state: State(rawValue: bytes[Self.stateOffset]) ?? .unfinished)
     }
 
@@ -73,8 +76,16 @@ struct SegmentRecord: Equatable {
 
     /// Reads the header at `offset`; nil when there is none.
     static func read(_ file: Int32, segment: UInt64, offset: Int) -> SegmentRecord? {
+        var failure: Int32 = 0
+        return read(file, segment: segment, offset: offset, failure: &failure)
+    }
+
+    /// As above; `failure` is the errno when the disk did not give the bytes.
+    static func read(_ file: Int32, segment: UInt64, offset: Int, failure: inout Int32) -> SegmentRecord? {
         withUnsafeTemporaryAllocation(byteCount: headerBytes, alignment: 8) { buffer in
-            guard Disk.read(file, into: buffer, at: offset) == headerBytes else { return nil }
+            let count = Disk.read(file, into: buffer, at: offset)
+            if count < 0 { failure = Int32(-count) }
+            guard count == headerBytes else { return nil }
             return SegmentRecord(UnsafeRawBufferPointer(buffer), segment: segment, offset: offset)
         }
     }

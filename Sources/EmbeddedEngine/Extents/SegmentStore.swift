@@ -5,8 +5,9 @@ internal import NIOCore
 internal import StorageEngine
 internal import Synchronization
 
-/// Extents of up to a mebibyte, one after the other in files of about 64 MiB. A record is written whole when its extent is finished, so a segment never
-/// holds an abandoned one; a thread of its own writes all that wait and calls fdatasync once.
+/// Extents of up to a mebibyte, one after the other in files of about 64 MiB. A record is written whole when its extent
+/// is finished, so a segment never holds an abandoned one; a thread of its own writes all that wait and calls fdatasync
+/// once.
 final class SegmentStore: @unchecked Sendable {
     // @unchecked: `active` belongs to the thread after `open`.
 
@@ -19,7 +20,7 @@ final class SegmentStore: @unchecked Sendable {
     private struct Segment {
         /// Where the next record goes, or would: everything before is on the medium.
         var end: Int
-        /// Records not deleted; nil until somebody counted.
+        /// Records not deleted, damaged ones included; nil until somebody counted.
         var live: Int?
         var isActive = false
     }
@@ -38,7 +39,8 @@ final class SegmentStore: @unchecked Sendable {
     private var active: (id: UInt64, file: OpenFile)?
     private var nextNumber: UInt64 = 1
 
-    init(directory: String, disk: Disk, descriptors: Descriptors, openCount: UInt32, segmentBytes: Int, logger: Logger) {
+    init(directory: String, disk: Disk, descriptors: Descriptors, openCount: UInt32, segmentBytes: Int, logger: Logger)
+    {
         self.directory = directory
         self.disk = disk
         self.descriptors = descriptors
@@ -59,6 +61,9 @@ final class SegmentStore: @unchecked Sendable {
             guard stat(path(number), &status) == 0 else { continue }
             segments.withLock { $0[number] = Segment(end: Int(status.st_size), live: nil) }
         }
+        // Metadata restored from an older copy counts its starts from an older number: this one's may be taken.
+        let taken = numbers.filter { $0 >> 32 == UInt64(openCount) }.max() ?? 0
+        nextNumber = (taken & UInt64(UInt32.max)) + 1
         if let newest = numbers.max() { try recover(newest) }
         let made = BatchThread<Job>(name: "coffer-extents", batchLimit: Self.batchLimit) { [self] in process($0) }
         made.start()
@@ -78,36 +83,58 @@ final class SegmentStore: @unchecked Sendable {
         if !isTaken { job.answer(.failure(StorageEngineError(.unavailable, "The storage engine is closed."))) }
     }
 
-    /// Only the newest segment can have an unfinished tail: a segment is left when all in it is durable.
+    /// Only the newest segment can have an unfinished tail that matters: a segment is left when all in it is durable,
+    /// or when the disk failed; then its tail was never acknowledged, and the sweeper finds it.
+    ///
+    /// A record that is not whole may be one that a crash cut short, or one that was acknowledged and has been damaged
+    /// since. Nobody can tell, so it stays. A segment that cannot be read in full now is left as it is and takes no
+    /// more records: it may be readable at the next start.
     private func recover(_ number: UInt64) throws(StorageEngineError) {
         let file = try descriptors.file(path(number))
-        let size = Disk.size(file.descriptor) ?? 0
-        var end = 0
-        var live = 0
-        for record in SegmentWalk(file: file, segment: number, end: size) {
-            if record.state == .live {
-                if isWhole(record, file) { live += 1 } else { try mark(record, .unfinished, file) }
-            }
-            end = record.end
+        let found: (end: Int, live: Int, size: Int)
+        do throws(StorageEngineError) { found = try inspect(number, file) } catch {
+            logger.error("the newest segment cannot be read in full", metadata: ["error": "\(error)"])
+            return
         }
-        if end < size { try StorageEngineError.check(disk.truncate(file.descriptor, to: end), "truncate a segment's unfinished tail") }
-        if live == 0 {
+        if found.end < found.size {
+            try StorageEngineError.check(
+                disk.truncate(file.descriptor, to: found.end), "truncate a segment's unfinished tail")
+        }
+        if found.live == 0 {
             segments.withLock { $0[number] = nil }
             try StorageEngineError.check(disk.unlink(path(number)), "remove an empty segment")
             descriptors.forget(path(number))
         } else {
-            segments.withLock { $0[number] = Segment(end: end, live: live, isActive: true) }
+            segments.withLock { $0[number] = Segment(end: found.end, live: found.live, isActive: true) }
             active = (number, file)
         }
     }
 
-    private func isWhole(_ record: SegmentRecord, _ file: OpenFile) -> Bool {
-        var buffer = ByteBufferAllocator().buffer(capacity: record.byteCount)
-        let count = buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: record.byteCount) { bytes in
-            let space = UnsafeMutableRawBufferPointer(rebasing: bytes[..<record.byteCount])
-            return max(0, Disk.read(file.descriptor, into: space, at: record.dataOffset))
+    /// Where the last record ends, and how many are not deleted; marks those that are not whole. Throws when something
+    /// cannot be read.
+    private func inspect(
+        _ number: UInt64, _ file: OpenFile
+    ) throws(StorageEngineError) -> (end: Int, live: Int, size: Int) {
+        guard let size = Disk.size(file.descriptor) else {
+            throw StorageEngineError(errno: errno, "ask for a segment's size")
         }
-        return count == record.byteCount && buffer.withUnsafeReadableBytes { Checksum.of($0) } == record.checksum
+        var end = 0
+        var live = 0
+        var walk = SegmentWalk(file: file, segment: number, end: size)
+        while let record = walk.next() {
+            if record.state == .live, try !isWhole(record, file) { try mark(record, .unfinished, file) }
+            if record.state != .dead { live += 1 }
+            end = record.end
+        }
+        try StorageEngineError.check(walk.failure, "read a segment")
+        return (end, live, size)
+    }
+
+    private func isWhole(_ record: SegmentRecord, _ file: OpenFile) throws(StorageEngineError) -> Bool {
+        guard let buffer = try readExactly(file, range: record.dataOffset, count: record.byteCount) else {
+            return false
+        }
+        return buffer.withUnsafeReadableBytes { Checksum.of($0) } == record.checksum
     }
 
     // MARK: Writing, on the thread
@@ -140,14 +167,16 @@ final class SegmentStore: @unchecked Sendable {
         do throws(StorageEngineError) {
             for job in jobs {
                 let record = SegmentRecord(
-                    openCount: openCount, segment: id, offset: offset, byteCount: job.byteCount, checksum: checksum(job.pieces))
+                    openCount: openCount, segment: id, offset: offset, byteCount: job.byteCount,
+                    checksum: checksum(job.pieces))
                 try write(record, job.pieces, file)
                 places.append(.record(segment: id, offset: offset, byteCount: job.byteCount))
                 offset = record.end
             }
             try StorageEngineError.check(disk.sync(file.descriptor), "make an extent durable")
         } catch {
-            // Nothing of the batch stays. A segment that cannot be put right is left behind; the next start cuts its tail.
+            // Nothing of the batch stays. A segment that cannot be put right is left behind; its tail was promised to
+            // nobody, and the sweeper of a later start finds it.
             if disk.truncate(file.descriptor, to: start) != 0 || error.code != .full { leaveActive() }
             throw error
         }
@@ -213,9 +242,12 @@ final class SegmentStore: @unchecked Sendable {
             throw StorageEngineError(.corrupt, "The extent ends before the range that was asked for.")
         }
         let file = try descriptors.file(path(segment))
-        let buffer = try readExactly(file, range: offset + SegmentRecord.headerBytes + range.lowerBound, count: range.count)
+        let buffer = try readExactly(
+            file, range: offset + SegmentRecord.headerBytes + range.lowerBound, count: range.count)
         // The header after the bytes: a record that lives now had not been punched out while they were read.
-        guard let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset), record.byteCount == byteCount else {
+        guard let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset),
+            record.byteCount == byteCount
+        else {
             throw StorageEngineError(.corrupt, "A segment does not hold the extent that its location names.")
         }
         guard record.state != .dead else { throw ExtentPlace.unknown }
@@ -229,14 +261,17 @@ final class SegmentStore: @unchecked Sendable {
         for (number, end) in known.sorted(by: { $0.key < $1.key }) where found.count < limit {
             if let after, number < after.segment { continue }
             let file: OpenFile
-            do throws(StorageEngineError) { file = try descriptors.file(path(number)) } catch where error.code == .notFound { continue }
+            do throws(StorageEngineError) { file = try descriptors.file(path(number)) } catch
+                where error.code == .notFound
+            { continue }
             let first = after.map { $0.segment == number ? $0.offset : -1 } ?? -1
             // A caller's offset is a record's own, so the walk starts there instead of at the beginning.
             for record in SegmentWalk(file: file, segment: number, end: end, from: max(first, 0)) {
                 guard record.offset > first, record.state == .live else { continue }
                 let place = ExtentPlace.record(segment: number, offset: record.offset, byteCount: record.byteCount)
                 found.append(
-                    ExtentListing(location: place.location, byteCount: record.byteCount, isRecent: record.openCount == openCount))
+                    ExtentListing(
+                        location: place.location, byteCount: record.byteCount, isRecent: record.openCount == openCount))
                 if found.count == limit { break }
             }
         }
@@ -247,7 +282,9 @@ final class SegmentStore: @unchecked Sendable {
 
     func delete(segment: UInt64, offset: Int, byteCount: Int) throws(StorageEngineError) {
         let file: OpenFile
-        do throws(StorageEngineError) { file = try descriptors.file(path(segment)) } catch where error.code == .notFound { return }
+        do throws(StorageEngineError) { file = try descriptors.file(path(segment)) } catch
+            where error.code == .notFound
+        { return }
         let isEmpty = try deleteCounted(segment: segment, offset: offset, byteCount: byteCount, file)
         if isEmpty { remove(segment) }
     }
@@ -259,14 +296,15 @@ final class SegmentStore: @unchecked Sendable {
         let result: Result<Bool, StorageEngineError> = segments.withLock { segments in
             Result { () throws(StorageEngineError) -> Bool in
                 guard var known = segments[segment], offset < known.end,
-                    let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset), record.state != .dead,
+                    let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset),
+                    record.state != .dead,
                     record.byteCount == byteCount
                 else { return false }
                 if known.live == nil {
-                    known.live = SegmentWalk(file: file, segment: segment, end: known.end).count { $0.state == .live }
+                    known.live = Self.count(SegmentWalk(file: file, segment: segment, end: known.end))
                 }
                 try mark(record, .dead, file)
-                if record.state == .live { known.live! -= 1 }
+                known.live = known.live.map { $0 - 1 }
                 segments[segment] = known
                 return known.live == 0 && !known.isActive
             }
@@ -274,8 +312,18 @@ final class SegmentStore: @unchecked Sendable {
         return try result.get()
     }
 
+    /// The records that are not deleted; nil when not every header can be read, for then the segment must stay.
+    private static func count(_ walk: SegmentWalk) -> Int? {
+        var walk = walk
+        var count = 0
+        while let record = walk.next() { if record.state != .dead { count += 1 } }
+        return walk.failure == 0 ? count : nil
+    }
+
     /// The record stays, so that a walk finds the next; a dead one's bytes go back to the file system.
-    private func mark(_ record: SegmentRecord, _ state: SegmentRecord.State, _ file: OpenFile) throws(StorageEngineError) {
+    private func mark(_ record: SegmentRecord, _ state: SegmentRecord.State, _ file: OpenFile)
+        throws(StorageEngineError)
+    {
         let code = withUnsafeBytes(of: state.rawValue) {
             disk.write(file.descriptor, $0, at: record.offset + SegmentRecord.stateOffset)
         }
@@ -296,12 +344,15 @@ final class SegmentStore: @unchecked Sendable {
     }
 }
 
-/// The records of a segment in order. Where a header is damaged it goes on with the next whole one, so damage hides one extent, not all behind it.
+/// The records of a segment in order. Where a header is damaged it goes on with the next whole one, so damage hides one
+/// extent, not all behind it.
 struct SegmentWalk: Sequence, IteratorProtocol {
     private let file: OpenFile
     private let segment: UInt64
     private let end: Int
     private var offset: Int
+    /// The errno of the first header that could not be read; the walk goes on behind it.
+    private(set) var failure: Int32 = 0
 
     init(file: OpenFile, segment: UInt64, end: Int, from offset: Int = 0) {
         self.file = file
@@ -312,10 +363,14 @@ struct SegmentWalk: Sequence, IteratorProtocol {
 
     mutating func next() -> SegmentRecord? {
         while offset + SegmentRecord.headerBytes <= end {
-            if let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset), record.dataOffset + record.byteCount <= end {
+            var code: Int32 = 0
+            if let record = SegmentRecord.read(file.descriptor, segment: segment, offset: offset, failure: &code),
+                record.dataOffset + record.byteCount <= end
+            {
                 offset = record.end
                 return record
             }
+            if failure == 0 { failure = code }
             offset += SegmentRecord.alignment
         }
         return nil
@@ -345,7 +400,9 @@ func directoryEntries(_ path: String) throws(StorageEngineError) -> [String] {
     defer { closedir(directory) }
     var names: [String] = []
     while let entry = readdir(directory) {
-        let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(cString: $0.bindMemory(to: CChar.self).baseAddress!) }
+        let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+            String(cString: $0.bindMemory(to: CChar.self).baseAddress!)
+        }
         if name != ".", name != ".." { names.append(name) }
     }
     return names

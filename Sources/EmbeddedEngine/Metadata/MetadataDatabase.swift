@@ -8,8 +8,8 @@ struct MetadataDatabase: Sendable {
     /// Pages in the log after which the writer copies them into the database: 16 MiB.
     static let checkpointPages = 2048
 
-    /// A partition's identifier is the version of the commit that made it, so none is ever used twice. `version` stands before `value`: checks do not
-    /// read values.
+    /// A partition's identifier is the version of the commit that made it, so none is ever used twice. `version` stands
+    /// before `value`: checks do not read values.
     private static let schema = """
         CREATE TABLE partitions(name BLOB NOT NULL PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
         CREATE TABLE rows(partition INTEGER NOT NULL, key BLOB NOT NULL, version INTEGER NOT NULL, value BLOB NOT NULL,
@@ -55,6 +55,8 @@ struct MetadataDatabase: Sendable {
         guard try connection.pragma("journal_mode") == "wal", try connection.pragma("synchronous") == "2",
             try connection.pragma("temp_store") == "2", try connection.pragma("page_size") == "\(PageSealer.pageBytes)",
             reserved == PageSealer.reservedBytes
-        else { throw SQLiteFailure(code: SQLITE_MISUSE, text: "SQLite did not take the settings that durability rests on") }
+        else {
+            throw SQLiteFailure(code: SQLITE_MISUSE, text: "SQLite did not take the settings that durability rests on")
+        }
     }
 }

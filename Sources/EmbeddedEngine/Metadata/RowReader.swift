@@ -51,7 +51,8 @@ final class RowReader {
                 selectRow.bind(2, keyBytes)
                 defer { selectRow.reset() }
                 guard try selectRow.step() else { return nil }
-                return Row(key: key, value: selectRow.bytes(1), version: RowVersion(UInt64(bitPattern: selectRow.number(0))))
+                return Row(
+                    key: key, value: selectRow.bytes(1), version: RowVersion(UInt64(bitPattern: selectRow.number(0))))
             }
         }
     }
@@ -102,7 +103,8 @@ final class RowReader {
     }
 }
 
-/// Read connections. A reader works on the thread that asks, so there are never more than there are threads; a few are kept.
+/// Read connections. A reader works on the thread that asks, so there are never more than there are threads; a few are
+/// kept.
 final class RowReaderPool: @unchecked Sendable {
     // @unchecked: what changes is touched only while `lock` is held.
 
@@ -133,7 +135,8 @@ final class RowReaderPool: @unchecked Sendable {
         }
     }
 
-    /// Returns when no reader is at work: a connection that closed later would take the log from whoever opened the directory next.
+    /// Returns when no reader is at work: a connection that closed later would take the log from whoever opened the
+    /// directory next.
     func close() {
         lock.lock()
         isClosed = true

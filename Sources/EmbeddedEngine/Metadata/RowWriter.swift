@@ -5,7 +5,8 @@ internal import Synchronization
 
 /// Commits, on a thread of its own: everything that waits goes into one transaction and one fsync.
 final class RowWriter: @unchecked Sendable {
-    // @unchecked: the connection and the counters belong to the writer's thread; `close` touches them after the thread has ended.
+    // @unchecked: the connection and the counters belong to the writer's thread; `close` touches them after the thread
+    // has ended.
 
     struct Job: Sendable {
         let partition: Partition
@@ -34,7 +35,8 @@ final class RowWriter: @unchecked Sendable {
         connection = try database.connect(isWriter: true)
         statements = try Statements(connection)
         guard try connection.pragma("user_version") == "1" else {
-            throw SQLiteFailure(code: SQLITE_MISUSE, text: "this data directory was written by a newer version of Coffer")
+            throw SQLiteFailure(
+                code: SQLITE_MISUSE, text: "this data directory was written by a newer version of Coffer")
         }
         // Versions that a run reserved and did not use are skipped.
         reservedVersion = try statements.counter("version")
@@ -95,15 +97,18 @@ final class RowWriter: @unchecked Sendable {
     private var checkpointDue = MetadataDatabase.checkpointPages
 
     private func followLog() {
-        sqlite3_wal_hook(connection.handle, { context, _, _, frames in
-            Unmanaged<RowWriter>.fromOpaque(context!)._withUnsafeGuaranteedRef { $0.logFrames = Int(frames) }
-            return SQLITE_OK
-        }, Unmanaged.passUnretained(self).toOpaque())
+        sqlite3_wal_hook(
+            connection.handle,
+            { context, _, _, frames in
+                Unmanaged<RowWriter>.fromOpaque(context!)._withUnsafeGuaranteedRef { $0.logFrames = Int(frames) }
+                return SQLITE_OK
+            }, Unmanaged.passUnretained(self).toOpaque())
     }
 
     private func commit(_ jobs: [Job]) -> [Result<CommitResult, StorageEngineError>] {
         if isBroken {
-            let error = StorageEngineError(.unavailable, "The metadata log could not be made durable earlier. Restart the server.")
+            let error = StorageEngineError(
+                .unavailable, "The metadata log could not be made durable earlier. Restart the server.")
             return jobs.map { _ in .failure(error) }
         }
         let versionBefore = lastVersion
@@ -130,8 +135,8 @@ final class RowWriter: @unchecked Sendable {
 
     private func outcome(of failure: SQLiteFailure) -> StorageEngineError {
         guard failure.code == SQLiteCode.syncFailed else { return failure.engineError }
-        // After a failed fsync the kernel may have dropped the pages and call the next fsync a success: trust nothing until a restart reads the
-        // log from the medium. The frames may be there, so the commits may stand.
+        // After a failed fsync the kernel may have dropped the pages and call the next fsync a success: trust nothing
+        // until a restart reads the log from the medium. The frames may be there, so the commits may stand.
         isBroken = true
         logger.critical("the metadata log could not be made durable; no more commits until a restart")
         return StorageEngineError(.outcomeUnknown, "The disk did not confirm the commit.")

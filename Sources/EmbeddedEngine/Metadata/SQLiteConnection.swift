@@ -11,7 +11,9 @@ struct SQLiteFailure: Error {
         switch code & 0xff {
         case _ where code == SQLiteCode.notAuthentic, SQLITE_CORRUPT, SQLITE_NOTADB:
             StorageEngineError(
-                .corrupt, "The metadata database holds a page that Coffer did not write there. Restore the data directory from a backup.")
+                .corrupt,
+                "The metadata database holds a page that Coffer did not write there. Restore the data directory from a backup."
+            )
         case SQLITE_FULL:
             StorageEngineError(.full, "The data directory's disk is full. Free some space on it.")
         case SQLITE_TOOBIG:
@@ -34,7 +36,8 @@ final class SQLiteConnection: @unchecked Sendable {
 
     init(_ path: String, vfs: SealedVFS, create: Bool) throws(SQLiteFailure) {
         var handle: OpaquePointer?
-        let flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | (create ? SQLITE_OPEN_CREATE : 0)
+        let flags =
+            SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | (create ? SQLITE_OPEN_CREATE : 0)
         let code = sqlite3_open_v2(path, &handle, flags, vfs.name)
         guard code == SQLITE_OK, let handle else {
             let text = String(cString: sqlite3_errstr(code))
@@ -138,7 +141,9 @@ final class SQLiteStatement {
 
 extension [UInt8] {
     /// `withUnsafeBytes` for a closure with typed errors.
-    func withBytes<Result>(_ body: (UnsafeRawBufferPointer) throws(SQLiteFailure) -> Result) throws(SQLiteFailure) -> Result {
+    func withBytes<Result>(_ body: (UnsafeRawBufferPointer) throws(SQLiteFailure) -> Result) throws(SQLiteFailure)
+        -> Result
+    {
         try withUnsafeBufferPointer { bytes throws(SQLiteFailure) in try body(UnsafeRawBufferPointer(bytes)) }
     }
 }

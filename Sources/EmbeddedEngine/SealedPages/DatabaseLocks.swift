@@ -2,10 +2,11 @@ internal import CSQLite
 internal import Glibc
 internal import Synchronization
 
-/// SQLite's file locks and its wal-index, among the connections of this process. The lock on the data directory keeps other processes out, so
-/// neither needs the disk: there is no -shm file that would show page numbers in clear.
+/// SQLite's file locks and its wal-index, among the connections of this process. The lock on the data directory keeps
+/// other processes out, so neither needs the disk: there is no -shm file that would show page numbers in clear.
 final class DatabaseLocks: @unchecked Sendable {
-    // @unchecked: the region pointers are handed out under the lock, and SQLite orders its use of the memory by the locks below.
+    // @unchecked: the region pointers are handed out under the lock, and SQLite orders its use of the memory by the
+    // locks below.
 
     private struct State {
         // File locks (sqlite.org/lockingv3.html).
@@ -31,7 +32,8 @@ final class DatabaseLocks: @unchecked Sendable {
             }
             guard wanted > SQLITE_LOCK_SHARED else { return SQLITE_OK }
             guard state.reservedBy == nil || state.reservedBy == holder else { return SQLITE_BUSY }
-            // No pending lock: only opening and closing want an exclusive one, and there are no readers then that could starve it.
+            // No pending lock: only opening and closing want an exclusive one, and there are no readers then that could
+            // starve it.
             if wanted >= SQLITE_LOCK_PENDING {
                 guard state.shared == 1 else { return SQLITE_BUSY }
                 state.exclusiveBy = holder
@@ -92,7 +94,9 @@ final class DatabaseLocks: @unchecked Sendable {
                 return SQLITE_OK
             }
             for slot in slots {
-                guard state.slotExclusive[slot] == nil, !isExclusive || state.slotShared[slot] == 0 else { return SQLITE_BUSY }
+                guard state.slotExclusive[slot] == nil, !isExclusive || state.slotShared[slot] == 0 else {
+                    return SQLITE_BUSY
+                }
             }
             for slot in slots {
                 if isExclusive { state.slotExclusive[slot] = holder } else { state.slotShared[slot] += 1 }

@@ -10,11 +10,12 @@ enum PageKind: UInt8, Sendable { case database = 1, log = 2 }
 
 /// Seals database pages with AES-256-GCM.
 ///
-/// A sealed page is `ciphertext (8,152) | epoch (16) | counter (8) | tag (16)`. The epoch is 16 random bytes, drawn at every start; its key is
-/// HKDF-SHA256(page key, salt: database id, info: label | epoch), and the nonce is the counter, which never repeats in an epoch. So no nonce
-/// repeats under a key however often pages are written, where random 96-bit nonces would allow 2^32 pages (SP 800-38D §8.3) in all.
-/// Authenticated beside the page: database id, position, file kind. An older version of the same page is authentic:
-/// rollback of whole pages is for the layer above (docs/format.md).
+/// A sealed page is `ciphertext (8,152) | epoch (16) | counter (8) | tag (16)`. The epoch is 16 random bytes, drawn at
+/// every start; its key is HKDF-SHA256(page key, salt: database id, info: label | epoch), and the nonce is the counter,
+/// which never repeats in an epoch. So no nonce repeats under a key however often pages are written, where random
+/// 96-bit nonces would allow 2^32 pages (SP 800-38D §8.3) in all. Authenticated beside the page: database id, position,
+/// file kind. An older version of the same page is authentic: rollback of whole pages is for the layer above
+/// (docs/format.md).
 final class PageSealer: @unchecked Sendable {
     // @unchecked: the stored keys are written in init only; everything that changes is behind `state` or atomic.
 
@@ -40,7 +41,8 @@ final class PageSealer: @unchecked Sendable {
     private let mask: LogHeaderMask
 
     init(
-        pageKey: SecretBytes, databaseID: [UInt8], randomness: any Randomness, pagesPerEpoch: UInt64 = PageSealer.pagesPerEpoch
+        pageKey: SecretBytes, databaseID: [UInt8], randomness: any Randomness,
+        pagesPerEpoch: UInt64 = PageSealer.pagesPerEpoch
     ) {
         self.pagesPerEpoch = pagesPerEpoch
         precondition(databaseID.count == 16)
@@ -55,8 +57,11 @@ final class PageSealer: @unchecked Sendable {
 
     /// A value that tells the right page key from a wrong one, without telling anything about it.
     static func keyCheck(pageKey: SecretBytes, databaseID: [UInt8]) -> [UInt8] {
-        derive(pageKey.withUnsafeBytes { SymmetricKey(data: $0) }, databaseID, "coffer/embedded/v1/key-check", byteCount: 32)
-            .withUnsafeBytes { Array($0) }
+        derive(
+            pageKey.withUnsafeBytes { SymmetricKey(data: $0) }, databaseID, "coffer/embedded/v1/key-check",
+            byteCount: 32
+        )
+        .withUnsafeBytes { Array($0) }
     }
 
     fileprivate static func derive(
@@ -73,8 +78,10 @@ final class PageSealer: @unchecked Sendable {
 
     // MARK: Sealing
 
-    /// Seals the page at `plain` into `sealed`. False when SQLite did not leave the reserved bytes zero, which would lose the page's checksum.
-    func seal(_ plain: UnsafeRawPointer, into sealed: UnsafeMutableRawPointer, kind: PageKind, position: UInt64) -> Bool {
+    /// Seals the page at `plain` into `sealed`. False when SQLite did not leave the reserved bytes zero, which would
+    /// lose the page's checksum.
+    func seal(_ plain: UnsafeRawPointer, into sealed: UnsafeMutableRawPointer, kind: PageKind, position: UInt64) -> Bool
+    {
         var reserved: UInt64 = 0
         for offset in stride(from: Self.bodyBytes, to: Self.pageBytes, by: 8) {
             reserved |= plain.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
@@ -86,17 +93,20 @@ final class PageSealer: @unchecked Sendable {
         trailer.storeBytes(of: counter.bigEndian, toByteOffset: Self.epochBytes, as: UInt64.self)
         return withAdditionalData(kind, position) { additional in
             epoch.context.seal(
-                plain, count: Self.bodyBytes, into: sealed, tag: trailer + Self.epochBytes + 8, counter: counter, additional)
+                plain, count: Self.bodyBytes, into: sealed, tag: trailer + Self.epochBytes + 8, counter: counter,
+                additional)
         }
     }
 
-    /// Opens the page in place and clears its reserved bytes. False, with the page cleared, when it is not authentic here.
+    /// Opens the page in place and clears its reserved bytes. False, with the page cleared, when it is not authentic
+    /// here.
     func open(_ page: UnsafeMutableRawPointer, kind: PageKind, position: UInt64) -> Bool {
         let trailer = page + Self.bodyBytes
         let epoch = epoch(EpochID(reading: trailer))
         let counter = UInt64(bigEndian: trailer.loadUnaligned(fromByteOffset: Self.epochBytes, as: UInt64.self))
         let isAuthentic = withAdditionalData(kind, position) { additional in
-            epoch.context.open(page, count: Self.bodyBytes, tag: trailer + Self.epochBytes + 8, counter: counter, additional)
+            epoch.context.open(
+                page, count: Self.bodyBytes, tag: trailer + Self.epochBytes + 8, counter: counter, additional)
         }
         if isAuthentic { memset(trailer, 0, Self.reservedBytes) } else { memset(page, 0, Self.pageBytes) }
         return isAuthentic
@@ -121,7 +131,8 @@ final class PageSealer: @unchecked Sendable {
     private func epoch(_ id: EpochID) -> Epoch {
         state.withLock { state in
             if let known = state.known[id] { return known }
-            // Each start leaves pages of its own epoch behind; a thousand keys are kept, more are derived again when met.
+            // Each start leaves pages of its own epoch behind; a thousand keys are kept, more are derived again when
+            // met.
             if state.known.count >= 1024 { state.known = [state.current.id: state.current] }
             let made = Epoch(id: id, pageKey: pageKey, databaseID: databaseID)
             state.known[id] = made
@@ -129,7 +140,9 @@ final class PageSealer: @unchecked Sendable {
         }
     }
 
-    private func withAdditionalData(_ kind: PageKind, _ position: UInt64, _ body: (UnsafeRawBufferPointer) -> Bool) -> Bool {
+    private func withAdditionalData(_ kind: PageKind, _ position: UInt64, _ body: (UnsafeRawBufferPointer) -> Bool)
+        -> Bool
+    {
         // `database id (16) | position (8) | kind (1)`; the label went into the epoch's key.
         withUnsafeTemporaryAllocation(byteCount: 25, alignment: 8) { buffer in
             databaseID.withUnsafeBytes { buffer.copyMemory(from: $0) }
@@ -180,20 +193,23 @@ private final class PageCipher {
     deinit { CCryptoBoringSSL_EVP_AEAD_CTX_free(context) }
 
     func seal(
-        _ plain: UnsafeRawPointer, count: Int, into sealed: UnsafeMutableRawPointer, tag: UnsafeMutableRawPointer, counter: UInt64,
+        _ plain: UnsafeRawPointer, count: Int, into sealed: UnsafeMutableRawPointer, tag: UnsafeMutableRawPointer,
+        counter: UInt64,
         _ additional: UnsafeRawBufferPointer
     ) -> Bool {
         withNonce(counter) { nonce in
             var tagCount = 0
             return CCryptoBoringSSL_EVP_AEAD_CTX_seal_scatter(
-                context, sealed.assumingMemoryBound(to: UInt8.self), tag.assumingMemoryBound(to: UInt8.self), &tagCount, 16,
+                context, sealed.assumingMemoryBound(to: UInt8.self), tag.assumingMemoryBound(to: UInt8.self), &tagCount,
+                16,
                 nonce, 12, plain.assumingMemoryBound(to: UInt8.self), count, nil, 0,
                 additional.baseAddress?.assumingMemoryBound(to: UInt8.self), additional.count) == 1 && tagCount == 16
         }
     }
 
     func open(
-        _ page: UnsafeMutableRawPointer, count: Int, tag: UnsafeRawPointer, counter: UInt64, _ additional: UnsafeRawBufferPointer
+        _ page: UnsafeMutableRawPointer, count: Int, tag: UnsafeRawPointer, counter: UInt64,
+        _ additional: UnsafeRawBufferPointer
     ) -> Bool {
         let isAuthentic = withNonce(counter) { nonce in
             let bytes = page.assumingMemoryBound(to: UInt8.self)
@@ -215,10 +231,12 @@ private final class PageCipher {
     }
 }
 
-/// Hides the salts and checksums of WAL frame headers: SQLite's checksums are sums of plaintext, and would confirm guesses of it.
+/// Hides the salts and checksums of WAL frame headers: SQLite's checksums are sums of plaintext, and would confirm
+/// guesses of it.
 ///
-/// One AES block between two whitenings by the encrypted position (XEX): the header has no room for a nonce, and needs none, because the block holds
-/// the log's salts. A header whose clear half was changed does not match its checksum any more, and SQLite ends the log there.
+/// One AES block between two whitenings by the encrypted position (XEX): the header has no room for a nonce, and needs
+/// none, because the block holds the log's salts. A header whose clear half was changed does not match its checksum any
+/// more, and SQLite ends the log there.
 private struct LogHeaderMask {
     private let tweak: Keys
     private let block: Keys
@@ -236,7 +254,9 @@ private struct LogHeaderMask {
         whitened(bytes, offset) { CCryptoBoringSSL_AES_decrypt($0, $0, block.decrypting) }
     }
 
-    private func whitened(_ bytes: UnsafeMutableRawPointer, _ offset: UInt64, _ body: (UnsafeMutablePointer<UInt8>) -> Void) {
+    private func whitened(
+        _ bytes: UnsafeMutableRawPointer, _ offset: UInt64, _ body: (UnsafeMutablePointer<UInt8>) -> Void
+    ) {
         withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 2) { white in
             white[0] = 0
             white[1] = offset.bigEndian

@@ -96,8 +96,9 @@ final class DatabaseFile: SealedFile {
         }
         guard vfs.sealer.open(target, kind: .database, position: UInt64(page)) else {
             if page == 0, offset + count <= Self.headerBytes, vfs.hasLog(for: path) {
-                // A crash may tear page 1 while it is copied out of the log. SQLite reads the size of a page from here before it looks into the
-                // log, which then supplies the page; when it does not, the whole page is read next, and refused.
+                // A crash may tear page 1 while it is copied out of the log. SQLite reads the size of a page from here
+                // before it looks into the log, which then supplies the page; when it does not, the whole page is read
+                // next, and refused.
                 writeHeader(to: scratch)
                 memcpy(out, scratch + inPage, count)
                 return SQLITE_OK
@@ -112,7 +113,9 @@ final class DatabaseFile: SealedFile {
     override func write(_ bytes: UnsafeRawPointer, _ count: Int, at offset: Int) -> Int32 {
         guard count == PageSealer.pageBytes, offset % PageSealer.pageBytes == 0 else { return SQLiteCode.writeFailed }
         let position = UInt64(offset / PageSealer.pageBytes)
-        guard vfs.sealer.seal(bytes, into: scratch, kind: .database, position: position) else { return SQLiteCode.writeFailed }
+        guard vfs.sealer.seal(bytes, into: scratch, kind: .database, position: position) else {
+            return SQLiteCode.writeFailed
+        }
         return put(scratch, count, at: offset)
     }
 
@@ -130,25 +133,27 @@ final class DatabaseFile: SealedFile {
     }
 }
 
-/// The write-ahead log (sqlite.org/fileformat2.html §4): a 32-byte header in clear, then frames of a 24-byte header, its last 16 bytes masked, and a
-/// page sealed at its offset.
+/// The write-ahead log (sqlite.org/fileformat2.html §4): a 32-byte header in clear, then frames of a 24-byte header,
+/// its last 16 bytes masked, and a page sealed at its offset.
 ///
-/// SQLite writes header after page after header; they are gathered, and a transaction goes out in one write when SQLite asks for its fsync. Other
-/// connections do not look for frames before that.
+/// SQLite writes header after page after header; they are gathered, and a transaction goes out in one write when SQLite
+/// asks for its fsync. Other connections do not look for frames before that.
 final class LogFile: SealedFile {
     static let fileHeaderBytes = 32
     static let frameHeaderBytes = 24
     static let frameBytes = frameHeaderBytes + PageSealer.pageBytes
     private static let gatherLimit = 64 * frameBytes
 
-    // Sealed bytes for `gatheredOffset` and on; allocated by the first write, so that connections that only read have none.
+    // Sealed bytes for `gatheredOffset` and on; allocated by the first write, so that connections that only read have
+    // none.
     private var gathered: UnsafeMutableRawPointer?
     private var gatheredOffset = 0
     private var gatheredCount = 0
 
     deinit { gathered?.deallocate() }
 
-    /// Room for `count` bytes at `offset`, to be filled at once; nil when what was gathered before could not be written.
+    /// Room for `count` bytes at `offset`, to be filled at once; nil when what was gathered before could not be
+    /// written.
     private func gather(_ count: Int, at offset: Int) -> (room: UnsafeMutableRawPointer?, code: Int32) {
         if offset != gatheredOffset + gatheredCount || gatheredCount + count > Self.gatherLimit {
             let code = flush()
@@ -193,7 +198,8 @@ final class LogFile: SealedFile {
         let code = get(out, count, at: frame)
         guard code == SQLITE_OK else { return code }
         vfs.sealer.unmaskLogHeader(out + 8, frameOffset: UInt64(frame))
-        // Recovery reads whole frames, and a torn last one is no error: cleared, it fails SQLite's checksum, and the log ends before it.
+        // Recovery reads whole frames, and a torn last one is no error: cleared, it fails SQLite's checksum, and the
+        // log ends before it.
         _ = openPage(out + Self.frameHeaderBytes, frame: frame)
         return SQLITE_OK
     }

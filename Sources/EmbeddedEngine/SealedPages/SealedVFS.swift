@@ -3,9 +3,11 @@ internal import CofferCore
 internal import Glibc
 internal import Synchronization
 
-/// SQLite's view of the disk (sqlite.org/vfs.html): one database whose pages are sealed on their way out. One is registered for each open engine.
+/// SQLite's view of the disk (sqlite.org/vfs.html): one database whose pages are sealed on their way out. One is
+/// registered for each open engine.
 ///
-/// Nothing but the database and its log ever becomes a file: no rollback journal, no temporary file, no shared memory, no mapping.
+/// Nothing but the database and its log ever becomes a file: no rollback journal, no temporary file, no shared memory,
+/// no mapping.
 final class SealedVFS: @unchecked Sendable {
     // @unchecked: the registered struct is written in init only.
 
@@ -73,7 +75,8 @@ private func vfs(_ pointer: UnsafeMutablePointer<sqlite3_vfs>?) -> SealedVFS {
     Unmanaged<SealedVFS>.fromOpaque(pointer!.pointee.pAppData).takeUnretainedValue()
 }
 
-private func withFile<Result>(_ pointer: UnsafeMutablePointer<sqlite3_file>?, _ body: (SealedFile) -> Result) -> Result {
+private func withFile<Result>(_ pointer: UnsafeMutablePointer<sqlite3_file>?, _ body: (SealedFile) -> Result) -> Result
+{
     let record = UnsafeMutableRawPointer(pointer!).assumingMemoryBound(to: FileRecord.self)
     return Unmanaged<SealedFile>.fromOpaque(record.pointee.object!)._withUnsafeGuaranteedRef(body)
 }

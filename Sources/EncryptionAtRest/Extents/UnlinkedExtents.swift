@@ -63,3 +63,21 @@ final class UnlinkedExtents: Sendable {
         }
     }
 }
+
+/// Extents that somebody is reading now. What a commit released meanwhile stays until they are done.
+final class ExtentReaders: Sendable {
+    private let counts = Mutex<[ExtentLocation: Int]>([:])
+
+    func enter(_ locations: [ExtentLocation]) {
+        counts.withLock { counts in for location in locations { counts[location, default: 0] += 1 } }
+    }
+    func leave(_ locations: [ExtentLocation]) {
+        counts.withLock { counts in
+            for location in locations {
+                let left = counts[location, default: 0] - 1
+                counts[location] = left > 0 ? left : nil
+            }
+        }
+    }
+    func contains(_ location: ExtentLocation) -> Bool { counts.withLock { $0[location] != nil } }
+}

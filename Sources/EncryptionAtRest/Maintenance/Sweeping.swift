@@ -7,7 +7,7 @@ public struct SweepReport: Sendable, Equatable {
     public var deletedExtents = 0
     /// Bytes of deleted orphans, as the engine lists them; a sweep of garbage does not know them.
     public var deletedBytes = 0
-    /// Garbage left for later because it is young: somebody may still be reading it.
+    /// Garbage left for later because it is young or being read.
     public var remainingExtents = 0
     public init() {}
 }
@@ -60,11 +60,13 @@ extension SealedStore {
             let rows = try await core.scan(partition, from: from, upTo: RowKind.garbage.end, limit: Self.pageRows)
             var done: [RowWrite] = []
             for row in rows {
-                guard try volume.openGarbage(row, in: place.partition).releasedAt <= limit else {
+                let location = ExtentLocation(Array(row.key.bytes.dropFirst()))
+                guard try volume.openGarbage(row, in: place.partition).releasedAt <= limit,
+                    !core.readers.contains(location)
+                else {
                     report.remainingExtents += 1
                     continue
                 }
-                let location = ExtentLocation(Array(row.key.bytes.dropFirst()))
                 // A link row beside a garbage row cannot come from our own commits; if one lies there, the link wins.
                 if try await core.get(partition, [RowKind.link.key(location.bytes)])[0] == nil {
                     try await core.deleteExtent(location)

@@ -36,8 +36,8 @@ extension AccountVolume {
 
     /// Opens `range` (clamped to the extent) of the extent's plaintext and hands it over in order, in pieces of up to
     /// about 1 MiB, each verified before it leaves. Checks the lease as it goes and throws `KeyUnavailable` in the
-    /// middle when it died. Throws `SealedStoreError.corrupt` for bytes that are not authentic, `.keyMismatch` for
-    /// another key.
+    /// middle when it died. The extent outlives its last holder until the read ends. Throws `SealedStoreError.corrupt`
+    /// for bytes that are not authentic, `.keyMismatch` for another key.
     public func readExtent(
         _ reference: ExtentReference, range: Range<Int>, under dataKey: DataKey,
         deliver: @Sendable (ByteBuffer) async throws -> Void
@@ -50,6 +50,26 @@ extension AccountVolume {
         try checkKey(dataKey)
         let range = range.clamped(to: 0..<reference.plaintextBytes)
         guard !range.isEmpty else { return }
+        try await whileReading([reference]) { try await read(reference, range, under: dataKey, deliver) }
+    }
+
+    /// Keeps the extents of `references` for as long as `body` runs, whatever commits release meanwhile: a long
+    /// download of many pieces holds the last while it reads the first. A container or account that is destroyed
+    /// takes its extents with it all the same.
+    public func whileReading<Result>(
+        _ references: [ExtentReference], _ body: () async throws -> Result
+    ) async rethrows -> Result {
+        let locations = references.filter { !$0.isInline }.map { ExtentLocation($0.location) }
+        core.readers.enter(locations)
+        defer { core.readers.leave(locations) }
+        return try await body()
+    }
+
+    /// `range` is not empty and lies in the extent.
+    private func read(
+        _ reference: ExtentReference, _ range: Range<Int>, under dataKey: DataKey,
+        _ deliver: @Sendable (ByteBuffer) async throws -> Void
+    ) async throws {
         let reader = try ExtentReader(core: core, reference: reference, dataKey: dataKey)
         let chunkBytes = reader.format.chunkBytes
         let chunksPerRead = max(1, Self.readBytes / chunkBytes)

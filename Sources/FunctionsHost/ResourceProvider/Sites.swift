@@ -27,7 +27,9 @@ extension WebOperation {
         guard kind.lowercased().split(separator: ",").contains("functionapp") else {
             throw ControlError(
                 status: 501, code: "NotImplemented",
-                message: "Sites of kind '\(kind)' are not supported by this server; use a function app (kind 'functionapp,linux').")
+                message:
+                    "Sites of kind '\(kind)' are not supported by this server; use a function app (kind 'functionapp,linux')."
+            )
         }
         var new = Site(
             id: siteID, kind: kind, location: location, created: provider.clock.now(),
@@ -63,9 +65,11 @@ extension WebOperation {
     func deleteSite() async throws(ControlError) -> ControlResponse {
         try require("sites/delete", at: siteID)
         do {
-            guard try await sites.delete(siteID) else { return .empty(204) }
+            guard sites.site(siteID) != nil else { return .empty(204) }
+            // The identity first: were it the other way round, a crash in between would leave it, and the next site of
+            // that name, made by somebody else, would get it with all its roles.
             try await provider.identities.removeSystemAssignedIdentity(of: siteID)
-            return .empty(200)
+            return .empty(try await sites.delete(siteID) ? 200 : 204)
         } catch {
             throw Self.control(error, siteID)
         }
@@ -103,7 +107,8 @@ extension WebOperation {
         let host = request.names.authority(of: .site(site.name))
         let binding: JSONValue = [
             "id": .string("\(site.id)/hostNameBindings/\(host)"), "name": .string("\(site.name)/\(host)"),
-            "type": "Microsoft.Web/sites/hostNameBindings", "location": .string(Self.displayName(ofRegion: site.location)),
+            "type": "Microsoft.Web/sites/hostNameBindings",
+            "location": .string(Self.displayName(ofRegion: site.location)),
             "properties": ["siteName": .string(site.name), "hostNameType": "Verified"],
         ]
         return .json(200, ["value": [binding]])
@@ -143,7 +148,9 @@ extension WebOperation {
             }
             site.publicNetworkAccess = access
         case "dailymemorytimequota":
-            guard let quota = value.intValue, quota >= 0 else { throw SiteConfigError(name, "use GB-seconds a day, 0 for none") }
+            guard let quota = value.intValue, quota >= 0 else {
+                throw SiteConfigError(name, "use GB-seconds a day, 0 for none")
+            }
             site.dailyMemoryTimeQuota = quota
         case "keyvaultreferenceidentity":
             guard value.stringValue?.lowercased() == "systemassigned" else {
@@ -152,11 +159,15 @@ extension WebOperation {
             site.keyVaultReferenceIdentity = "SystemAssigned"
         case "serverfarmid":
             let id = ResourceID(value.stringValue ?? "")
+            // Whoever may write a site may not for that run it on anybody's plan, nor learn which plans there are.
+            if id != site.serverFarmID { try require("serverfarms/join/action", at: id) }
             guard sites.plan(id) != nil else { throw SiteConfigError(name, "the plan '\(id)' does not exist") }
             site.serverFarmID = id
         case "siteconfig":
             try site.config.apply(value.objectValue ?? [:])
-            if let settings = value.member("appSettings")?.arrayValue { site.secrets.appSettings = try Self.appSettings(settings) }
+            if let settings = value.member("appSettings")?.arrayValue {
+                site.secrets.appSettings = try Self.appSettings(settings)
+            }
         case "reserved", "functionappconfig": site.otherProperties[name] = value
         default:
             if Self.kept.contains(name.lowercased()) { site.otherProperties[name] = value }
@@ -165,7 +176,8 @@ extension WebOperation {
 
     /// Members without a meaning here that a client expects to read back. All others of a GET are computed.
     private static let kept: Set = [
-        "clientaffinityproxyenabled", "containersize", "hostnamesdisabled", "vnetrouteallenabled", "virtualnetworksubnetid",
+        "clientaffinityproxyenabled", "containersize", "hostnamesdisabled", "vnetrouteallenabled",
+        "virtualnetworksubnetid",
         "storageaccountrequired", "redundancymode", "endtoendencryptionenabled",
     ]
 
@@ -178,7 +190,9 @@ extension WebOperation {
     private static func appSettings(_ entries: [JSONValue]) throws -> [String: RedactedString] {
         var settings: [String: RedactedString] = [:]
         for entry in entries {
-            guard let name = entry.member("name")?.stringValue else { throw SiteConfigError("appSettings", "every entry needs a name") }
+            guard let name = entry.member("name")?.stringValue else {
+                throw SiteConfigError("appSettings", "every entry needs a name")
+            }
             try checkSettingName(name)
             settings[name] = RedactedString(entry.member("value")?.stringValue ?? "")
         }

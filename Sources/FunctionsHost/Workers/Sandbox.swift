@@ -106,13 +106,18 @@ struct Sandbox: Sendable {
                 ? ["--symlink", "usr/" + folder, "/" + folder] : ["--ro-bind", "/" + folder, "/" + folder]
         }
         for folder in ["/etc", "/etc/ssl"] { inner += ["--perms", "0755", "--dir", folder] }
-        for path in Self.sharedConfiguration + worker.sharedFiles { inner += ["--ro-bind-try", path, path] }
+        for path in Self.sharedConfiguration { inner += ["--ro-bind-try", path, path] }
         inner += [
             "--proc", "/proc", "--dev", "/dev", "--size", String(Self.temporaryBytes), "--perms", "1777", "--tmpfs",
             "/tmp",
         ]
         inner += ["--size", String(Self.temporaryBytes), "--perms", "1777", "--tmpfs", "/dev/shm"]
         for folder in ["/home", "/home/site"] { inner += ["--perms", "0755", "--dir", folder] }
+        // After the mounts above, which would hide a file below /tmp. bubblewrap itself makes folders only root may enter.
+        for path in worker.sharedFiles {
+            for folder in Self.folders(above: path) { inner += ["--perms", "0755", "--dir", folder] }
+            inner += ["--ro-bind-try", path, path]
+        }
         inner += ["--ro-bind", "/mnt", Self.root, "--remount-ro", "/"]
         inner += ["--die-with-parent", "--new-session", "--clearenv", "--setenv", "PATH", Self.path]
         inner += ["--chdir", worker.workingDirectory.isEmpty ? Self.root : Self.root + "/" + worker.workingDirectory]
@@ -126,6 +131,15 @@ struct Sandbox: Sendable {
             ]
         }
         return inner + ["/bin/sh", "-c", Self.startScript, "worker", worker.executable] + worker.arguments
+    }
+
+    /// Outermost first: `/a`, `/a/b` for `/a/b/c`.
+    private static func folders(above path: String) -> [String] {
+        var folders: [String] = []
+        for component in path.split(separator: "/").dropLast() {
+            folders.append((folders.last ?? "") + "/" + component)
+        }
+        return folders
     }
 
     private static let unpackScript = """

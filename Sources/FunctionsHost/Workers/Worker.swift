@@ -175,15 +175,24 @@ actor Worker {
             if process.hasEnded { return nil }
             if let channel = try? await bootstrap.connect(host: "127.0.0.1", port: port).get() {
                 try? await channel.close()
-                guard services.sandbox.runsAsRoot else { return nil }
-                let expected = Sandbox.userID(of: description.site.name)
-                return ProcessTree.listener(onPort: port) == expected
-                    ? nil : "Another program listens on the port that was meant for the worker."
+                // The table is read piece by piece while other sockets come and go, so a line can be missed: look again.
+                if let listener = ProcessTree.listener(onPort: port) {
+                    return isOwn(listener, process)
+                        ? nil : "Another program listens on the port that was meant for the worker."
+                }
             }
             try? await Task.sleep(for: .milliseconds(25))
         }
         return
             "The worker did not listen on FUNCTIONS_CUSTOMHANDLER_PORT within \(description.readinessSeconds) seconds."
+    }
+
+    /// Whether the worker itself took its port: another app's worker, which shares the loopback, must not get its
+    /// requests. As root each app has a user of its own; otherwise the socket must be held inside the sandbox.
+    private func isOwn(_ listener: ProcessTree.Listener, _ process: WorkerProcess) -> Bool {
+        services.sandbox.runsAsRoot
+            ? listener.user == Sandbox.userID(of: description.site.name)
+            : ProcessTree.holds(listener, below: process.processID)
     }
 
     private func forwardOutput(of process: WorkerProcess) {

@@ -159,17 +159,44 @@ enum ProcessTree {
         return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
     }
 
-    /// The user that listens on a TCP port of 127.0.0.1 or of all IPv4 addresses; nil when nobody does.
-    static func listener(onPort port: Int) -> UInt32? {
-        for line in text("/proc/net/tcp")?.split(separator: "\n").dropFirst() ?? [] {
+    /// A socket that listens for connections to 127.0.0.1.
+    struct Listener: Equatable {
+        let user: UInt32
+        let inode: String
+    }
+
+    /// Who gets connections to a TCP port of 127.0.0.1: a socket of that address, of all IPv4 addresses, or of all IPv6
+    /// addresses that takes IPv4 too (`::`, what many runtimes listen on unasked). nil when nobody does.
+    static func listener(onPort port: Int) -> Listener? {
+        // An IPv4 socket wins over one of both families: the kernel asks it first.
+        listener(onPort: port, in: "/proc/net/tcp", addresses: ["0100007F", "00000000"])
+            ?? listener(
+                onPort: port, in: "/proc/net/tcp6",
+                addresses: ["0000000000000000FFFF00000100007F", "00000000000000000000000000000000"])
+    }
+    private static func listener(onPort port: Int, in table: String, addresses: Set<Substring>) -> Listener? {
+        for line in text(table)?.split(separator: "\n").dropFirst() ?? [] {
             let fields = line.split(separator: " ", omittingEmptySubsequences: true)
-            guard fields.count > 7, fields[3] == "0A" else { continue }
+            guard fields.count > 9, fields[3] == "0A", let user = UInt32(fields[7]) else { continue }
             let address = fields[1].split(separator: ":")
-            guard address.count == 2, Int(address[1], radix: 16) == port, ["0100007F", "00000000"].contains(address[0])
-            else { continue }
-            return UInt32(fields[7])
+            guard address.count == 2, Int(address[1], radix: 16) == port, addresses.contains(address[0]) else {
+                continue
+            }
+            return Listener(user: user, inode: String(fields[9]))
         }
         return nil
+    }
+
+    /// Whether the process or one below it holds the socket.
+    static func holds(_ listener: Listener, below root: pid_t) -> Bool {
+        let socket = "socket:[\(listener.inode)]"
+        return ([root] + descendants(of: root)).contains { process in
+            let folder = "/proc/\(process)/fd"
+            let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+            return names.contains {
+                (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\($0)")) == socket
+            }
+        }
     }
 
     private static func text(_ path: String) -> String? {

@@ -64,11 +64,11 @@ extension OpenVault {
         }
     }
 
-    /// Every version, oldest first: `[-1]` of the list is the newest, as scripts expect.
+    /// Every version, oldest first: `[-1]` of the list is the newest, as scripts expect. A name that was never used has
+    /// none, which the service does not call an error.
     func listVersions(_ kind: ObjectKind, _ name: String, after: Int?, limit: Int) async throws -> Page<StoredObject> {
-        guard let header = try await objects.header(kind, name), header.value.deletion == nil else {
-            throw VaultError.objectNotFound(kind, name)
-        }
+        guard let header = try await objects.header(kind, name) else { return Page(items: [], next: nil) }
+        guard header.value.deletion == nil else { throw VaultError.objectNotFound(kind, name) }
         let versions = try await objects.versions(kind, name, after: after, limit: limit)
         let items = versions.map { StoredObject(vault: vault, kind: kind, header: header.value, version: $0) }
         let next = versions.last.flatMap { $0.sequence < header.value.latestSequence ? String($0.sequence) : nil }

@@ -190,22 +190,31 @@ extension KeyVaultService: ResourceProvider {
         let path = ResourceID(segments: Array(request.path.segments.dropLast()))
         try require(caller, "locations/deletedVaults/purge/action", at: path)
         let vault = try await deletedVault(path, path.names[1], path.names[0]).vault
-        guard !vault.isPurgeProtected else {
-            throw ControlError(
-                status: 405, code: "MethodNotAllowed",
-                message:
-                    "Operation 'DeletedVaultPurge' is not allowed. Purge protection is on for the vault "
-                    + "'\(vault.name)': it stays until "
-                    + "\(vault.deletion?.scheduledPurge.iso8601 ?? "").")
-        }
+        try requirePurgeable(vault)
         try await purgeVault(named: vault.name, by: caller)
         return .empty(200)
     }
 
+    /// Throws 405 while purge protection keeps a deleted vault.
+    private func requirePurgeable(_ vault: Vault) throws(ControlError) {
+        guard vault.isPurgeProtected, let deletion = vault.deletion, deletion.scheduledPurge > clock.now() else {
+            return
+        }
+        throw ControlError(
+            status: 405, code: "MethodNotAllowed",
+            message:
+                "Operation 'DeletedVaultPurge' is not allowed. Purge protection is on for the vault '\(vault.name)': it "
+                + "stays until \(deletion.scheduledPurge.iso8601).")
+    }
+
     /// Removes a deleted vault with everything in it. Its objects go first and its name last: after a crash the purge
     /// can be repeated.
+    ///
+    /// Protection is asked here once more: since the caller looked, the vault may have been recovered, protected and
+    /// deleted again.
     func purgeVault(named name: String, by caller: Caller? = nil) async throws {
         guard let entry = try await index.find(name), entry.vault.deletion != nil else { return }
+        try requirePurgeable(entry.vault)
         // Taking the recovery away first keeps a vault that is being emptied from coming back half full.
         var vault = entry.vault
         vault.deletion?.scheduledPurge = Timestamp(unixSeconds: 0)

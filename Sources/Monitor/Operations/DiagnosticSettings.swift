@@ -10,6 +10,8 @@ struct DiagnosticSettingsProvider: ResourceProvider {
         ResourceTypeDescription("diagnosticSettingsCategories", apiVersions: ["2021-05-01-preview"]),
     ]
     private static let action = "Microsoft.Insights/diagnosticSettings/"
+    /// Of one resource (Azure Monitor, service limits): every line is written to each of them.
+    private static let settingsLimit = 5
     /// The log categories that Coffer produces, by resource type. Others are refused rather than accepted and left
     /// empty.
     private static let categories: [String: [String]] = ["microsoft.web/sites": ["FunctionAppLogs"]]
@@ -73,10 +75,22 @@ struct DiagnosticSettingsProvider: ResourceProvider {
         guard let target = properties.member("workspaceId")?.stringValue, !target.isEmpty else {
             throw .badRequest("At least one destination is required; set workspaceId to a log analytics workspace.")
         }
+        // Who may only write the setting must neither learn which workspaces exist nor write into somebody's logs
+        // (Azure Monitor, "Diagnostic settings", permissions: sharedKeys/action on the workspace).
+        try service.require(
+            caller, "Microsoft.OperationalInsights/workspaces/sharedKeys/action", at: ResourceID(target))
         guard let workspace = try await service.records.workspace(ResourceID(target)) else {
             throw ControlError(
                 status: 404, code: "ResourceNotFound",
                 message: "The workspace '\(target)' was not found. Create it first.")
+        }
+        let others = try await service.records.settings(of: resource).filter {
+            $0.name.lowercased() != request.path.name.lowercased()
+        }
+        guard others.count < Self.settingsLimit else {
+            throw ControlError(
+                status: 409, code: "Conflict",
+                message: "A resource has at most \(Self.settingsLimit) diagnostic settings; delete one first.")
         }
         let setting = MonitorRecords.Setting(
             resource: resource, name: request.path.name, workspace: workspace.id, properties: properties)

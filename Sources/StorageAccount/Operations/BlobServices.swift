@@ -162,13 +162,9 @@ private struct BlobServiceChange: Sendable {
             return nil
         }
         if try value.bool("allowPermanentDelete") == true { throw .featureNotSupported("\(name).allowPermanentDelete") }
-        guard isEnabled else { return BlobServiceProperties.RetentionPolicy(isEnabled: false, days: nil) }
-        guard let days = value.member("days")?.intValue,
-            (1...Int64(BlobServiceProperties.retentionDaysLimit)).contains(days)
-        else {
-            throw .invalidValue("\(name).days", "It is 1 to \(BlobServiceProperties.retentionDaysLimit).")
-        }
-        return BlobServiceProperties.RetentionPolicy(isEnabled: true, days: Int(days))
+        // Nothing deleted is kept, so a policy that promises it is refused.
+        guard !isEnabled else { throw .featureNotSupported(name) }
+        return BlobServiceProperties.RetentionPolicy(isEnabled: false, days: nil)
     }
 
     private static func rules(_ rules: [JSONValue]) throws(ControlError) -> [BlobServiceProperties.CORSRule] {

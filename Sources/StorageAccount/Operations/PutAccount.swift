@@ -99,6 +99,8 @@ extension StorageAccountService {
         try account.settings.apply(properties, kind: kind, tier: account.tier)
         try EncryptionRequest(properties.member("encryption")).applyAtCreation(to: &account)
         if try wantsIdentity(body.member("identity")) == true {
+            // One left by a crash in the middle of a deletion is not this account's: its roles must not come back.
+            try await identities.removeSystemAssignedIdentity(of: account.resourceID)
             account.identity = try await newIdentity(of: account)
         }
         let secrets = AccountSecrets(created: now, randomness: randomness)

@@ -18,7 +18,9 @@ struct LocalClient {
         let url = "http://\(state.address):\(state.httpPort)/healthz"
         let (status, body) = try await execute(HTTPClientRequest(url: url), HTTPClient.Configuration())
         guard status == 200, let version = try? JSONValue(parsing: body)["version"]?.stringValue else {
-            throw CommandFailure("Process \(state.pid) is there but does not answer on \(url).")
+            throw CommandFailure(
+                "Process \(state.pid) is there but does not answer on \(url). Wait while it starts; if it hangs, end it and "
+                    + "start it again with 'coffer serve'.")
         }
         return version
     }
@@ -36,14 +38,16 @@ struct LocalClient {
         signIn.method = .POST
         signIn.headers.add(name: "Content-Type", value: "application/x-www-form-urlencoded")
         let form = [
-            ("grant_type", "client_credentials"), ("client_id", administrator.clientID), ("client_secret", administrator.clientSecret),
+            ("grant_type", "client_credentials"), ("client_id", administrator.clientID),
+            ("client_secret", administrator.clientSecret),
             ("scope", names.url(of: .management) + "/.default"),
         ]
         signIn.body = .bytes(ByteBuffer(string: form.map { "\($0)=\(Self.escaped($1))" }.joined(separator: "&")))
         let (signedIn, token) = try await execute(signIn, configuration)
         guard signedIn == 200, let bearer = try? JSONValue(parsing: token)["access_token"]?.stringValue else {
             throw CommandFailure(
-                "The administrator's credentials are not accepted. Make new ones with 'coffer serve --reset-administrator'.")
+                "The administrator's credentials are not accepted. Make new ones with 'coffer serve --reset-administrator'."
+            )
         }
         var call = HTTPClientRequest(url: names.url(of: .management) + path)
         call.method = method
@@ -55,7 +59,8 @@ struct LocalClient {
         let (status, answer) = try await execute(call, configuration)
         let value = (try? JSONValue(parsing: answer)) ?? .null
         guard (200..<300).contains(status) else {
-            throw CommandFailure(value["error"]?["message"]?.stringValue ?? "The server answered \(status).")
+            throw CommandFailure(
+                value["error"]?["message"]?.stringValue ?? "The server answered \(status). Its log tells why.")
         }
         return value
     }
@@ -71,7 +76,9 @@ struct LocalClient {
             return (Int(response.status.code), Array(body.readableBytesView))
         } catch {
             try? await client.shutdown()
-            throw CommandFailure("The server does not answer: \(error). 'coffer status' tells more.")
+            throw CommandFailure(
+                "The server (process \(state.pid)) does not answer: \(CommandFailure.reason(error)). If it hangs, end it and "
+                    + "start it again with 'coffer serve'.")
         }
     }
 

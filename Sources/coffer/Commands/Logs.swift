@@ -13,6 +13,10 @@ struct Logs: AsyncParsableCommand {
     @Argument(help: "The app's name, or its resource identifier.") var app: String
     @Option(help: "The newest lines to print.") var lines = 200
 
+    func validate() throws {
+        guard (1...10_000).contains(lines) else { throw ValidationError("--lines is \(lines); use 1 to 10000.") }
+    }
+
     func run() async throws {
         let home = Home(configuration: try await ServerConfiguration.load(options))
         guard let state = home.runningServer() else {
@@ -28,16 +32,26 @@ struct Logs: AsyncParsableCommand {
                 "'\(app)' sends its logs nowhere. Make a workspace ('az monitor log-analytics workspace create') and a setting "
                     + "('az monitor diagnostic-settings create … --logs '[{\"category\":\"FunctionAppLogs\",\"enabled\":true}]'').")
         }
-        let query = "FunctionAppLogs | where _ResourceId == '\(site)' | take \(max(0, min(lines, 10_000)))"
+        let query = "FunctionAppLogs | where _ResourceId == '\(site)' | take \(lines)"
         for workspace in Set(workspaces).sorted() {
             let answer = try await client.manage(
                 .POST, "\(workspace)/api/query?api-version=2017-10-01", ["query": .string(query)], home: home)
             for row in answer["tables"]?.arrayValue?.first?["rows"]?.arrayValue ?? [] {
                 let fields = (row.arrayValue ?? []).map { $0.stringValue ?? "" }
                 guard fields.count >= 4 else { continue }
-                print("\(fields[0]) \(fields[1]) \(fields[3].isEmpty ? "-" : fields[3]) \(fields[2])")
+                print("\(fields[0]) \(fields[1]) \(fields[3].isEmpty ? "-" : fields[3]) \(Self.printable(fields[2]))")
             }
         }
+    }
+
+    /// What a function logs is not ours: control characters would command the reader's terminal.
+    private static func printable(_ text: String) -> String {
+        var result = String.UnicodeScalarView()
+        for scalar in text.unicodeScalars {
+            let isControl = scalar.value < 0x20 && scalar != "\t" || (0x7f...0x9f).contains(scalar.value)
+            result.append(isControl ? "\u{fffd}" : scalar)
+        }
+        return String(result)
     }
 
     private func identifier(_ client: LocalClient, _ home: Home) async throws -> ResourceID {
@@ -46,7 +60,8 @@ struct Logs: AsyncParsableCommand {
         let path = "/subscriptions/\(administrator.subscriptionID)/providers/Microsoft.Web/sites?api-version=2024-11-01"
         let sites = try await client.manage(.GET, path, nil, home: home)["value"]?.arrayValue ?? []
         guard let id = sites.first(where: { $0["name"]?.stringValue?.lowercased() == app.lowercased() })?["id"]?.stringValue else {
-            throw CommandFailure("There is no function app named '\(app)'.")
+            throw CommandFailure(
+                "There is no function app named '\(app)'. 'az functionapp list --query \"[].name\"' prints those there are.")
         }
         return ResourceID(id)
     }

@@ -27,7 +27,7 @@ struct Serve: AsyncParsableCommand {
         let log = Self.logger(configuration)
         let platform = try await Platform(configuration, log: log)
         var edge = EdgeConfiguration(names: platform.names, logger: log)
-        edge.addresses = [configuration.address]
+        edge.addresses = configuration.listenAddresses
         edge.tlsPort = configuration.httpsPort
         edge.plainPort = configuration.httpPort
         edge.gatewayPort = configuration.gatewayPort
@@ -39,7 +39,7 @@ struct Serve: AsyncParsableCommand {
             await platform.close()
             throw CommandFailure(
                 "The server cannot listen on \(configuration.address), ports \(configuration.httpsPort), \(configuration.httpPort) and "
-                    + "\(configuration.gatewayPort): \(error). Stop what uses them, or choose others with --https-port, --http-port and --gateway-port.")
+                    + "\(configuration.gatewayPort): \(CommandFailure.reason(error)). Stop what uses them, or choose others with --https-port, --http-port and --gateway-port.")
         }
         let state = Home.RunState(
             pid: getpid(), address: configuration.address, httpsPort: server.tlsPort ?? 0, httpPort: server.plainPort ?? 0,

@@ -23,7 +23,9 @@ struct Verify: AsyncParsableCommand {
             throw CommandFailure("A server runs on \(configuration.dataFolder) (process \(state.pid)). Stop it first.")
         }
         guard FileManager.default.fileExists(atPath: home.databaseFolder) else {
-            throw CommandFailure("There is no data in \(configuration.dataFolder).")
+            throw CommandFailure(
+                "There is no data in \(configuration.dataFolder). Name the folder with --data-folder, or start a server with "
+                    + "'coffer serve'.")
         }
         let platform = try await Platform(configuration, log: Logger(label: "coffer") { _ in SwiftLogNoOpLogHandler() })
         let report = try await platform.store.verify(depth: metadataOnly ? .metadata : .everything)
@@ -49,9 +51,12 @@ struct Verify: AsyncParsableCommand {
         for account in report.unavailableAccounts {
             Swift.print("unavailable: account \(account.account): \(account.code): \(account.message)")
         }
-        for problem in report.problems { Swift.print("DAMAGE \(problem.kind.rawValue) in \(problem.place): \(problem.message)") }
+        for problem in report.problems {
+            Swift.print("DAMAGE \(problem.kind.rawValue) in \(problem.place): \(problem.message)")
+        }
         for file in search.findings { Swift.print("PLAINTEXT in \(file)") }
         let isSound = report.isSound && search.findings.isEmpty
-        Swift.print(isSound ? "sound" : "\(report.problemCount + search.findings.count) problems; restore from a backup")
+        Swift.print(
+            isSound ? "sound" : "\(report.problemCount + search.findings.count) problems; restore from a backup")
     }
 }

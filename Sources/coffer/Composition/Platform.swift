@@ -38,6 +38,7 @@ final class Platform: Sendable {
         let home = Home(configuration: configuration)
         let clock = SystemClock()
         let randomness = SystemRandomness()
+        try PrivateFile.makeFolder(configuration.dataFolder)
         let rootKey = try home.rootKey(randomness: randomness)
         engine = try EmbeddedEngine.open(
             at: home.databaseFolder, pageKey: SealedStore.pageKey(rootKey), clock: clock, randomness: randomness, logger: log)
@@ -45,7 +46,8 @@ final class Platform: Sendable {
         names = HostNames(domain: configuration.domain, port: configuration.advertisedPort)
         installation = try await FirstStart.installation(in: store, randomness: randomness)
         authority = try await FirstStart.authority(in: store, clock: clock, randomness: randomness)
-        try PrivateFile.write(Array(authority.certificatePEM.utf8), to: home.authorityFile)
+        // Workers read it too, each as a user of its own.
+        try PrivateFile.write(Array(authority.certificatePEM.utf8), to: home.authorityFile, isPublic: true)
 
         access = AccessController()
         tokens = TokenVerifier(clock: clock)

@@ -1,7 +1,11 @@
 import ArgumentParser
+import AsyncHTTPClient
 import CofferCore
 import EncryptionAtRest
 import Foundation
+import NIOCore
+import NIOPosix
+import NIOSSL
 
 /// The files of an installation that lie outside the sealed store, and how they are written: whole, private, and
 /// durable.
@@ -21,6 +25,13 @@ struct Home {
         if let bytes = FileManager.default.contents(atPath: configuration.rootKeyFile) {
             return try parse(bytes)
         }
+        // A key that is there but cannot be read must never be taken for none, and replaced.
+        var status = stat()
+        guard lstat(configuration.rootKeyFile, &status) != 0, errno == ENOENT || errno == ENOTDIR else {
+            throw CommandFailure(
+                "The root key \(configuration.rootKeyFile) cannot be read. Run coffer as the user who owns it, or name "
+                    + "another file with --root-key-file.")
+        }
         guard !FileManager.default.fileExists(atPath: databaseFolder) else {
             throw CommandFailure(
                 "There is data in \(configuration.dataFolder) but no root key at \(configuration.rootKeyFile). "
@@ -34,12 +45,11 @@ struct Home {
 
     /// `coffer-root-key VERSION BASE64`: docs/format.md.
     private func parse(_ bytes: Data) throws -> RootKey {
-        let attributes = try FileManager.default.attributesOfItem(atPath: configuration.rootKeyFile)
-        let mode = (attributes[.posixPermissions] as? NSNumber)?.intValue ?? 0
-        guard mode & 0o077 == 0 else {
+        var status = stat()
+        guard stat(configuration.rootKeyFile, &status) == 0, status.st_mode & 0o077 == 0 else {
             throw CommandFailure(
-                "The root key \(configuration.rootKeyFile) can be read by others (mode \(String(mode, radix: 8))). Run: chmod 600 \(configuration.rootKeyFile)"
-            )
+                "The root key \(configuration.rootKeyFile) can be read by others (mode "
+                    + "\(String(status.st_mode & 0o777, radix: 8))). Run: chmod 600 \(configuration.rootKeyFile)")
         }
         let words = String(decoding: bytes, as: UTF8.self).split(whereSeparator: \.isWhitespace)
         guard words.count == 3, words[0] == "coffer-root-key", let version = UInt32(words[1]), version > 0,
@@ -112,28 +122,57 @@ struct Home {
 struct CommandFailure: Error, CustomStringConvertible {
     let description: String
     init(_ description: String) { self.description = description }
+
+    /// What an error of the libraries says, without the names of their types and functions.
+    static func reason(_ error: any Error) -> String {
+        switch error {
+        case let error as CommandFailure: error.description
+        case let error as IOError: String(cString: strerror(error.errnoCode))
+        case let error as NIOConnectionError:
+            error.connectionErrors.first.map { reason($0.error) } ?? "no connection"
+        case let error as HTTPClientError: error.shortDescription
+        case is NIOSSLError: "the TLS handshake failed"
+        default: "\(error)"
+        }
+    }
 }
 
 /// Small files that only the owner may read, replaced as a whole: written beside, flushed, renamed, and the folder
 /// flushed.
 enum PrivateFile {
-    static func write(_ bytes: [UInt8], to path: String) throws {
+    /// With the folders above it; what is there stays as it is.
+    static func makeFolder(_ folder: String) throws {
+        do {
+            try FileManager.default.createDirectory(
+                atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        } catch {
+            throw CommandFailure(
+                "The folder \(folder) cannot be made. Make it yourself, or name another place: 'coffer config' prints the "
+                    + "places in force.")
+        }
+    }
+
+    /// Others may read the file only when `isPublic` says so; the folder stays the owner's in any case.
+    static func write(_ bytes: [UInt8], to path: String, isPublic: Bool = false) throws {
         let folder = (path as NSString).deletingLastPathComponent
-        try FileManager.default.createDirectory(
-            atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        try makeFolder(folder)
         let temporary = path + ".new"
         unlink(temporary)
         let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard file >= 0 else {
-            throw CommandFailure("\(temporary) cannot be written: \(String(cString: strerror(errno))).")
+            throw CommandFailure(
+                "\(temporary) cannot be written: \(String(cString: strerror(errno))). Check who owns the folder and "
+                    + "whether the disk is full.")
         }
+        // Not by `open`, whose mode the process's mask narrows.
+        if isPublic { fchmod(file, 0o644) }
         let written = bytes.withUnsafeBytes { Foundation.write(file, $0.baseAddress, $0.count) }
         let isDurable = written == bytes.count && fsync(file) == 0
         close(file)
         guard isDurable, rename(temporary, path) == 0 else {
             let reason = String(cString: strerror(errno))
             unlink(temporary)
-            throw CommandFailure("\(path) cannot be written: \(reason).")
+            throw CommandFailure("\(path) cannot be written: \(reason). Check whether the disk is full.")
         }
         let directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         if directory >= 0 {

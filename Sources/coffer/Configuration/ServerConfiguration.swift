@@ -42,7 +42,9 @@ struct ServerConfiguration {
                 providers.append(("file", try await FileProvider<JSONSnapshot>(filePath: FilePath(path))))
             } catch {
                 throw ValidationError(
-                    "The settings file \(path) cannot be read as JSON: \(error). Correct it or leave it out.")
+                    "The settings file \(path) "
+                        + (FileManager.default.fileExists(atPath: path) ? "is not valid JSON." : "does not exist.")
+                        + " Correct it, or leave --config-file and COFFER_CONFIG_FILE out.")
             }
         }
         let defaults = Setting.allCases.map { ($0, $0.defaultValue(home: home)) }
@@ -135,6 +137,12 @@ struct ServerConfiguration {
         }
         logLevel = level
         shutdownSeconds = try number(.shutdownSeconds, 0...3_600)
+    }
+
+    /// Workers ask for tokens on the loopback, so the server always listens there too.
+    var listenAddresses: [String] {
+        let everywhere = ["0.0.0.0", "::", "127.0.0.1", "localhost"]
+        return everywhere.contains(address) ? [address] : [address, "127.0.0.1"]
     }
 
     private static func absolute(_ path: String) -> String {

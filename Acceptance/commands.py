@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Runs every command of `coffer` the wrong way, and checks the exit code and that the message says what to do. usage: commands.py"""
+
+import os
+import shutil
+import socket
+import stat
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "Scripts"))
+from cofferclient import Server  # noqa: E402
+
+FAILED = []
+# Names of Swift's types and functions in a message help nobody.
+NOISE = ("Error Domain=", "UserInfo", "descriptor:", "errno:", "NIO", "HTTPClientError", "Swift.", "Optional(", "Error(")
+
+
+def check(what, condition, seen=""):
+    print(("ok      " if condition else "FAILED  ") + what)
+    if not condition:
+        FAILED.append(what)
+        print("        " + str(seen).strip().replace("\n", "\n        "))
+
+
+def refused(server, code, advice, *arguments):
+    """The command fails with `code`, says `advice` on stderr, and prints nothing else."""
+    done = server.run(*arguments)
+    text = done.stderr
+    what = "coffer " + " ".join(arguments)
+    fits = done.returncode == code and advice in text and not done.stdout and not any(noise in text for noise in NOISE)
+    check(f"{what}: {code}, '{advice}'", fits, f"{done.returncode}: {done.stdout}{text}")
+
+
+def usage(server):
+    for arguments, advice in [
+        (["nosuch"], "coffer --help"),
+        (["serve", "--nosuch"], "coffer serve --help"),
+        (["serve", "--https-port", "x"], "httpsPort is 'x'"),
+        (["serve", "--log-level", "loud"], "use one of"),
+        (["env", "--domain", "single"], "two labels"),
+        (["logs"], "Missing expected argument"),
+        (["logs", "app", "--lines", "0"], "1 to 10000"),
+        (["verify", "surplus"], "coffer verify --help"),
+        (["config", "--config-file", "/nonexistent.json"], "does not exist"),
+    ]:
+        refused(server, 64, advice, *arguments)
+    broken = server.home / "broken.json"
+    broken.write_text("{broken")
+    refused(server, 64, "not valid JSON", "config", "--config-file", str(broken))
+    for arguments in [[], *([name] for name in ("serve", "env", "status", "config", "verify", "logs"))]:
+        done = server.run(*arguments, "--help")
+        check(f"coffer {' '.join(arguments)} --help", done.returncode == 0 and "OVERVIEW" in done.stdout, done.stderr)
+
+
+def without_a_server(server):
+    for name in (["env"], ["status"], ["logs", "app"]):
+        refused(server, 1, "coffer serve", *name)
+    refused(server, 1, "--data-folder", "verify")
+    refused(server, 1, "coffer config", "serve", "--data-folder", "/proc/nowhere")
+    # A key on a disk that is not there now must not be replaced by a new one.
+    key = server.home / "root.key"
+    key.unlink(missing_ok=True)
+    key.symlink_to(server.home / "unmounted" / "root.key")
+    refused(server, 1, "--root-key-file", "serve")
+    check("the link to the absent key is still there", key.is_symlink())
+    key.unlink()
+    key.write_text("no key\n")
+    key.chmod(0o600)
+    refused(server, 1, "Restore it", "serve")
+    key.chmod(0o640)
+    refused(server, 1, "chmod 600", "serve")
+    key.unlink()
+
+
+def with_a_server(server):
+    server.start()
+    refused(server, 1, "Stop", "verify")
+    refused(server, 1, "az functionapp list", "logs", "nosuch")
+    refused(server, 1, "Stop that server", "serve", "--https-port", "0", "--http-port", "0", "--gateway-port", "0")
+    other = Server(server.home / "other", coffer=server.coffer)
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = str(busy.getsockname()[1])
+        refused(other, 1, "--https-port", "serve", "--https-port", port, "--http-port", "0", "--gateway-port", "0")
+    credentials = Path(server.environment["COFFER_CREDENTIALS_FILE"])
+    credentials.rename(server.home / "away.json")
+    refused(server, 1, "--credentials-file", "env")
+    (server.home / "away.json").rename(credentials)
+    for name, mode in [("ca.pem", 0o644), ("run.json", 0o600)]:
+        found = stat.S_IMODE((server.home / "data" / name).stat().st_mode)
+        check(f"{name} has mode {mode:o}", found == mode, oct(found))
+    check("the credentials have mode 600", stat.S_IMODE(credentials.stat().st_mode) == 0o600)
+    server.kill()
+    refused(server, 1, "coffer serve", "status")
+    server.start()
+    check("a server killed starts again", server.run("status").returncode == 0)
+    server.stop()
+    done = server.run("verify")
+    check("coffer verify", done.returncode == 0 and done.stdout.rstrip().endswith("sound"), done.stdout + done.stderr)
+
+
+def main():
+    server = Server()
+    # The caller's own settings would decide instead.
+    for name in [name for name in server.environment if name.startswith("COFFER_") and name.endswith("_PORT")]:
+        del server.environment[name]
+    try:
+        usage(server)
+        without_a_server(server)
+        with_a_server(server)
+    finally:
+        if server.process and server.process.poll() is None:
+            server.kill()
+        shutil.rmtree(server.home, ignore_errors=True)
+    print(f"{len(FAILED)} failed" if FAILED else "all as promised")
+    sys.exit(bool(FAILED))
+
+
+if __name__ == "__main__":
+    main()

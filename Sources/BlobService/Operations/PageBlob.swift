@@ -1,0 +1,283 @@
+internal import CofferCore
+internal import EncryptionAtRest
+internal import HTTPEdge
+internal import NIOHTTP1
+internal import StorageAccount
+
+extension BlobService {
+    /// Put Blob, for a page blob: zeros, of the length that `x-ms-blob-content-length` says.
+    func createPageBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .putBlob)
+        let conditions = try Conditions(call.request)
+        try call.refuseUnsupportedWriteHeaders()
+        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        guard (call.request.body.declaredLength ?? 0) == 0 else {
+            throw StorageError.invalidHeader("Content-Length", reason: "A page blob begins without pages.")
+        }
+        // Page blobs have tiers in premium accounts only.
+        if let tier = call.header("x-ms-access-tier"), !tier.isEmpty {
+            throw StorageError.invalidHeader("x-ms-access-tier", tier)
+        }
+        guard let length = try call.number("x-ms-blob-content-length") else {
+            throw StorageError.missingHeader("x-ms-blob-content-length")
+        }
+        try Self.checkPageBlobLength(length)
+        var secrets = BlobSecrets()
+        secrets.metadata = try call.metadata()
+        secrets.tags = try call.tagsHeader()
+        secrets.md5 = try call.md5Header("x-ms-blob-content-md5")
+        secrets.manifest = .zeros(length)
+        var template = BlobRecord(etag: ETag(number: 0), at: call.now)
+        template.type = .page
+        template.length = length
+        template.content = call.contentHeaders(fallbacks: true)
+        template.sequenceNumber = try Self.sequenceNumber(call, "x-ms-blob-sequence-number") ?? 0
+        let fixed = (template, secrets)
+        let key = try await dataKey(call, customerKey)
+        let record = try await replaceBlob(call, container, name, conditions: conditions, under: key) { _ in fixed }
+        var response = Response(status: .created)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        response.headers.addWriteEncryption(record.customerKeySHA256)
+        return response
+    }
+
+    private static func checkPageBlobLength(_ length: UInt64) throws(StorageError) {
+        guard length % BlobLimits.pageBytes == 0, length <= BlobLimits.pageBlobBytes else {
+            throw .invalidHeader(
+                "x-ms-blob-content-length", String(length), reason: "A page blob's length is a multiple of 512, up to 8 TiB.")
+        }
+    }
+    /// Sequence numbers go from 0 to 2^63 - 1.
+    private static func sequenceNumber(_ call: BlobCall, _ name: String) throws(StorageError) -> UInt64? {
+        guard let number = try call.number(name) else { return nil }
+        guard number <= UInt64(Int64.max) else { throw .invalidHeader(name, String(number)) }
+        return number
+    }
+
+    /// Put Page and Put Page From URL: writes or clears whole pages of 512 bytes. All or nothing of a request is seen.
+    func putPage(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .writeBlob)
+        let conditions = try Conditions(call.request)
+        try call.refuseUnsupportedWriteHeaders()
+        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let clears = try Self.isClear(call)
+        let range = try Self.pageRange(call)
+        try checkPageChange(call, conditions, try await existingBlob(call, container, name).record, customerKey, range)
+        let key = try await dataKey(call, customerKey)
+        let body = clears ? nil : try await ingestPages(call, count: range.count, under: key)
+        let record = try await linking(body?.extents ?? [], call) {
+            try await retrying { () -> BlobRecord? in
+                let row = try await existingBlob(call, container, name)
+                var record = row.record
+                try checkPageChange(call, conditions, record, customerKey, range)
+                var secrets = try await open(row, call, container, under: key)
+                let slice = body?.manifest.slices.first ?? .zeros(range.count)
+                secrets.manifest.replace(from: range.lowerBound, with: slice)
+                touchContent(&record, call)
+                let done = try await commitPages(
+                    row, record, secrets, call, container, under: key, linking: body?.extents ?? [])
+                return done ? record : nil
+            }
+        }
+        var response = Response(status: .created)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        response.headers.add(name: "x-ms-blob-sequence-number", value: String(record.sequenceNumber))
+        if let md5 = body?.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
+        if let crc64 = body?.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
+        response.headers.addWriteEncryption(record.customerKeySHA256)
+        return response
+    }
+
+    private static func isClear(_ call: BlobCall) throws(StorageError) -> Bool {
+        switch call.header("x-ms-page-write")?.lowercased() {
+        case "update": return false
+        case "clear":
+            guard (call.request.body.declaredLength ?? 0) == 0 else {
+                throw .invalidHeader("Content-Length", reason: "Clearing pages takes no body.")
+            }
+            return true
+        case let value?: throw .invalidHeader("x-ms-page-write", value)
+        case nil: throw .missingHeader("x-ms-page-write")
+        }
+    }
+
+    private static func pageRange(_ call: BlobCall) throws(StorageError) -> Range<UInt64> {
+        guard let text = call.header("x-ms-range") ?? call.header("Range") else { throw .missingHeader("x-ms-range") }
+        guard case .bounded(let first, let last)? = ByteRange(header: text), last < BlobLimits.pageBlobBytes else {
+            throw .invalidHeader("x-ms-range", text)
+        }
+        guard first % BlobLimits.pageBytes == 0, (last + 1) % BlobLimits.pageBytes == 0 else { throw .invalidPageRange }
+        return first..<last + 1
+    }
+
+    private func ingestPages(_ call: BlobCall, count: Int, under key: DataKey) async throws -> IngestedBody {
+        guard count <= BlobLimits.putPageBytes else { throw StorageError.bodyTooLarge }
+        guard !call.request.headers.contains(name: "x-ms-copy-source") else {
+            let body = try await ingestSource(call, under: key, limit: BlobLimits.putPageBytes)
+            guard body.length == count else {
+                for extent in body.extents { await call.volume.discard(extent) }
+                throw StorageError.invalidHeader("x-ms-source-range", reason: "It is not as long as x-ms-range.")
+            }
+            return body
+        }
+        guard let declared = call.request.body.declaredLength else { throw StorageError.missingContentLength }
+        guard declared == count else {
+            throw StorageError.invalidHeader("Content-Length", String(declared), reason: "x-ms-range has another length.")
+        }
+        let hasMD5 = call.request.headers.contains(name: "Content-MD5")
+        return try await ingest(
+            call, under: key, limit: BlobLimits.putPageBytes, computingMD5: hasMD5, computingCRC64: true)
+    }
+
+    private func checkPageChange(
+        _ call: BlobCall, _ conditions: Conditions, _ record: BlobRecord, _ customerKey: CustomerKeyHeaders?,
+        _ range: Range<UInt64>
+    ) throws(StorageError) {
+        guard record.type == .page else { throw .invalidBlobType }
+        try checkChange(call, conditions, record)
+        let bounds: [(String, (UInt64, UInt64) -> Bool)] = [
+            ("x-ms-if-sequence-number-le", { $0 <= $1 }), ("x-ms-if-sequence-number-lt", { $0 < $1 }),
+            ("x-ms-if-sequence-number-eq", { $0 == $1 }),
+        ]
+        for (name, holds) in bounds {
+            guard let bound = try call.number(name), !holds(record.sequenceNumber, bound) else { continue }
+            throw StorageError(
+                412, "SequenceNumberConditionNotMet", "The sequence number condition specified was not met.")
+        }
+        guard range.upperBound <= record.length else { throw .invalidPageRange }
+        try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
+    }
+
+    private func touchContent(_ record: inout BlobRecord, _ call: BlobCall) {
+        record.etag = ETag(at: call.now, after: record.etag)
+        record.modified = call.now
+        record.lease.settleAfterWrite(at: call.now)
+    }
+
+    /// Commits a changed page map; extents that no page needs any more are given back.
+    private func commitPages(
+        _ row: BlobRow, _ record: BlobRecord, _ secrets: BlobSecrets, _ call: BlobCall, _ container: ContainerHandle,
+        under key: DataKey, linking: [ExtentReference]
+    ) async throws -> Bool {
+        let kept = Set(secrets.manifest.extents.compactMap { $0.withoutKey?.location })
+        return try await commit(
+            call, container, checks: [.unchanged(row.key, row.version)],
+            writes: [try await put(record, secrets, at: row.key, call, container, under: key)], linking: linking,
+            releasing: row.record.releasable.filter { !kept.contains($0.location) })
+    }
+
+    /// Get Page Ranges: the pages that were written and not cleared, in order. Needs no customer-provided key.
+    func getPageRanges(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        let container = try await enter(call, containerName, blob: name, .readBlob)
+        let conditions = try Conditions(call.request)
+        for name in ["prevsnapshot"] where call.parameters[name] != nil {
+            throw StorageError.notImplemented("differences between page blob snapshots")
+        }
+        let snapshot = try snapshotParameter(call)
+        let row = try await existingBlob(call, container, name, snapshot: snapshot)
+        let record = row.record
+        guard record.type == .page else { throw StorageError.invalidBlobType }
+        try conditions.checkRead(etag: record.etag, modified: record.modified)
+        if snapshot == nil { try conditions.checkLeaseForRead(record.lease, of: .blob, at: call.now) }
+        let asked = (call.header("x-ms-range") ?? call.header("Range")).flatMap(ByteRange.init(header:))
+        var range = try asked?.resolve(length: record.length) ?? 0..<record.length
+        if let marker = call.parameters["marker"], !marker.isEmpty {
+            guard let start = UInt64(marker), range.contains(start) else {
+                throw StorageError.invalidQuery("marker", marker)
+            }
+            range = start..<range.upperBound
+        }
+        var maximum = Self.pageRangesPage
+        if let text = call.parameters["maxresults"] {
+            guard let value = Int(text), value > 0 else { throw StorageError.outOfRange("maxresults", text) }
+            maximum = min(maximum, value)
+        }
+        let ranges = try await layout(of: row, call, container).pageRanges(in: range)
+        var xml = XMLDocumentWriter()
+        xml.open("PageList")
+        for range in ranges.prefix(maximum) {
+            xml.open("PageRange")
+            xml.element("Start", String(range.lowerBound))
+            xml.element("End", String(range.upperBound - 1))
+            xml.close("PageRange")
+        }
+        if ranges.count > maximum { xml.element("NextMarker", String(ranges[maximum].lowerBound)) }
+        xml.close("PageList")
+        var response = Response.xml(.ok, xml)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        response.headers.add(name: "x-ms-blob-content-length", value: String(record.length))
+        return response
+    }
+    /// "Get Page Ranges": up to 10,000 ranges an answer.
+    private static let pageRangesPage = 10_000
+
+    /// What Set Blob Properties says of a page blob alone: its length and its sequence number.
+    struct PageBlobChange: Sendable {
+        var length: UInt64?
+        var action: String?
+        var sequenceNumber: UInt64?
+    }
+
+    /// nil when the request has none of these headers.
+    func pageBlobChange(_ call: BlobCall) throws(StorageError) -> PageBlobChange? {
+        let change = PageBlobChange(
+            length: try call.number("x-ms-blob-content-length"),
+            action: call.header("x-ms-sequence-number-action")?.lowercased(),
+            sequenceNumber: try Self.sequenceNumber(call, "x-ms-blob-sequence-number"))
+        guard change.length != nil || change.action != nil || change.sequenceNumber != nil else { return nil }
+        if let length = change.length { try Self.checkPageBlobLength(length) }
+        switch (change.action, change.sequenceNumber) {
+        case (nil, nil), ("max", _?), ("update", _?), ("increment", nil): return change
+        case ("increment", _?): throw .invalidHeader("x-ms-blob-sequence-number")
+        case ("max", nil), ("update", nil): throw .missingHeader("x-ms-blob-sequence-number")
+        case (nil, _?): throw .missingHeader("x-ms-sequence-number-action")
+        case (let action?, _): throw .invalidHeader("x-ms-sequence-number-action", action)
+        }
+    }
+
+    /// Set Blob Properties with headers of page blobs. Without content headers those stay as they are; a resize answers
+    /// to the blob's key.
+    func setPageBlobProperties(
+        _ change: PageBlobChange, _ call: BlobCall, _ container: ContainerHandle, _ name: String,
+        content: ContentHeaders?, md5: [UInt8]?
+    ) async throws -> BlobRecord {
+        let conditions = try Conditions(call.request)
+        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        return try await retrying { () -> BlobRecord? in
+            let row = try await existingBlob(call, container, name)
+            var record = row.record
+            guard record.type == .page else { throw StorageError.invalidBlobType }
+            try checkChange(call, conditions, record)
+            switch (change.action, change.sequenceNumber) {
+            case ("max", let number?): record.sequenceNumber = max(record.sequenceNumber, number)
+            case ("update", let number?): record.sequenceNumber = number
+            case ("increment", _):
+                guard record.sequenceNumber < UInt64(Int64.max) else {
+                    throw StorageError(
+                        409, "SequenceNumberIncrementTooLarge", "The sequence number increment cannot be performed.")
+                }
+                record.sequenceNumber += 1
+            default: break
+            }
+            touchContent(&record, call)
+            if let content { record.content = content }
+            guard let length = change.length, length != record.length else {
+                var sealed = row.sealed
+                if content != nil {
+                    sealed =
+                        try await changeAccountPart(row, &record, call, container) { $0.md5 = md5 } ?? row.sealed
+                }
+                let write = VolumeWrite.put(row.key, visible: record.encoded(), sealed: sealed)
+                let checks = [VolumeCheck.unchanged(row.key, row.version)]
+                return try await commit(call, container, checks: checks, writes: [write]) ? record : nil
+            }
+            try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
+            let key = try await dataKey(call, customerKey)
+            var secrets = try await open(row, call, container, under: key)
+            secrets.manifest.resize(to: length)
+            if content != nil { secrets.md5 = md5 }
+            record.length = length
+            return try await commitPages(row, record, secrets, call, container, under: key, linking: []) ? record : nil
+        }
+    }
+}
