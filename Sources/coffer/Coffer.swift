@@ -7,8 +7,8 @@ struct Coffer: AsyncParsableCommand {
         commandName: "coffer",
         abstract: "The encrypted Azure on your own machine.",
         discussion: """
-            Start the server with 'coffer serve'. In another terminal, 'eval "$(coffer env)"' points az, the SDKs and
-            curl at it. Every option can also be set in the environment (COFFER_DATA_FOLDER for --data-folder) or in a
+            Start the server with 'coffer serve'. In another terminal, 'eval "$(coffer env)"' points az, the SDKs and \
+            curl at it. Every option can also be set in the environment (COFFER_DATA_FOLDER for --data-folder) or in a \
             JSON file (--config-file); 'coffer config' prints what is in force and where it came from.
 
             Exit codes: 0 success, 1 the command failed, 2 verification found damage, 64 wrong usage.

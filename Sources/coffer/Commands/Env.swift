@@ -11,7 +11,7 @@ struct Env: AsyncParsableCommand {
             Use it as: eval "$(coffer env)"
             Then: az cloud register -n Coffer --endpoint-resource-manager "$ARM_ENDPOINT" && az cloud set -n Coffer
                   az login --service-principal -u "$CLIENT_ID" -p "$CLIENT_SECRET" --tenant "$TENANT_ID"
-            The output holds the administrator's secret; with --no-secret it does not. With --azure-names no
+            The output holds the administrator's secret; with --no-secret it does not. With --azure-names no \
             'az cloud register' is needed: clients use Azure's public names, and the gateway answers for them.
             """)
 

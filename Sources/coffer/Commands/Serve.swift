@@ -13,8 +13,8 @@ struct Serve: AsyncParsableCommand {
         commandName: "serve",
         abstract: "Start the server.",
         discussion: """
-            The first start makes everything: the data folder, the root key, the certificate authority, the tenant and its
-            subscription, and an administrator whose secret lies in the credentials file (mode 0600). SIGINT or SIGTERM
+            The first start makes everything: the data folder, the root key, the certificate authority, the tenant and its \
+            subscription, and an administrator whose secret lies in the credentials file (mode 0600). SIGINT or SIGTERM \
             stops the server once running requests have ended.
             """)
 

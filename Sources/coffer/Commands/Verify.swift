@@ -8,8 +8,8 @@ struct Verify: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify", abstract: "Check all data: every tag, every key chain, no plaintext.",
         discussion: """
-            Needs the server stopped. Opens every record and row, resolves every account's key chain through its vault,
-            reads every chunk of every extent, and searches the files for pieces of what they hold. An account whose
+            Needs the server stopped. Opens every record and row, resolves every account's key chain through its vault, \
+            reads every chunk of every extent, and searches the files for pieces of what they hold. An account whose \
             customer key cannot be had is reported, and is no damage. Exit code 0: sound; 2: damage, or plaintext.
             """)
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CofferCore
 import Configuration
 import Foundation
 import Logging
@@ -49,6 +50,7 @@ struct ServerConfiguration {
         let defaults = Setting.allCases.map { ($0, $0.defaultValue(home: home)) }
         providers.append(("default", InMemoryProvider(values: keyed(Dictionary(uniqueKeysWithValues: defaults)))))
 
+        if let path = options.configFile ?? environment["COFFER_CONFIG_FILE"] { try checkMembers(ofFile: path) }
         var sources: [Source] = []
         for setting in Setting.allCases {
             for (origin, provider) in providers {
@@ -65,6 +67,22 @@ struct ServerConfiguration {
             uniqueKeysWithValues: values.map {
                 (AbsoluteConfigKey([$0.key.rawValue]), ConfigValue(.string($0.value), isSecret: false))
             })
+    }
+
+    /// A misspelt setting must not pass for one that is in force.
+    private static func checkMembers(ofFile path: String) throws {
+        let bytes = FileManager.default.contents(atPath: path) ?? Data()
+        let members = (try? JSONValue(parsing: Array(bytes)))?.objectValue ?? [:]
+        for (name, value) in members {
+            guard Setting(rawValue: name) != nil else {
+                throw ValidationError(
+                    "The settings file \(path) names '\(name)', which is no setting. Settings are "
+                        + Setting.allCases.map(\.rawValue).joined(separator: ", ") + ".")
+            }
+            guard value.stringValue != nil || value.intValue != nil else {
+                throw ValidationError("In the settings file \(path), '\(name)' must be a text or a whole number.")
+            }
+        }
     }
 
     /// A number in the file is as good as its text.
