@@ -99,7 +99,9 @@ def main():
         work = Path(environment.get("COFFER_SDK_WORK") or Path(environment.get("TMPDIR", "/tmp")) / "coffer-sdktests")
         for number, run in enumerate([options.run] if options.run else RUNS):
             print(f"== {' '.join(run)}", flush=True)
-            worst = max(worst, subprocess.run([options.suites / "run.sh", *run], env=environment).returncode)
+            # The Key Vault suites wait two seconds for a time in whole seconds to change.
+            scaled = {**environment, "COFFER_SLEEP_SCALE": "0.6"} if run[0].startswith("kv-") else environment
+            worst = max(worst, subprocess.run([options.suites / "run.sh", *run], env=scaled).returncode)
             if options.results:
                 options.results.mkdir(parents=True, exist_ok=True)
                 for kind in ("xml", "log"):

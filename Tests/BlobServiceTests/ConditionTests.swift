@@ -1,4 +1,5 @@
 import NIOHTTP1
+import StorageAccount
 import Testing
 
 @testable import BlobService

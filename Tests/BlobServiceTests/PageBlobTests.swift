@@ -1,8 +1,8 @@
-import EncryptionAtRest
 import NIOHTTP1
 import Testing
 
 @testable import BlobService
+@testable import EncryptionAtRest
 
 @Suite struct PageBlobTests {
     private static func create(_ blobs: Blobs, _ length: Int, _ headers: [(String, String)] = []) async -> Answer {
@@ -112,8 +112,10 @@ import Testing
         for byte in 1...5 {
             #expect(await Self.write(blobs, 0, [UInt8](repeating: UInt8(byte), count: 256 << 10)).status == 201)
         }
+        _ = try await blobs.store.sweep(keptSeconds: 0)
         #expect(try await blobs.extentCount == before + 1)
         #expect(await blobs.send(.DELETE, "/ccc/p").status == 202)
+        _ = try await blobs.store.sweep(keptSeconds: 0)
         #expect(try await blobs.extentCount == before)
     }
 
@@ -142,10 +144,10 @@ import Testing
                 manifest.replace(from: UInt64(start), with: .zeros(count))
                 for index in start..<start + count { bytes[index] = 0 }
             case 1:
-                // The extent's first location byte tells which bytes it stands for.
+                // The extent's identifier tells which bytes it stands for.
                 let value = UInt8(randomness.number(1..<256))
-                let slice = Manifest.Slice(
-                    blockID: "", extent: ExtentReference(releasing: [value]), offset: 0, length: count)
+                let extent = ExtentReference(inline: [], extentID: [value], plaintextBytes: count)
+                let slice = Manifest.Slice(blockID: "", extent: extent, offset: 0, length: count)
                 manifest.replace(from: UInt64(start), with: slice)
                 for index in start..<start + count { bytes[index] = value }
             default:
@@ -155,7 +157,7 @@ import Testing
             }
             var read: [UInt8] = []
             for piece in manifest.pieces(of: 0..<manifest.length) {
-                read += [UInt8](repeating: piece.extent?.location.first ?? 0, count: piece.range.count)
+                read += [UInt8](repeating: piece.extent?.extentID.first ?? 0, count: piece.range.count)
             }
             #expect(read == bytes)
             let layout = ContentLayout(manifest)
