@@ -57,12 +57,15 @@ let package = Package(
         // 1
         room(
             "HTTPEdge",
-            ["CofferCore", log, library("NIOTLS", "swift-nio"), library("NIOSSL", "swift-nio-ssl")] + nio + x509 + crypto),
+            ["CofferCore", log, library("NIOTLS", "swift-nio"), library("NIOSSL", "swift-nio-ssl")] + nio + x509
+                + crypto),
         room("AccessControl", ["CofferCore", jwt] + crypto),
         room("StorageEngine", ["CofferCore", library("NIOCore", "swift-nio")]),
         room("ResourceProviders", ["CofferCore"]),
         // 2
-        room("EncryptionAtRest", ["CofferCore", "StorageEngine", "CPlatform", "CSealing", library("NIOCore", "swift-nio")] + crypto),
+        room(
+            "EncryptionAtRest",
+            ["CofferCore", "StorageEngine", "CPlatform", "CSealing", library("NIOCore", "swift-nio")] + crypto),
         room("EmbeddedEngine", ["CofferCore", "StorageEngine", "CSQLite", "CPlatform", log] + crypto + nio),
         // 3: no service imports another.
         room("IdentityService", service + [jwt] + crypto),
@@ -73,7 +76,8 @@ let package = Package(
         room(
             "FunctionsHost",
             service + crypto + [
-                "CLibzip", "CPlatform", library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl"),
+                "CLibzip", "CPlatform", library("AsyncHTTPClient", "async-http-client"),
+                library("NIOSSL", "swift-nio-ssl"),
             ]),
         // 4: the data planes sit on what they share.
         room("BlobService", service + ["StorageAccount"] + crypto),
@@ -109,7 +113,8 @@ let package = Package(
             "EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio,
             resources: [.copy("Vectors")]),
         tests(
-            "EmbeddedEngineTests", ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio + crypto),
+            "EmbeddedEngineTests",
+            ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio + crypto),
         serviceTests("IdentityService", [jwt]),
         // Real tokens come from the real token service.
         serviceTests("ResourceManager", ["IdentityService"]),

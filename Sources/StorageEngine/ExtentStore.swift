@@ -8,7 +8,8 @@ public protocol ExtentStore: Sendable {
     func read(_ location: ExtentLocation, range: Range<Int>) async throws(StorageEngineError) -> ByteBuffer
     /// Idempotent. The space is free again some time later.
     func delete(_ location: ExtentLocation) async throws(StorageEngineError)
-    /// Every extent that a writer finished and nobody deleted, in the engine's own order: for the sweeper and for verification.
+    /// Every extent that a writer finished and nobody deleted, in the engine's own order: for the sweeper and for
+    /// verification.
     func list(after: ExtentLocation?, limit: Int) async throws(StorageEngineError) -> [ExtentListing]
     /// Bytes free for new extents, as the medium says.
     func freeBytes() async throws(StorageEngineError) -> Int
@@ -33,7 +34,8 @@ public struct ExtentLocation: Sendable, Hashable {
 public struct ExtentListing: Sendable {
     public let location: ExtentLocation
     public let byteCount: Int
-    /// Written by a running process since its start: the sweeper must leave it alone until its metadata had time to arrive.
+    /// Written by a running process since its start: the sweeper must leave it alone until its metadata had time to
+    /// arrive.
     public let isRecent: Bool
     public init(location: ExtentLocation, byteCount: Int, isRecent: Bool) {
         self.location = location

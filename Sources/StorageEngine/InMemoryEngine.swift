@@ -2,7 +2,8 @@ internal import CofferCore
 public import NIOCore
 internal import Synchronization
 
-/// Both promises kept in memory: for tests of the rooms above, and the first to pass the conformance suite. Nothing survives the process.
+/// Both promises kept in memory: for tests of the rooms above, and the first to pass the conformance suite. Nothing
+/// survives the process.
 public final class InMemoryEngine: MetadataStore, ExtentStore {
     private struct State {
         var partitions: [Partition: [RowKey: Row]] = [:]

@@ -1,14 +1,15 @@
 /// An ordered map of byte keys to byte values in partitions: what Coffer asks of a metadata engine.
 ///
-/// The engine is not trusted: values arrive sealed. A commit is atomic inside one partition, conditional on row versions, and durable when it
-/// returns. Reads see every commit that returned before they began. No closure runs inside a transaction: callers read, decide, commit,
-/// and retry on conflict.
+/// The engine is not trusted: values arrive sealed. A commit is atomic inside one partition, conditional on row
+/// versions, and durable when it returns. Reads see every commit that returned before they began. No closure runs
+/// inside a transaction: callers read, decide, commit, and retry on conflict.
 public protocol MetadataStore: Sendable {
     var properties: MetadataStoreProperties { get }
 
     /// The rows of `keys`, in their order; nil for an absent one. All are read from one snapshot.
     func get(_ partition: Partition, _ keys: [RowKey]) async throws(StorageEngineError) -> [Row?]
-    /// Rows with `from <= key < upTo` in ascending byte order, at most `limit`, from one snapshot. `upTo` nil means to the end.
+    /// Rows with `from <= key < upTo` in ascending byte order, at most `limit`, from one snapshot. `upTo` nil means to
+    /// the end.
     func scan(_ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int) async throws(StorageEngineError) -> [Row]
     /// Applies all `writes` if every check holds, or none.
     func commit(_ partition: Partition, checks: [RowCheck], writes: [RowWrite]) async throws(StorageEngineError)

@@ -1,5 +1,6 @@
 import NIOHTTP1
 import StorageAccount
+import StorageAccount
 import Testing
 
 @testable import BlobService

@@ -60,7 +60,8 @@ final class Directory: ManagedIdentities {
     func identity(of resource: ResourceID) -> ManagedIdentity? { known.withLock { $0[resource] } }
 }
 
-/// A vault with versioned AES keys and a list of who may use them: what AccountKeys and the eligibility check need of one.
+/// A vault with versioned AES keys and a list of who may use them: what AccountKeys and the eligibility check need of
+/// one.
 final class Vault: CustomerKeyCustodian, CustomerKeyEligibility {
     struct State {
         var versions: [String: [SymmetricKey]] = [:]

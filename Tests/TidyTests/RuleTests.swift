@@ -24,10 +24,9 @@ struct RuleTests {
         for file in try Tree.swiftFiles(below: "Sources") + Tree.swiftFiles(below: "Tests") {
             let lines = try Tree.lines(of: file)
             #expect(lines.count <= 800, "\(file) has \(lines.count) lines; 800 is the limit: split it by operation")
-            for (number, line) in lines.enumerated() where line.count > 120 {
-                #expect(
-                    Bool(line.contains("http")), "\(file):\(number + 1) is \(line.count) columns wide; 120 is the limit"
-                )
+            // A text is not cut for its width.
+            for (number, line) in lines.enumerated() where line.count > 120 && !line.holdsText {
+                Issue.record("\(file):\(number + 1) is \(line.count) columns wide; 120 is the limit")
             }
         }
     }
@@ -64,5 +63,7 @@ extension String {
         guard let before = self[..<found.lowerBound].last, call.first?.isLetter == true else { return true }
         return !before.isLetter && !before.isNumber && before != "_"
     }
+    /// Whether the line holds, or lies in, a string literal.
+    fileprivate var holdsText: Bool { contains("\"") || contains("\\(") || hasSuffix("\\") }
     fileprivate var isComment: Bool { trimmingCharacters(in: .whitespaces).hasPrefix("//") }
 }

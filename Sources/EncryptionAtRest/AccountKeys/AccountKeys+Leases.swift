@@ -184,8 +184,8 @@ extension AccountKeys {
         await followRotations { governor in names.contains { governor.hears($0) } }
     }
 
-    /// Looks for a newer version of every account's customer key: for a timer, say once an hour. Announced rotations need
-    /// no timer. An account whose vault refuses is passed over, and looked at again the next time.
+    /// Looks for a newer version of every account's customer key: for a timer, say once an hour. Announced rotations
+    /// need no timer. An account whose vault refuses is passed over, and looked at again the next time.
     public func followRotations() async { await followRotations { _ in true } }
 
     private func followRotations(where concerns: (Governor) -> Bool) async {

@@ -23,7 +23,8 @@ struct KeyringFactory: Sendable {
         return Keyring(
             siteName: site.name, hostName: services.hostName(of: site), repository: try repository(site, settings),
             ring: ring,
-            decryptionKeyID: decryptionKeyID, clock: services.clock, randomness: services.randomness, predecessor: predecessor)
+            decryptionKeyID: decryptionKeyID, clock: services.clock, randomness: services.randomness,
+            predecessor: predecessor)
     }
 
     func repository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository {
@@ -114,7 +115,7 @@ struct KeyringFactory: Sendable {
             throw .init(
                 message:
                     "Secret initialization from Blob storage failed due to missing both an Azure Storage connection "
-                        + "string and a SAS "
+                    + "string and a SAS "
                     + "connection uri. Set AzureWebJobsStorage or AzureWebJobsSecretStorageSas.")
         }
         guard let identity = site.identity else {

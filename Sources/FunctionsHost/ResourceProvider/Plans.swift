@@ -1,12 +1,15 @@
 import CofferCore
 import ResourceProviders
 
-/// App Service plans. Coffer runs every plan on the one machine; a plan says what kind of hosting clients should expect.
+/// App Service plans. Coffer runs every plan on the one machine; a plan says what kind of hosting clients should
+/// expect.
 extension WebOperation {
     /// What can be asked for; the tier decides how az deploys.
     private static let tiers: [String: String] = [
-        "Y1": "Dynamic", "FC1": "FlexConsumption", "F1": "Free", "D1": "Shared", "B1": "Basic", "B2": "Basic", "B3": "Basic",
-        "S1": "Standard", "S2": "Standard", "S3": "Standard", "P1V2": "PremiumV2", "P2V2": "PremiumV2", "P3V2": "PremiumV2",
+        "Y1": "Dynamic", "FC1": "FlexConsumption", "F1": "Free", "D1": "Shared", "B1": "Basic", "B2": "Basic",
+        "B3": "Basic",
+        "S1": "Standard", "S2": "Standard", "S3": "Standard", "P1V2": "PremiumV2", "P2V2": "PremiumV2",
+        "P3V2": "PremiumV2",
         "P0V3": "PremiumV3", "P1V3": "PremiumV3", "P2V3": "PremiumV3", "P3V3": "PremiumV3", "EP1": "ElasticPremium",
         "EP2": "ElasticPremium", "EP3": "ElasticPremium",
     ]
@@ -33,14 +36,21 @@ extension WebOperation {
         }
         var sku = existing?.sku ?? ["name": "B1", "tier": "Basic"]
         if let asked = body.member("sku")?.objectValue {
-            guard let name = asked["name"]?.stringValue?.uppercased() ?? existing?.skuName, let tier = Self.tiers[name] else {
-                throw .badRequest("The sku '\(asked["name"]?.stringValue ?? "")' is not known: \(Self.tiers.keys.sorted().joined(separator: ", ")).")
+            guard let name = asked["name"]?.stringValue?.uppercased() ?? existing?.skuName, let tier = Self.tiers[name]
+            else {
+                throw .badRequest(
+                    "The sku '\(asked["name"]?.stringValue ?? "")' is not known: \(Self.tiers.keys.sorted().joined(separator: ", "))."
+                )
             }
-            sku = ["name": .string(name), "tier": .string(tier), "size": .string(name), "family": .string(String(name.prefix { $0.isLetter }))]
+            sku = [
+                "name": .string(name), "tier": .string(tier), "size": .string(name),
+                "family": .string(String(name.prefix { $0.isLetter })),
+            ]
             sku["capacity"] = asked["capacity"] ?? 0
         }
         let plan = Plan(
-            id: existing?.id ?? request.path, kind: body.member("kind")?.stringValue ?? existing?.kind ?? "app", location: location,
+            id: existing?.id ?? request.path, kind: body.member("kind")?.stringValue ?? existing?.kind ?? "app",
+            location: location,
             tags: body.member("tags")?.objectValue?.compactMapValues(\.stringValue) ?? existing?.tags ?? [:], sku: sku,
             reserved: body.member("properties")?.member("reserved")?.boolValue ?? existing?.reserved ?? false,
             created: existing?.created ?? provider.clock.now())
@@ -53,7 +63,9 @@ extension WebOperation {
         if let user = sites.sites().first(where: { $0.serverFarmID == request.path }) {
             throw ControlError(
                 status: 409, code: "Conflict",
-                message: "Server farm '\(request.path.name)' cannot be deleted because it has web app(s) \(user.name) assigned to it.")
+                message:
+                    "Server farm '\(request.path.name)' cannot be deleted because it has web app(s) \(user.name) assigned to it."
+            )
         }
         do {
             return .empty(try await sites.deletePlan(request.path) ? 200 : 204)
@@ -76,7 +88,8 @@ extension WebOperation {
     /// The consumption plan of a region and system, made when a site names none: az fetches it like any other.
     func implicitPlan(location: String, isLinux: Bool, group: ResourceID) async throws(ControlError) -> Plan {
         let region = Self.displayName(ofRegion: location).filter { $0 != " " }
-        let id = group.appending("providers", "Microsoft.Web", "serverfarms", region + (isLinux ? "LinuxDynamicPlan" : "Plan"))
+        let id = group.appending(
+            "providers", "Microsoft.Web", "serverfarms", region + (isLinux ? "LinuxDynamicPlan" : "Plan"))
         if let plan = sites.plan(id) { return plan }
         let plan = Plan(
             id: id, kind: isLinux ? "functionapp,linux" : "functionapp", location: location,
@@ -92,10 +105,12 @@ extension WebOperation {
             "kind": .string(plan.kind), "location": .string(Self.displayName(ofRegion: plan.location)),
             "tags": .object(plan.tags.mapValues { .string($0) }), "sku": .object(plan.sku),
             "properties": [
-                "name": .string(plan.name), "status": "Ready", "provisioningState": "Succeeded", "reserved": .bool(plan.reserved),
+                "name": .string(plan.name), "status": "Ready", "provisioningState": "Succeeded",
+                "reserved": .bool(plan.reserved),
                 "numberOfSites": .integer(Int64(sites.sites().count { $0.serverFarmID == plan.id })),
                 "geoRegion": .string(Self.displayName(ofRegion: plan.location)),
-                "resourceGroup": .string(plan.id.resourceGroup ?? ""), "subscription": .string(plan.id.subscription ?? ""),
+                "resourceGroup": .string(plan.id.resourceGroup ?? ""),
+                "subscription": .string(plan.id.subscription ?? ""),
                 "kind": .string(plan.kind), "isSpot": false, "isXenon": false, "hyperV": false, "perSiteScaling": false,
             ],
         ]

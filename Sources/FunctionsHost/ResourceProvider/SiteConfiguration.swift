@@ -7,7 +7,8 @@ extension WebOperation {
         .json(
             200,
             [
-                "id": .string("\(site.id)/\(type)/\(name)"), "name": .string(name), "type": .string("Microsoft.Web/sites/\(type)"),
+                "id": .string("\(site.id)/\(type)/\(name)"), "name": .string(name),
+                "type": .string("Microsoft.Web/sites/\(type)"),
                 "location": .string(Self.displayName(ofRegion: site.location)), "properties": properties,
             ])
     }
@@ -39,11 +40,15 @@ extension WebOperation {
     /// Replaces all settings.
     func setAppSettings() async throws(ControlError) -> ControlResponse {
         _ = try site(for: "sites/config/write")
-        guard let members = properties.objectValue else { throw .badRequest("properties must be an object of names and texts.") }
+        guard let members = properties.objectValue else {
+            throw .badRequest("properties must be an object of names and texts.")
+        }
         var settings: [String: RedactedString] = [:]
         for (name, value) in members where !value.isNull {
             do { try Self.checkSettingName(name) } catch { throw Self.control(error, siteID) }
-            guard let text = Self.text(value) else { throw .badRequest("The value of the app setting '\(name)' must be a string.") }
+            guard let text = Self.text(value) else {
+                throw .badRequest("The value of the app setting '\(name)' must be a string.")
+            }
             settings[name] = RedactedString(text)
         }
         let new = settings
@@ -75,7 +80,8 @@ extension WebOperation {
         for (name, entry) in properties.objectValue ?? [:] where !entry.isNull {
             do { try Self.checkSettingName(name) } catch { throw Self.control(error, siteID) }
             guard let value = entry.member("value")?.stringValue, let type = entry.member("type")?.stringValue,
-                let kind = ConnectionString.Kind.allCases.first(where: { $0.rawValue.lowercased() == type.lowercased() })
+                let kind = ConnectionString.Kind.allCases.first(where: { $0.rawValue.lowercased() == type.lowercased() }
+                )
             else {
                 let kinds = ConnectionString.Kind.allCases.map(\.rawValue).joined(separator: ", ")
                 throw .badRequest("The connection string '\(name)' needs a value and a type of: \(kinds).")
@@ -100,7 +106,9 @@ extension WebOperation {
     }
     func setSlotConfigNames() async throws(ControlError) -> ControlResponse {
         _ = try site(for: "sites/config/write")
-        func names(_ member: String) -> [String] { (properties.member(member)?.arrayValue ?? []).compactMap(\.stringValue) }
+        func names(_ member: String) -> [String] {
+            (properties.member(member)?.arrayValue ?? []).compactMap(\.stringValue)
+        }
         let new = SlotConfigNames(
             appSettingNames: names("appSettingNames"), connectionStringNames: names("connectionStringNames"))
         return slotConfigNames(try await update { $0.slotConfigNames = new })
@@ -119,16 +127,21 @@ extension WebOperation {
 
     func listKeyVaultReferences() async throws(ControlError) -> ControlResponse {
         let site = try site(for: "sites/config/read")
-        let references = try await running { () async throws(FunctionsError) in try await runtime.keyVaultReferences(of: siteID) }
+        let references = try await running { () async throws(FunctionsError) in
+            try await runtime.keyVaultReferences(of: siteID)
+        }
         let value = references.sorted { $0.key < $1.key }.map { reference($0.key, $0.value, of: site) }
         return .json(200, ["value": .array(value), "nextLink": .null])
     }
     func getKeyVaultReference() async throws(ControlError) -> ControlResponse {
         let site = try site(for: "sites/config/read")
-        let references = try await running { () async throws(FunctionsError) in try await runtime.keyVaultReferences(of: siteID) }
+        let references = try await running { () async throws(FunctionsError) in
+            try await runtime.keyVaultReferences(of: siteID)
+        }
         let asked = parameters["setting"] ?? ""
         guard let (name, status) = references.first(where: { $0.key.lowercased() == asked.lowercased() }) else {
-            throw ControlError(status: 404, code: "NotFound", message: "The app setting '\(asked)' is not a Key Vault reference.")
+            throw ControlError(
+                status: 404, code: "NotFound", message: "The app setting '\(asked)' is not a Key Vault reference.")
         }
         return .json(200, reference(name, status, of: site))
     }
@@ -186,7 +199,8 @@ extension WebOperation {
                 + "hostingProviderForumLink=\"\" controlPanelLink=\"\" webSystem=\"WebSites\"><databases /></publishProfile>"
         }
         let xml =
-            "<publishData>" + profile("ZipDeploy", "\(scm):443", "") + profile("FTP", "ftps://\(scm)/site/wwwroot", "ftpPassiveMode=\"True\" ")
+            "<publishData>" + profile("ZipDeploy", "\(scm):443", "")
+            + profile("FTP", "ftps://\(scm)/site/wwwroot", "ftpPassiveMode=\"True\" ")
             + "</publishData>"
         return ControlResponse(status: 200, body: .xml(xml))
     }
@@ -202,9 +216,15 @@ extension WebOperation {
     func setPublishingPolicy() async throws(ControlError) -> ControlResponse {
         _ = try site(for: "sites/basicPublishingCredentialsPolicies/write")
         let door = try door()
-        guard let isAllowed = properties.member("allow")?.boolValue else { throw .badRequest("properties.allow must be true or false.") }
+        guard let isAllowed = properties.member("allow")?.boolValue else {
+            throw .badRequest("properties.allow must be true or false.")
+        }
         let changed = try await update { site in
-            if door == "ftp" { site.publishingPolicies.ftpAllowed = isAllowed } else { site.publishingPolicies.scmAllowed = isAllowed }
+            if door == "ftp" {
+                site.publishingPolicies.ftpAllowed = isAllowed
+            } else {
+                site.publishingPolicies.scmAllowed = isAllowed
+            }
         }
         return .json(200, policy(door, of: changed))
     }
@@ -218,7 +238,9 @@ extension WebOperation {
             "id": .string("\(site.id)/basicPublishingCredentialsPolicies/\(door)"), "name": .string(door),
             "type": "Microsoft.Web/sites/basicPublishingCredentialsPolicies",
             "location": .string(Self.displayName(ofRegion: site.location)),
-            "properties": ["allow": .bool(door == "ftp" ? site.publishingPolicies.ftpAllowed : site.publishingPolicies.scmAllowed)],
+            "properties": [
+                "allow": .bool(door == "ftp" ? site.publishingPolicies.ftpAllowed : site.publishingPolicies.scmAllowed)
+            ],
         ]
     }
 }

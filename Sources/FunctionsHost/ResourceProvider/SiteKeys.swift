@@ -53,7 +53,9 @@ extension WebOperation {
 
     func getFunction() async throws(ControlError) -> ControlResponse {
         let site = try site(for: "sites/functions/read")
-        let function = try await running { () async throws(FunctionsError) in try await runtime.function(name, of: siteID) }
+        let function = try await running { () async throws(FunctionsError) in
+            try await runtime.function(name, of: siteID)
+        }
         return .json(200, wire(function, of: site))
     }
 
@@ -67,7 +69,8 @@ extension WebOperation {
             "type": "Microsoft.Web/sites/functions", "location": .string(Self.displayName(ofRegion: site.location)),
             "properties": [
                 "name": .string(function.name), "function_app_id": .null, "script_root_path_href": .string(script),
-                "config_href": .string(script + "function.json"), "href": .string("\(host)/admin/functions/\(function.name)"),
+                "config_href": .string(script + "function.json"),
+                "href": .string("\(host)/admin/functions/\(function.name)"),
                 "config": function.config, "files": .null, "test_data": "", "isDisabled": .bool(function.isDisabled),
                 "invoke_url_template": function.invokePath.map { .string("\(host)/\($0)") } ?? .null,
                 "language": .string(function.language), "errors": .array(function.errors.map { .string($0) }),
@@ -79,14 +82,20 @@ extension WebOperation {
 
     func listFunctionKeys() async throws(ControlError) -> ControlResponse {
         _ = try site(for: "sites/functions/listkeys/action")
-        let keys = try await running { () async throws(FunctionsError) in try await runtime.functionKeys(name, of: siteID) }
+        let keys = try await running { () async throws(FunctionsError) in
+            try await runtime.functionKeys(name, of: siteID)
+        }
         return .json(200, Self.map(keys))
     }
 
     func listFunctionSecrets() async throws(ControlError) -> ControlResponse {
         let site = try site(for: "sites/functions/listsecrets/action")
-        let keys = try await running { () async throws(FunctionsError) in try await runtime.functionKeys(name, of: siteID) }
-        let function = try await running { () async throws(FunctionsError) in try await runtime.function(name, of: siteID) }
+        let keys = try await running { () async throws(FunctionsError) in
+            try await runtime.functionKeys(name, of: siteID)
+        }
+        let function = try await running { () async throws(FunctionsError) in
+            try await runtime.function(name, of: siteID)
+        }
         guard let key = keys.first(where: { $0.name == "default" }) ?? keys.first, let path = function.invokePath else {
             throw .badRequest("The function '\(name)' has no HTTP trigger or no key.")
         }
@@ -113,7 +122,8 @@ extension WebOperation {
 
     // MARK: Shapes
 
-    /// The value of the body, with or without the `properties` envelope; nil (null or absent) asks the host to generate one.
+    /// The value of the body, with or without the `properties` envelope; nil (null or absent) asks the host to generate
+    /// one.
     private func askedValue() throws(ControlError) -> RedactedString? {
         guard let value = properties.member("value"), !value.isNull else { return nil }
         guard let text = value.stringValue else { throw .badRequest("The value of a key must be a string.") }

@@ -10,16 +10,19 @@ extension WebOperation {
         var properties = site.otherProperties
         let computed: [String: JSONValue] = [
             "name": .string(site.name), "state": .string(site.state.rawValue), "enabled": .bool(site.state == .running),
-            "hostNames": [.string(host)], "enabledHostNames": [.string(host), .string(scm)], "defaultHostName": .string(host),
+            "hostNames": [.string(host)], "enabledHostNames": [.string(host), .string(scm)],
+            "defaultHostName": .string(host),
             "repositorySiteName": .string(site.name), "usageState": "Normal", "availabilityState": "Normal",
             "hostNameSslStates": [Self.hostName(host, "Standard"), Self.hostName(scm, "Repository")],
             "serverFarmId": site.serverFarmID.map { .string($0.description) } ?? .null, "reserved": .bool(site.isLinux),
             "isXenon": false, "hyperV": false, "lastModifiedTimeUtc": .string(site.lastModified.iso8601WithTicks),
             "siteConfig": Self.summary(of: site.config), "scmSiteAlsoStopped": false,
-            "clientAffinityEnabled": .bool(site.clientAffinityEnabled), "clientCertEnabled": .bool(site.clientCertEnabled),
+            "clientAffinityEnabled": .bool(site.clientAffinityEnabled),
+            "clientCertEnabled": .bool(site.clientCertEnabled),
             "clientCertMode": .string(site.clientCertMode.rawValue),
             "clientCertExclusionPaths": site.clientCertExclusionPaths.map { .string($0) } ?? .null,
-            "dailyMemoryTimeQuota": .integer(site.dailyMemoryTimeQuota), "resourceGroup": .string(site.id.resourceGroup ?? ""),
+            "dailyMemoryTimeQuota": .integer(site.dailyMemoryTimeQuota),
+            "resourceGroup": .string(site.id.resourceGroup ?? ""),
             "httpsOnly": .bool(site.httpsOnly), "publicNetworkAccess": .string(site.publicNetworkAccess.rawValue),
             "keyVaultReferenceIdentity": .string(site.keyVaultReferenceIdentity ?? "SystemAssigned"),
             "sku": .string(plan?.tier ?? "Dynamic"), "containerSize": 1536, "redundancyMode": "None",
@@ -32,7 +35,8 @@ extension WebOperation {
         ]
         if let identity = site.identity {
             body["identity"] = [
-                "type": "SystemAssigned", "tenantId": .string(identity.tenantID), "principalId": .string(identity.principalID),
+                "type": "SystemAssigned", "tenantId": .string(identity.tenantID),
+                "principalId": .string(identity.principalID),
             ]
         }
         return body
@@ -49,7 +53,8 @@ extension WebOperation {
 
     private static func hostName(_ name: String, _ type: String) -> JSONValue {
         [
-            "name": .string(name), "sslState": "Disabled", "ipBasedSslState": "NotConfigured", "hostType": .string(type),
+            "name": .string(name), "sslState": "Disabled", "ipBasedSslState": "NotConfigured",
+            "hostType": .string(type),
             "thumbprint": .null, "virtualIP": .null,
         ]
     }

@@ -122,8 +122,8 @@ extension WebOperation {
 
     // MARK: Applying a body
 
-    /// Takes over what a PUT or PATCH body names. Read-only members, as a GET shows them, are passed over; app settings that are null or absent
-    /// stay as they are.
+    /// Takes over what a PUT or PATCH body names. Read-only members, as a GET shows them, are passed over; app settings
+    /// that are null or absent stay as they are.
     private func apply(_ body: JSONValue, to site: inout Site) throws {
         if let kind = body.member("kind")?.stringValue { site.kind = kind }
         if let tags = body.member("tags")?.objectValue { site.tags = tags.compactMapValues(\.stringValue) }
@@ -208,7 +208,8 @@ extension WebOperation {
 
     // MARK: Identity
 
-    /// What the site's identity is after a body's `identity`: absent keeps it, `None` removes it, `SystemAssigned` makes it.
+    /// What the site's identity is after a body's `identity`: absent keeps it, `None` removes it, `SystemAssigned`
+    /// makes it.
     private func identity(asked: JSONValue?, current: ManagedIdentity?) async throws(ControlError) -> ManagedIdentity? {
         guard let asked, !asked.isNull, let type = asked.member("type")?.stringValue else { return current }
         do {

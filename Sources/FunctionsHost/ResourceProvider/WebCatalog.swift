@@ -1,13 +1,17 @@
 import CofferCore
 import ResourceProviders
 
-/// What a client may choose from: regions, stacks, names. These are the same for every caller, and hold nothing of anyone's.
+/// What a client may choose from: regions, stacks, names. These are the same for every caller, and hold nothing of
+/// anyone's.
 extension WebOperation {
     /// Regions in the two spellings az compares; Coffer is the same machine in each.
     private static let regions: [(name: String, display: String)] = [
-        ("eastus", "East US"), ("eastus2", "East US 2"), ("westus", "West US"), ("westus2", "West US 2"), ("westus3", "West US 3"),
-        ("centralus", "Central US"), ("northeurope", "North Europe"), ("westeurope", "West Europe"), ("uksouth", "UK South"),
-        ("francecentral", "France Central"), ("germanywestcentral", "Germany West Central"), ("swedencentral", "Sweden Central"),
+        ("eastus", "East US"), ("eastus2", "East US 2"), ("westus", "West US"), ("westus2", "West US 2"),
+        ("westus3", "West US 3"),
+        ("centralus", "Central US"), ("northeurope", "North Europe"), ("westeurope", "West Europe"),
+        ("uksouth", "UK South"),
+        ("francecentral", "France Central"), ("germanywestcentral", "Germany West Central"),
+        ("swedencentral", "Sweden Central"),
         ("switzerlandnorth", "Switzerland North"), ("southeastasia", "Southeast Asia"), ("eastasia", "East Asia"),
         ("japaneast", "Japan East"), ("australiaeast", "Australia East"), ("brazilsouth", "Brazil South"),
         ("canadacentral", "Canada Central"), ("southafricanorth", "South Africa North"),
@@ -29,7 +33,8 @@ extension WebOperation {
                             "id": .string("\(request.path)/\(region.display)"), "name": .string(region.display),
                             "type": "Microsoft.Web/geoRegions",
                             "properties": [
-                                "name": .string(region.display), "description": .null, "displayName": .string(region.display),
+                                "name": .string(region.display), "description": .null,
+                                "displayName": .string(region.display),
                                 "orgDomain": "PUBLIC;FUNCTIONS;DYNAMIC;LINUX;LINUXDYNAMIC",
                             ],
                         ]
@@ -42,11 +47,14 @@ extension WebOperation {
         let linux: JSONValue = [
             "runtimeVersion": "1.0", "isPreview": false, "isDeprecated": false, "isHidden": false, "isDefault": true,
             "remoteDebuggingSupported": false, "appInsightsSettings": ["isSupported": false],
-            "gitHubActionSettings": ["isSupported": false], "appSettingsDictionary": ["FUNCTIONS_WORKER_RUNTIME": "custom"],
+            "gitHubActionSettings": ["isSupported": false],
+            "appSettingsDictionary": ["FUNCTIONS_WORKER_RUNTIME": "custom"],
             "siteConfigPropertiesDictionary": ["use32BitWorkerProcess": false, "linuxFxVersion": ""],
             "supportedFunctionsExtensionVersions": ["~4"],
         ]
-        let version: JSONValue = ["displayText": "Custom handler", "value": "1.0", "stackSettings": ["linuxRuntimeSettings": linux]]
+        let version: JSONValue = [
+            "displayText": "Custom handler", "value": "1.0", "stackSettings": ["linuxRuntimeSettings": linux],
+        ]
         let stack: JSONValue = [
             "id": .null, "name": "custom", "type": "Microsoft.Web/functionAppStacks",
             "properties": [
@@ -68,19 +76,25 @@ extension WebOperation {
         guard sites.site(named: name) == nil else {
             return .json(
                 200,
-                ["nameAvailable": false, "reason": "AlreadyExists", "message": .string("Website with given name \(name) already exists.")])
+                [
+                    "nameAvailable": false, "reason": "AlreadyExists",
+                    "message": .string("Website with given name \(name) already exists."),
+                ])
         }
         return .json(200, ["nameAvailable": true, "reason": "", "message": ""])
     }
 }
 
 extension Site {
-    /// Why a site cannot have this name, which is also a host label (Azure naming rules: 2 to 60 letters, digits and hyphens, no hyphen at
-    /// either end); nil when it can.
+    /// Why a site cannot have this name, which is also a host label (Azure naming rules: 2 to 60 letters, digits and
+    /// hyphens, no hyphen at either end); nil when it can.
     static func refusal(ofName name: String) -> String? {
-        let isLabel = name.utf8.allSatisfy { ($0 | 0x20 >= 97 && $0 | 0x20 <= 122) || (48...57).contains($0) || $0 == 0x2d }
+        let isLabel = name.utf8.allSatisfy {
+            ($0 | 0x20 >= 97 && $0 | 0x20 <= 122) || (48...57).contains($0) || $0 == 0x2d
+        }
         guard (2...60).contains(name.utf8.count), isLabel, !name.hasPrefix("-"), !name.hasSuffix("-") else {
-            return "The name '\(name.prefix(80))' is not valid: a site has 2 to 60 letters, digits and hyphens, and no hyphen at either end."
+            return
+                "The name '\(name.prefix(80))' is not valid: a site has 2 to 60 letters, digits and hyphens, and no hyphen at either end."
         }
         return nil
     }

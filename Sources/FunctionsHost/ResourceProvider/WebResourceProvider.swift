@@ -5,8 +5,8 @@ public import ResourceProviders
 
 /// `Microsoft.Web`: the control plane of plans and function apps.
 ///
-/// Each operation authorizes its caller first, with the operation's own Azure action at the resource's scope. What is not in the route table
-/// answers 501 and stands in docs/compatibility.md.
+/// Each operation authorizes its caller first, with the operation's own Azure action at the resource's scope. What is
+/// not in the route table answers 501 and stands in docs/compatibility.md.
 public final class WebResourceProvider: ResourceProvider {
     let sites: SiteStore
     let runtime: FunctionRuntime
@@ -35,7 +35,10 @@ public final class WebResourceProvider: ResourceProvider {
             "sites", "sites/config", "sites/functions", "sites/host", "sites/hostNameBindings",
             "sites/basicPublishingCredentialsPolicies", "serverFarms", "geoRegions", "functionAppStacks",
             "publishingUsers", "checkNameAvailability",
-        ].map { ResourceTypeDescription($0, apiVersions: ["2025-05-01", "2024-11-01", "2024-04-01", "2023-12-01", "2022-03-01"]) }
+        ].map {
+            ResourceTypeDescription(
+                $0, apiVersions: ["2025-05-01", "2024-11-01", "2024-04-01", "2023-12-01", "2022-03-01"])
+        }
     }
 
     public func respond(to request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse {
@@ -48,7 +51,8 @@ public final class WebResourceProvider: ResourceProvider {
 
     public func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource] {
         let plans = sites.plans().filter { scope.contains($0.id) }.map {
-            TrackedResource(id: $0.id, type: "Microsoft.Web/serverFarms", location: $0.location, kind: $0.kind, tags: $0.tags)
+            TrackedResource(
+                id: $0.id, type: "Microsoft.Web/serverFarms", location: $0.location, kind: $0.kind, tags: $0.tags)
         }
         let apps = sites.sites().filter { scope.contains($0.id) }.map {
             TrackedResource(id: $0.id, type: "Microsoft.Web/sites", location: $0.location, kind: $0.kind, tags: $0.tags)
@@ -91,7 +95,8 @@ struct WebOperation: Sendable {
     /// `/subscriptions/…/providers/Microsoft.Web/sites/NAME` of a path at or below a site.
     var siteID: ResourceID { ResourceID(segments: Array(request.path.segments.prefix(8))) }
 
-    /// The site a path names; the caller needs `action` on it. Access is checked before existence, so that names do not leak.
+    /// The site a path names; the caller needs `action` on it. Access is checked before existence, so that names do not
+    /// leak.
     func site(for action: String) throws(ControlError) -> Site {
         try require(action, at: siteID)
         guard let site = sites.site(siteID) else { throw .resourceNotFound(siteID) }
@@ -118,7 +123,9 @@ struct WebOperation: Sendable {
         case SiteStoreError.notFound: return .resourceNotFound(id)
         case let error as SiteStoreError: return ControlError(status: 409, code: "Conflict", message: error.description)
         case let error as FunctionsError: return control(error)
-        default: return ControlError(status: 503, code: "ServiceUnavailable", message: "The store is not available; try again.")
+        default:
+            return ControlError(
+                status: 503, code: "ServiceUnavailable", message: "The store is not available; try again.")
         }
     }
 

@@ -65,7 +65,8 @@ enum WebRoutes {
         route(.put, "sites/{site}/config/slotconfignames", WebOperation.setSlotConfigNames),
         route(.get, "sites/{site}/config/configreferences/appsettings", WebOperation.listKeyVaultReferences),
         route(.get, "sites/{site}/config/configreferences/appsettings/{setting}", WebOperation.getKeyVaultReference),
-        route(.post, "sites/{site}/config/configreferences/appsettings/refresh", WebOperation.refreshKeyVaultReferences),
+        route(
+            .post, "sites/{site}/config/configreferences/appsettings/refresh", WebOperation.refreshKeyVaultReferences),
         route(.post, "sites/{site}/config/publishingcredentials/list", WebOperation.listPublishingCredentials),
         route(.post, "sites/{site}/newpassword", WebOperation.newPublishingPassword),
         route(.post, "sites/{site}/publishxml", WebOperation.listPublishingProfile),
@@ -88,7 +89,8 @@ enum WebRoutes {
     /// The route of a request and what stands in its `{…}` places. Names compare without regard to ASCII case.
     static func match(_ request: ControlRequest) -> (Route, [String: String])? {
         let segments = request.path.segments
-        guard let start = segments.lastIndex(where: { $0.lowercased() == "providers" }), start + 1 < segments.count else { return nil }
+        guard let start = segments.lastIndex(where: { $0.lowercased() == "providers" }), start + 1 < segments.count
+        else { return nil }
         let tail = Array(segments[(start + 2)...])
         for route in table where route.method == request.method && route.pattern.count == tail.count {
             guard !route.needsGroup || (request.path.resourceGroup != nil && start == 4) else { continue }

@@ -113,7 +113,8 @@ struct Sandbox: Sendable {
         ]
         inner += ["--size", String(Self.temporaryBytes), "--perms", "1777", "--tmpfs", "/dev/shm"]
         for folder in ["/home", "/home/site"] { inner += ["--perms", "0755", "--dir", folder] }
-        // After the mounts above, which would hide a file below /tmp. bubblewrap itself makes folders only root may enter.
+        // After the mounts above, which would hide a file below /tmp. bubblewrap itself makes folders only root may
+        // enter.
         for path in worker.sharedFiles {
             for folder in Self.folders(above: path) { inner += ["--perms", "0755", "--dir", folder] }
             inner += ["--ro-bind-try", path, path]

@@ -175,7 +175,8 @@ actor Worker {
             if process.hasEnded { return nil }
             if let channel = try? await bootstrap.connect(host: "127.0.0.1", port: port).get() {
                 try? await channel.close()
-                // The table is read piece by piece while other sockets come and go, so a line can be missed: look again.
+                // The table is read piece by piece while other sockets come and go, so a line can be missed: look
+                // again.
                 if let listener = ProcessTree.listener(onPort: port) {
                     return isOwn(listener, process)
                         ? nil : "Another program listens on the port that was meant for the worker."

@@ -25,12 +25,16 @@ struct Logs: AsyncParsableCommand {
         let client = LocalClient(state)
         let site = try await identifier(client, home)
         let settings = try await client.manage(
-            .GET, "\(site)/providers/microsoft.insights/diagnosticSettings?api-version=2021-05-01-preview", nil, home: home)
-        let workspaces = (settings["value"]?.arrayValue ?? []).compactMap { $0["properties"]?["workspaceId"]?.stringValue }
+            .GET, "\(site)/providers/microsoft.insights/diagnosticSettings?api-version=2021-05-01-preview", nil,
+            home: home)
+        let workspaces = (settings["value"]?.arrayValue ?? []).compactMap {
+            $0["properties"]?["workspaceId"]?.stringValue
+        }
         guard !workspaces.isEmpty else {
             throw CommandFailure(
                 "'\(app)' sends its logs nowhere. Make a workspace ('az monitor log-analytics workspace create') and a setting "
-                    + "('az monitor diagnostic-settings create … --logs '[{\"category\":\"FunctionAppLogs\",\"enabled\":true}]'').")
+                    + "('az monitor diagnostic-settings create … --logs '[{\"category\":\"FunctionAppLogs\",\"enabled\":true}]'')."
+            )
         }
         let query = "FunctionAppLogs | where _ResourceId == '\(site)' | take \(lines)"
         for workspace in Set(workspaces).sorted() {
@@ -59,9 +63,13 @@ struct Logs: AsyncParsableCommand {
         let administrator = try home.administrator()
         let path = "/subscriptions/\(administrator.subscriptionID)/providers/Microsoft.Web/sites?api-version=2024-11-01"
         let sites = try await client.manage(.GET, path, nil, home: home)["value"]?.arrayValue ?? []
-        guard let id = sites.first(where: { $0["name"]?.stringValue?.lowercased() == app.lowercased() })?["id"]?.stringValue else {
+        guard
+            let id = sites.first(where: { $0["name"]?.stringValue?.lowercased() == app.lowercased() })?["id"]?
+                .stringValue
+        else {
             throw CommandFailure(
-                "There is no function app named '\(app)'. 'az functionapp list --query \"[].name\"' prints those there are.")
+                "There is no function app named '\(app)'. 'az functionapp list --query \"[].name\"' prints those there are."
+            )
         }
         return ResourceID(id)
     }

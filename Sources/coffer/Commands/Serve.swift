@@ -19,7 +19,8 @@ struct Serve: AsyncParsableCommand {
             """)
 
     @OptionGroup var options: SettingOptions
-    @Flag(help: "Give the administrator a new secret and the Owner role again, then start.") var resetAdministrator = false
+    @Flag(help: "Give the administrator a new secret and the Owner role again, then start.") var resetAdministrator =
+        false
 
     func run() async throws {
         let configuration = try await ServerConfiguration.load(options)
@@ -39,11 +40,14 @@ struct Serve: AsyncParsableCommand {
             await platform.close()
             throw CommandFailure(
                 "The server cannot listen on \(configuration.address), ports \(configuration.httpsPort), \(configuration.httpPort) and "
-                    + "\(configuration.gatewayPort): \(CommandFailure.reason(error)). Stop what uses them, or choose others with --https-port, --http-port and --gateway-port.")
+                    + "\(configuration.gatewayPort): \(CommandFailure.reason(error)). Stop what uses them, or choose others with --https-port, --http-port and --gateway-port."
+            )
         }
         let state = Home.RunState(
-            pid: getpid(), address: configuration.address, httpsPort: server.tlsPort ?? 0, httpPort: server.plainPort ?? 0,
-            gatewayPort: server.gatewayPort ?? 0, domain: configuration.domain, advertisedPort: configuration.advertisedPort)
+            pid: getpid(), address: configuration.address, httpsPort: server.tlsPort ?? 0,
+            httpPort: server.plainPort ?? 0,
+            gatewayPort: server.gatewayPort ?? 0, domain: configuration.domain,
+            advertisedPort: configuration.advertisedPort)
         let plane = try await ControlPlane(
             platform, home: home, address: state.address, plainPort: state.httpPort, gatewayPort: state.gatewayPort,
             log: log)
@@ -61,7 +65,8 @@ struct Serve: AsyncParsableCommand {
         await platform.close()
     }
 
-    /// Keeps the administrator's credentials where `coffer env` reads them. They are made once; a lost file needs `--reset-administrator`.
+    /// Keeps the administrator's credentials where `coffer env` reads them. They are made once; a lost file needs
+    /// `--reset-administrator`.
     private func keepAdministrator(of platform: Platform, _ plane: ControlPlane, home: Home) async throws {
         var administrator = platform.administrator
         if resetAdministrator {

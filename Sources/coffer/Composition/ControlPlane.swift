@@ -19,7 +19,8 @@ struct ControlPlane: Sendable {
     let outbound: OutboundClient
 
     /// Loads sites and roles, and starts what runs by itself. `ports` are the listeners' own.
-    init(_ platform: Platform, home: Home, address: String, plainPort: Int, gatewayPort: Int, log: Logger) async throws {
+    init(_ platform: Platform, home: Home, address: String, plainPort: Int, gatewayPort: Int, log: Logger) async throws
+    {
         let clock = SystemClock()
         let randomness = SystemRandomness()
         let group = MultiThreadedEventLoopGroup.singleton
@@ -47,7 +48,8 @@ struct ControlPlane: Sendable {
             sites: sites, runtime: runtime, access: platform.access, identities: platform.identity, clock: clock,
             randomness: randomness, log: log)
         manager = ResourceManager(
-            installation: platform.installation, names: platform.names, records: platform.store.records(.resources, "tree"),
+            installation: platform.installation, names: platform.names,
+            records: platform.store.records(.resources, "tree"),
             controller: platform.access, verifier: platform.tokens, directory: platform.identity,
             providers: [
                 platform.vaults, platform.accounts, web, platform.monitor.workspaces, platform.monitor.insights,

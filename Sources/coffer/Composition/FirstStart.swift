@@ -23,7 +23,8 @@ enum FirstStart {
         }
         let record = try await kept("authority", in: store.records(.identity, "authority")) {
             let made = try CertificateAuthority.generate(clock: clock, randomness: randomness)
-            return Record(privateKey: made.privateKeyDER.withUnsafeBytes { Array($0) }, certificate: made.certificatePEM)
+            return Record(
+                privateKey: made.privateKeyDER.withUnsafeBytes { Array($0) }, certificate: made.certificatePEM)
         }
         return try CertificateAuthority(
             privateKeyDER: SecretBytes(copying: record.privateKey), certificatePEM: record.certificate, clock: clock,
@@ -33,10 +34,13 @@ enum FirstStart {
     private static func kept<Value: Codable>(
         _ key: String, in records: SealedRecords, make: () throws -> Value
     ) async throws -> Value {
-        if let record = try await records.get(key) { return try JSONDecoder().decode(Value.self, from: Data(record.value)) }
+        if let record = try await records.get(key) {
+            return try JSONDecoder().decode(Value.self, from: Data(record.value))
+        }
         let made = try make()
-        guard case .committed = try await records.commit(
-            checks: [.absent(key)], [.put(key, [UInt8](JSONEncoder().encode(made)))])
+        guard
+            case .committed = try await records.commit(
+                checks: [.absent(key)], [.put(key, [UInt8](JSONEncoder().encode(made)))])
         else { throw CommandFailure("Another process is making this installation. Wait for it, then start again.") }
         return made
     }

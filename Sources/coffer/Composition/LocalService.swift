@@ -3,7 +3,8 @@ import Foundation
 import HTTPEdge
 import NIOHTTP1
 
-/// What the plain port answers to a loopback address instead of a name: the workers' identity endpoint, and whether the server is up.
+/// What the plain port answers to a loopback address instead of a name: the workers' identity endpoint, and whether the
+/// server is up.
 struct LocalService: WireService {
     let identityEndpoint: any WireService
 

@@ -1,7 +1,8 @@
 import EncryptionAtRest
 import Foundation
 
-/// Searches the store's files for pieces of what they hold: a second look, from outside, at "everything at rest is encrypted".
+/// Searches the store's files for pieces of what they hold: a second look, from outside, at "everything at rest is
+/// encrypted".
 struct PlaintextSearch {
     /// Bytes of one sample: long enough that ciphertext does not hold it by chance.
     static let sampleBytes = 24
@@ -49,7 +50,9 @@ struct PlaintextSearch {
         guard let walk = FileManager.default.enumerator(atPath: folder) else { return }
         for case let name as String in walk {
             var isFolder: ObjCBool = false
-            guard FileManager.default.fileExists(atPath: folder + "/" + name, isDirectory: &isFolder), !isFolder.boolValue else { continue }
+            guard FileManager.default.fileExists(atPath: folder + "/" + name, isDirectory: &isFolder),
+                !isFolder.boolValue
+            else { continue }
             files += 1
             if try holdsSample(folder + "/" + name) { findings.append(name) }
         }
@@ -75,8 +78,12 @@ struct PlaintextSearch {
             for index in block.indices {
                 head = head << 8 | UInt64(block[index])
                 let start = index - 7
-                guard start >= 0, start + Self.sampleBytes <= block.count, let candidates = needles[head] else { continue }
-                if candidates.contains(where: { block[start..<start + Self.sampleBytes].elementsEqual($0) }) { return true }
+                guard start >= 0, start + Self.sampleBytes <= block.count, let candidates = needles[head] else {
+                    continue
+                }
+                if candidates.contains(where: { block[start..<start + Self.sampleBytes].elementsEqual($0) }) {
+                    return true
+                }
             }
             return false
         }

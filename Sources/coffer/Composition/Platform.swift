@@ -14,7 +14,8 @@ import NIOHTTP1
 public import StorageAccount
 import Synchronization
 
-/// One installation with all its rooms joined: the only place that knows every room. It listens to nobody; `Serve` opens the doors.
+/// One installation with all its rooms joined: the only place that knows every room. It listens to nobody; `Serve`
+/// opens the doors.
 final class Platform: Sendable {
     let installation: Installation
     let administrator: Administrator
@@ -32,8 +33,8 @@ final class Platform: Sendable {
     let tokens: TokenVerifier
     private let controlPlane = Mutex<ControlPlane?>(nil)
 
-    /// Opens the data folder, or makes it at the first start, and reads what must be in memory. Throws `CommandFailure`, or the engine's own error,
-    /// with a message for the operator.
+    /// Opens the data folder, or makes it at the first start, and reads what must be in memory. Throws
+    /// `CommandFailure`, or the engine's own error, with a message for the operator.
     init(_ configuration: ServerConfiguration, log: Logger) async throws {
         let home = Home(configuration: configuration)
         let clock = SystemClock()
@@ -41,8 +42,10 @@ final class Platform: Sendable {
         try PrivateFile.makeFolder(configuration.dataFolder)
         let rootKey = try home.rootKey(randomness: randomness)
         engine = try EmbeddedEngine.open(
-            at: home.databaseFolder, pageKey: SealedStore.pageKey(rootKey), clock: clock, randomness: randomness, logger: log)
-        store = try SealedStore(metadata: engine, extents: engine, rootKey: rootKey, clock: clock, randomness: randomness)
+            at: home.databaseFolder, pageKey: SealedStore.pageKey(rootKey), clock: clock, randomness: randomness,
+            logger: log)
+        store = try SealedStore(
+            metadata: engine, extents: engine, rootKey: rootKey, clock: clock, randomness: randomness)
         names = HostNames(domain: configuration.domain, port: configuration.advertisedPort)
         installation = try await FirstStart.installation(in: store, randomness: randomness)
         authority = try await FirstStart.authority(in: store, clock: clock, randomness: randomness)
@@ -52,7 +55,8 @@ final class Platform: Sendable {
         access = AccessController()
         tokens = TokenVerifier(clock: clock)
         identity = IdentityService(
-            installation: installation, names: names, records: store.records(.identity, "directory"), verifier: tokens, clock: clock,
+            installation: installation, names: names, records: store.records(.identity, "directory"), verifier: tokens,
+            clock: clock,
             randomness: randomness, logger: log)
         administrator = try await identity.bootstrap()
         identityEndpoint = IdentityEndpoint(identities: identity, randomness: randomness)
@@ -61,7 +65,8 @@ final class Platform: Sendable {
             randomness: randomness, logger: log)
         store.accountKeys.attach(vaults)
         accounts = StorageAccountService(
-            store: store, access: access, tokens: tokens, identities: identity, eligibility: vaults, installation: installation,
+            store: store, access: access, tokens: tokens, identities: identity, eligibility: vaults,
+            installation: installation,
             hostNames: names, clock: clock, randomness: randomness, logger: log)
         blobs = BlobService(accounts: accounts, names: names, clock: clock, randomness: randomness, logger: log)
         monitor = MonitorService(store: store, access: access, clock: clock, randomness: randomness, log: log)
@@ -78,7 +83,8 @@ final class Platform: Sendable {
         case .vault: vaults
         case .storage(_, .blob): blobs
         case .local: LocalService(identityEndpoint: identityEndpoint)
-        case .management, .site, .scm: controlPlane.withLock { $0 }.map { $0.service(for: endpoint) } ?? StartingService()
+        case .management, .site, .scm:
+            controlPlane.withLock { $0 }.map { $0.service(for: endpoint) } ?? StartingService()
         case .storage, .managedHSM: nil
         }
     }
