@@ -38,6 +38,10 @@ import Testing
         #expect(await blobs.send(.GET, "/ccc/a", open).status == 200)
         #expect(await blobs.send(.GET, "/ccc/a", closed).code == "ConditionNotMet")
         #expect(await blobs.send(.DELETE, "/ccc/a", closed).status == 412)
+        let source = [("x-ms-copy-source", "https://acct.blob.core.coffer.test/ccc/a")]
+        let refused = await blobs.send(.PUT, "/ccc/b", source + [("x-ms-source-if-tags", "state='closed'")])
+        #expect(refused.code == "SourceConditionNotMet")
+        #expect(await blobs.send(.PUT, "/ccc/b", source + [("x-ms-source-if-tags", "state='open'")]).status == 202)
         #expect(await blobs.put("a", "new", closed).status == 412)
         #expect(await blobs.put("fresh", "new", open).status == 412, "nothing there meets no condition")
         #expect(await blobs.send(.GET, "/ccc/a", [("x-ms-if-tags", "state=")]).code == "InvalidHeaderValue")

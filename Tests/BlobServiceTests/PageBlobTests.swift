@@ -46,7 +46,8 @@ import Testing
         #expect(smaller.status == 200)
         let larger = await blobs.send(.PUT, "/ccc/p?comp=properties", [("x-ms-blob-content-length", "2048")])
         #expect(larger.status == 200)
-        #expect(await blobs.send(.GET, "/ccc/p").body == Array(expected[..<1_024]) + [UInt8](repeating: 0, count: 1_024))
+        let zeros = [UInt8](repeating: 0, count: 1_024)
+        #expect(await blobs.send(.GET, "/ccc/p").body == Array(expected[..<1_024]) + zeros)
         #expect(try await Self.ranges(blobs) == ["512-1023"])
     }
 
@@ -94,10 +95,8 @@ import Testing
         #expect(await Self.write(blobs, 512, page, customerKey()).status == 201)
         #expect(try await Self.ranges(blobs) == ["512-1023"], "the ranges need no customer's key")
         let snapshot = await blobs.send(.PUT, "/ccc/p?comp=snapshot", customerKey())
-        #expect(
-            await blobs.send(
-                .PUT, "/ccc/p?comp=page", [("x-ms-page-write", "clear"), ("x-ms-range", "bytes=512-1023")] + customerKey()
-            ).status == 201)
+        let clear = [("x-ms-page-write", "clear"), ("x-ms-range", "bytes=512-1023")]
+        #expect(await blobs.send(.PUT, "/ccc/p?comp=page", clear + customerKey()).status == 201)
         #expect(try await Self.ranges(blobs) == [])
         let old = await blobs.send(.GET, "/ccc/p?snapshot=\(snapshot.header("x-ms-snapshot") ?? "")", customerKey())
         #expect(Array(old.body[512..<1_024]) == page && old.body.count == 1_048_576)

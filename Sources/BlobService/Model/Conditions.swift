@@ -36,9 +36,6 @@ struct Conditions: Sendable {
         ifModifiedSince = request.header(prefix + "If-Modified-Since").flatMap { Timestamp(rfc1123: $0) }
         ifUnmodifiedSince = request.header(prefix + "If-Unmodified-Since").flatMap { Timestamp(rfc1123: $0) }
         asksForTags = prefix.isEmpty && request.headers.contains(name: "x-ms-if-tags")
-        if !prefix.isEmpty, request.headers.contains(name: "x-ms-source-if-tags") {
-            throw .unsupportedHeader("x-ms-source-if-tags")
-        }
         if prefix.isEmpty, let id = request.header("x-ms-lease-id") {
             guard let canonical = leaseIdentifier(id) else { throw .invalidHeader("x-ms-lease-id", id) }
             leaseID = canonical

@@ -70,7 +70,8 @@ private struct TagConditionParser {
                 rest.removeFirst(sign.count)
             } else {
                 let word = rest.prefix { !" \"'<>=()".contains($0) }
-                words.append(["AND", "OR"].contains(word.uppercased()) ? .sign(word.uppercased()) : .name(String(word)))
+                let isJoin = ["AND", "OR"].contains(word.uppercased())
+                words.append(isJoin ? .sign(word.uppercased()) : .name(String(word)))
                 rest = rest[word.endIndex...]
             }
         }

@@ -212,9 +212,10 @@ extension BlobService {
                 headers.add(name: "x-ms-encryption-" + name, value: value)
             }
         }
-        for name in ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Tags"] {
+        for name in ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"] {
             if let value = call.header("x-ms-source-" + name) { headers.add(name: "x-ms-source-" + name, value: value) }
         }
+        if let tags = call.header("x-ms-source-if-tags") { headers.add(name: "x-ms-if-tags", value: tags) }
         let request = Request(
             id: call.request.id, method: .GET, rawPath: location.path, rawQuery: location.query, headers: headers,
             endpoint: endpoint,

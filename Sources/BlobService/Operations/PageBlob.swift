@@ -44,7 +44,8 @@ extension BlobService {
     private static func checkPageBlobLength(_ length: UInt64) throws(StorageError) {
         guard length % BlobLimits.pageBytes == 0, length <= BlobLimits.pageBlobBytes else {
             throw .invalidHeader(
-                "x-ms-blob-content-length", String(length), reason: "A page blob's length is a multiple of 512, up to 8 TiB.")
+                "x-ms-blob-content-length", String(length),
+                reason: "A page blob's length is a multiple of 512, up to 8 TiB.")
         }
     }
     /// Sequence numbers go from 0 to 2^63 - 1.
@@ -122,7 +123,8 @@ extension BlobService {
         }
         guard let declared = call.request.body.declaredLength else { throw StorageError.missingContentLength }
         guard declared == count else {
-            throw StorageError.invalidHeader("Content-Length", String(declared), reason: "x-ms-range has another length.")
+            throw StorageError.invalidHeader(
+                "Content-Length", String(declared), reason: "x-ms-range has another length.")
         }
         let hasMD5 = call.request.headers.contains(name: "Content-MD5")
         return try await ingest(
@@ -170,7 +172,7 @@ extension BlobService {
     func getPageRanges(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .readBlob)
         let conditions = try Conditions(call.request)
-        for name in ["prevsnapshot"] where call.parameters[name] != nil {
+        if call.parameters["prevsnapshot"] != nil || call.header("x-ms-previous-snapshot-url") != nil {
             throw StorageError.notImplemented("differences between page blob snapshots")
         }
         let snapshot = try snapshotParameter(call)

@@ -43,7 +43,9 @@ extension BlobService {
     }
 
     /// 412 unless the blob meets the request's `x-ms-if-tags`. Who asks must be allowed to read tags.
-    private func checkTags(_ call: BlobCall, _ container: ContainerHandle, _ name: String, _ row: BlobRow) async throws {
+    private func checkTags(
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ row: BlobRow
+    ) async throws {
         guard let text = call.header("x-ms-if-tags") else { return }
         try authorize(call, .readTags, container: container.name, blob: name)
         let condition = try TagCondition(text)
@@ -205,7 +207,9 @@ extension BlobService {
         _ call: BlobCall, _ container: ContainerHandle, _ existing: BlobRecord?, _ conditions: Conditions
     ) throws(StorageError) {
         var conditions = conditions
-        if let existing, conditions.ifNoneMatch == .any, conditions.leaseID != nil, existing.lease.isActive(at: call.now) {
+        if let existing, conditions.ifNoneMatch == .any, conditions.leaseID != nil,
+            existing.lease.isActive(at: call.now)
+        {
             // Who holds the lease of the blob may write over it; Azure's own SDK sends both headers and expects that.
             conditions.ifNoneMatch = nil
         }

@@ -31,7 +31,8 @@ extension StorageError {
     }
     static var invalidPageRange: StorageError {
         StorageError(
-            416, "InvalidPageRange", "The page range specified is invalid: it must be whole pages of 512 bytes of the blob.")
+            416, "InvalidPageRange",
+            "The page range specified is invalid: it must be whole pages of 512 bytes of the blob.")
     }
     static var invalidBlockList: StorageError {
         StorageError(400, "InvalidBlockList", "The specified block list is invalid.")
