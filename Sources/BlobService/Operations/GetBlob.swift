@@ -132,8 +132,15 @@ extension BlobService {
 extension AccountVolume {
     private static let zeroBytes = 64 << 10
 
-    /// Opens pieces in order; zeros come as zeros.
+    /// Opens pieces in order; zeros come as zeros. The last piece's extent stays while the first is read, even when the
+    /// blob is replaced meanwhile.
     func read(
+        _ pieces: [Manifest.Piece], under key: DataKey, _ consume: @Sendable (ByteBuffer) async throws -> Void
+    ) async throws {
+        try await whileReading(pieces.compactMap(\.extent)) { try await readEach(pieces, under: key, consume) }
+    }
+
+    private func readEach(
         _ pieces: [Manifest.Piece], under key: DataKey, _ consume: @Sendable (ByteBuffer) async throws -> Void
     ) async throws {
         for piece in pieces {
