@@ -34,7 +34,8 @@ public enum BuiltInRoles {
             "Grants full access to manage all resources, including the ability to assign roles in Azure RBAC.", ["*"]),
         role(
             contributor, "Contributor",
-            "Grants full access to manage all resources, but does not allow you to assign roles in Azure RBAC, manage assignments in Azure "
+            "Grants full access to manage all resources, but does not allow you to assign roles in Azure RBAC, manage "
+                + "assignments in Azure "
                 + "Blueprints, or share image galleries.",
             ["*"],
             not: [
@@ -53,7 +54,8 @@ public enum BuiltInRoles {
             ["*/read", "Microsoft.Authorization/*", "Microsoft.Support/*"]),
         role(
             "f58310d9-a9f6-439a-9e8d-f62e7b41a168", "Role Based Access Control Administrator",
-            "Manage access to Azure resources by assigning roles using Azure RBAC. This role does not allow you to manage access using "
+            "Manage access to Azure resources by assigning roles using Azure RBAC. This role does not allow you to "
+                + "manage access using "
                 + "other ways, such as Azure Policy.",
             [
                 "Microsoft.Authorization/roleAssignments/write", "Microsoft.Authorization/roleAssignments/delete",
@@ -101,7 +103,8 @@ extension BuiltInRoles {
     private static let keyVault = [
         role(
             "00482a5a-887f-4fb3-b363-3b7fe8e74483", "Key Vault Administrator",
-            "Perform all data plane operations on a key vault and all objects in it, including certificates, keys, and secrets. Cannot "
+            "Perform all data plane operations on a key vault and all objects in it, including certificates, keys, and "
+                + "secrets. Cannot "
                 + "manage key vault resources or manage role assignments. \(vaultRBAC)",
             vaultReads, data: ["Microsoft.KeyVault/vaults/*"]),
         role(
@@ -165,7 +168,8 @@ extension BuiltInRoles {
             ]),
         role(
             "21090545-7ca7-4776-b22c-e363652d74d2", "Key Vault Reader",
-            "Read metadata of key vaults and its certificates, keys, and secrets. Cannot read sensitive values such as secret contents or "
+            "Read metadata of key vaults and its certificates, keys, and secrets. Cannot read sensitive values such as "
+                + "secret contents or "
                 + "key material. \(vaultRBAC)",
             vaultReads,
             data: ["Microsoft.KeyVault/vaults/*/read", "Microsoft.KeyVault/vaults/secrets/readMetadata/action"]),
@@ -191,7 +195,8 @@ extension BuiltInRoles {
     private static let blobs = [
         role(
             "17d1049b-9a84-46fb-8f53-869881c3d3ab", "Storage Account Contributor",
-            "Lets you manage storage accounts, including accessing storage account keys which provide full access to storage account data.",
+            "Lets you manage storage accounts, including accessing storage account keys which provide full access to "
+                + "storage account data.",
             common + [
                 "Microsoft.Insights/diagnosticSettings/*",
                 "Microsoft.Network/virtualNetworks/subnets/joinViaServiceEndpoint/action",
@@ -213,7 +218,8 @@ extension BuiltInRoles {
             }),
         role(
             "b7e6dc6d-f1e8-4753-8033-0f276bb0955b", "Storage Blob Data Owner",
-            "Allows for full access to Azure Storage blob containers and data, including assigning POSIX access control.",
+            "Allows for full access to Azure Storage blob containers and data, including assigning POSIX access "
+                + "control.",
             ["\(blobService)/containers/*", blobDelegation], data: ["\(blobService)/containers/blobs/*"]),
         role(
             "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1", "Storage Blob Data Reader",
@@ -328,8 +334,10 @@ extension BuiltInRoles {
             data: ["Microsoft.Insights/Metrics/Write", "Microsoft.Insights/Telemetry/Write"]),
         role(
             "92aaf0da-9dab-42b6-94a3-d43ce8d16293", "Log Analytics Contributor",
-            "Log Analytics Contributor can read all monitoring data and edit monitoring settings. Editing monitoring settings includes "
-                + "adding the VM extension to VMs; reading storage account keys to be able to configure collection of logs from Azure "
+            "Log Analytics Contributor can read all monitoring data and edit monitoring settings. Editing monitoring "
+                + "settings includes "
+                + "adding the VM extension to VMs; reading storage account keys to be able to configure collection of "
+                + "logs from Azure "
                 + "Storage; adding solutions; and configuring Azure diagnostics on all Azure resources.",
             [
                 "*/read", "Microsoft.ClassicCompute/virtualMachines/extensions/*",
@@ -344,7 +352,8 @@ extension BuiltInRoles {
             ]),
         role(
             "73c42c96-874c-492b-b04d-ab87d138a893", "Log Analytics Reader",
-            "Log Analytics Reader can view and search all monitoring data as well as and view monitoring settings, including viewing the "
+            "Log Analytics Reader can view and search all monitoring data as well as and view monitoring settings, "
+                + "including viewing the "
                 + "configuration of Azure diagnostics on all Azure resources.",
             [
                 "*/read", "Microsoft.OperationalInsights/workspaces/analytics/query/action",
@@ -353,7 +362,8 @@ extension BuiltInRoles {
             not: ["Microsoft.OperationalInsights/workspaces/sharedKeys/read"]),
         role(
             "3b03c2da-16b3-4a49-8834-0f8130efdd3b", "Log Analytics Data Reader",
-            "Log Analytics Data Reader can query and search the logs it is allowed to view over Log Analytics workspaces and tables",
+            "Log Analytics Data Reader can query and search the logs it is allowed to view over Log Analytics "
+                + "workspaces and tables",
             ["Microsoft.OperationalInsights/workspaces/query/read", "Microsoft.OperationalInsights/workspaces/read"],
             data: ["Microsoft.OperationalInsights/workspaces/tables/data/read"]),
     ]

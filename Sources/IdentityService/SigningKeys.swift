@@ -15,8 +15,8 @@ struct SigningKeyRecord: Sendable, Codable {
         let key = try _RSA.Signing.PrivateKey(keySize: .bits2048)
         let primitives = try key.publicKey.getKeyPrimitives()
         // RFC 7638 thumbprint: members in lexicographic order, no white space.
-        let text =
-            "{\"e\":\"\(primitives.publicExponent.base64URL)\",\"kty\":\"RSA\",\"n\":\"\(primitives.modulus.base64URL)\"}"
+        let (e, n) = (primitives.publicExponent.base64URL, primitives.modulus.base64URL)
+        let text = "{\"e\":\"\(e)\",\"kty\":\"RSA\",\"n\":\"\(n)\"}"
         return SigningKeyRecord(
             keyID: Array(SHA256.hash(data: Data(text.utf8))).base64URL, privateKey: key.pkcs8DERRepresentation,
             created: time)

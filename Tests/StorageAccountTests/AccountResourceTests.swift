@@ -99,10 +99,10 @@ struct AccountResourceTests {
             await fixture.refusal(.put, Fixture.id("contoso1"), Fixture.plainAccount.merged(with: changes))
         }
         #expect(await put(["kind": "Blob"]) == "400 InvalidValuesForRequestParameters")
-        #expect(await put(["kind": nil]) == "400 InvalidRequestContent")
+        #expect(await put(["kind": .null]) == "400 InvalidRequestContent")
         #expect(await put(["sku": ["name": "Standard_XRS"]]) == "400 InvalidValuesForRequestParameters")
         #expect(await put(["sku": ["name": "Standard_LRS"], "kind": "FileStorage"]) == "400 InvalidSkuForKind")
-        #expect(await put(["location": nil]) == "400 LocationRequired")
+        #expect(await put(["location": .null]) == "400 LocationRequired")
         #expect(await put(["kind": "BlobStorage"]) == "400 AccountPropertyIsInvalid")
         #expect(await put(["properties": ["accessTier": "Warm"]]) == "400 InvalidValuesForRequestParameters")
         #expect(await put(["properties": ["isHnsEnabled": true]]) == "400 FeatureNotSupported")

@@ -22,6 +22,7 @@ struct BlobKeyRepository: KeyRepository {
     let clock: any WallClock
 
     var encryptsValues: Bool { true }
+    var location: String { "\(containerURL)/\(folder)" }
 
     func read(_ scope: SecretsScope) async throws(FunctionsError) -> StoredSecrets? {
         let answer = try await send(

@@ -2,6 +2,8 @@ internal import CofferCore
 
 /// Where a site's key documents lie: blobs or a vault.
 protocol KeyRepository: Sendable {
+    /// Names the store: two repositories with one location hold the same documents. Not a secret.
+    var location: String { get }
     /// Whether values are encrypted before they go there. A vault encrypts by itself.
     var encryptsValues: Bool { get }
     /// nil when the scope has no document yet. Throws `.secretStoreUnavailable`.

@@ -31,6 +31,8 @@ actor Keyring {
     private let decryptionKeyID: String
     private let clock: any WallClock
     private let randomness: any Randomness
+    /// The keys of the store used before this one; nil when it is the same store, or there was none.
+    private let predecessor: Keyring?
     private let turnstile = Turnstile()
 
     private var keys: [SecretsScope: Keys] = [:]
@@ -39,8 +41,9 @@ actor Keyring {
     init(
         siteName: String, hostName: String, repository: any KeyRepository, ring: DataProtectionKeyRing,
         decryptionKeyID: String,
-        clock: any WallClock, randomness: any Randomness
+        clock: any WallClock, randomness: any Randomness, predecessor: Keyring? = nil
     ) {
+        self.predecessor = predecessor.flatMap { $0.repository.location == repository.location ? nil : $0 }
         self.siteName = siteName
         self.hostName = hostName
         self.repository = repository
@@ -221,7 +224,9 @@ actor Keyring {
     private func read(_ scope: SecretsScope, generating: Bool) async throws(FunctionsError) -> Keys {
         if let stored = try await repository.read(scope) { return try await opened(stored, scope) }
         guard generating else { return Keys(stored: nil, plain: SecretsDocument()) }
-        let plain = generated(scope)
+        // Moving the keys to another store must not lock out those who hold them: an empty one begins with the keys in
+        // force. (The original begins with new ones, docs/compatibility.md.)
+        let plain = await predecessor?.existing(scope) ?? generated(scope)
         do {
             try await repository.write(scope, try sealed(plain), replacing: nil)
         } catch {
@@ -232,6 +237,13 @@ actor Keyring {
         let result = Keys(stored: try await repository.read(scope), plain: plain)
         keys[scope] = result
         return result
+    }
+
+    /// The document of a scope, if there is one; makes nothing.
+    private func existing(_ scope: SecretsScope) async -> SecretsDocument? {
+        if let known = keys[scope] { return known.plain }
+        guard let stored = try? await repository.read(scope) else { return nil }
+        return try? await opened(stored, scope).plain
     }
 
     private func generated(_ scope: SecretsScope) -> SecretsDocument {

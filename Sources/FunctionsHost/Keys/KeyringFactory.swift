@@ -7,8 +7,9 @@ internal import ResourceProviders
 struct KeyringFactory: Sendable {
     let services: HostServices
 
-    func make(_ site: Site, _ settings: ResolvedSettings, platformKey: RedactedString) throws(FunctionsError) -> Keyring
-    {
+    func make(
+        _ site: Site, _ settings: ResolvedSettings, platformKey: RedactedString, after predecessor: Keyring?
+    ) throws(FunctionsError) -> Keyring {
         guard let ring = DataProtectionKeyRing(settings: settings.values, platformKey: platformKey) else {
             throw FunctionsError(
                 .secretStoreUnavailable,
@@ -22,7 +23,7 @@ struct KeyringFactory: Sendable {
         return Keyring(
             siteName: site.name, hostName: services.hostName(of: site), repository: try repository(site, settings),
             ring: ring,
-            decryptionKeyID: decryptionKeyID, clock: services.clock, randomness: services.randomness)
+            decryptionKeyID: decryptionKeyID, clock: services.clock, randomness: services.randomness, predecessor: predecessor)
     }
 
     func repository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository {

@@ -11,6 +11,7 @@ struct VaultKeyRepository: KeyRepository {
     let caller: Caller
 
     var encryptsValues: Bool { false }
+    var location: String { "vault:\(vault)" }
     private static let masterPrefix = "host--masterKey--"
     private static let hostFunctionPrefix = "host--functionKey--"
     private static let systemPrefix = "host--systemKey--"

@@ -52,7 +52,11 @@ actor SiteHost {
     private var site: Site
     private var content = Content.unloaded
     private var settings: (task: Task<ResolvedSettings, Never>, at: Timestamp)?
-    private var keyring: Keyring?
+    private var keyring: Keyring? {
+        willSet { if let keyring { formerKeyring = keyring } }
+    }
+    /// The keys before the last restart: what a new, empty store begins with.
+    private var formerKeyring: Keyring?
     /// Counts restarts: what an earlier generation loaded is thrown away.
     private var generation = 0
     private var isShutDown = false
@@ -215,7 +219,8 @@ actor SiteHost {
         guard generation == self.generation else { return try await keys() }
         if let keyring { return keyring }
         do throws(FunctionsError) {
-            let made = try KeyringFactory(services: services).make(site, settings, platformKey: platformKey)
+            let made = try KeyringFactory(services: services).make(
+                site, settings, platformKey: platformKey, after: formerKeyring)
             keyring = made
             return made
         } catch {

@@ -207,7 +207,8 @@ struct GraphError: Error {
         GraphError(
             status: .notFound, code: "Request_ResourceNotFound",
             message:
-                "Resource '\(id.prefix(100))' does not exist or one of its queried reference-property objects are not present."
+                "Resource '\(id.prefix(100))' does not exist or one of its queried reference-property objects are not "
+                    + "present."
         )
     }
     static func unauthenticated(_ message: String) -> GraphError {

@@ -71,7 +71,8 @@ extension GraphService {
             throw GraphError(
                 status: .badRequest, code: "Request_BadRequest",
                 message:
-                    "The appId '\(appID.prefix(64))' of the service principal does not reference a valid application object."
+                    "The appId '\(appID.prefix(64))' of the service principal does not reference a valid application "
+                        + "object."
             )
         }
         let principal = ServicePrincipal(

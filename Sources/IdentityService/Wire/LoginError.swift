@@ -33,27 +33,33 @@ struct LoginError: Error {
     static func tenantNotFound(_ tenant: String) -> LoginError {
         LoginError(
             .badRequest, "invalid_request", 90_002,
-            "Tenant '\(printable(tenant))' not found. Check to make sure you have the correct tenant ID and are signing into the correct "
-                + "cloud. Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant."
+            "Tenant '\(printable(tenant))' not found. Check to make sure you have the correct tenant ID and are "
+                + "signing into the correct "
+                + "cloud. Check with your subscription administrator, this may happen if there are no active "
+                + "subscriptions for the tenant."
         )
     }
     static func applicationNotFound(_ id: String, tenant: String) -> LoginError {
         LoginError(
             .badRequest, "unauthorized_client", 700_016,
-            "Application with identifier '\(printable(id))' was not found in the directory '\(tenant)'. This can happen if the application "
-                + "has not been installed by the administrator of the tenant or consented to by any user in the tenant. You may have sent "
+            "Application with identifier '\(printable(id))' was not found in the directory '\(tenant)'. This can "
+                + "happen if the application "
+                + "has not been installed by the administrator of the tenant or consented to by any user in the "
+                + "tenant. You may have sent "
                 + "your authentication request to the wrong tenant.")
     }
     static func wrongSecret(_ appID: String) -> LoginError {
         LoginError(
             .unauthorized, "invalid_client", 7_000_215,
-            "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret "
+            "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, "
+                + "not the client secret "
                 + "ID, for a secret added to app '\(appID)'.")
     }
     static func expiredSecret(_ appID: String) -> LoginError {
         LoginError(
             .unauthorized, "invalid_client", 7_000_222,
-            "The provided client secret keys for app '\(appID)' are expired. Add a new secret to the application and use that."
+            "The provided client secret keys for app '\(appID)' are expired. Add a new secret to the application and "
+                + "use that."
         )
     }
     static let missingSecret = LoginError(
@@ -61,7 +67,8 @@ struct LoginError: Error {
         "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' grant type.")
     static let assertionNotSupported = LoginError(
         .unauthorized, "invalid_client", 700_027,
-        "Client assertions (certificates and federated credentials) are not supported by this server; use a client secret."
+        "Client assertions (certificates and federated credentials) are not supported by this server; use a client "
+            + "secret."
     )
     static func disabled(_ appID: String) -> LoginError {
         LoginError(.badRequest, "unauthorized_client", 7_000_112, "Application '\(appID)' is disabled.")
@@ -69,14 +76,17 @@ struct LoginError: Error {
     static func invalidScope(_ scope: String) -> LoginError {
         LoginError(
             .badRequest, "invalid_scope", 1_002_012,
-            "The provided value for scope \(printable(scope)) is not valid. Client credential flows must have a scope value with /.default "
+            "The provided value for scope \(printable(scope)) is not valid. Client credential flows must have a scope "
+                + "value with /.default "
                 + "suffixed to the resource identifier (application ID URI).")
     }
     static func resourceNotFound(_ resource: String, tenant: String) -> LoginError {
         LoginError(
             .badRequest, "invalid_resource", 500_011,
-            "The resource principal named \(printable(resource)) was not found in the tenant named \(tenant). This can happen if the "
-                + "application has not been installed by the administrator of the tenant or consented to by any user in the tenant. You "
+            "The resource principal named \(printable(resource)) was not found in the tenant named \(tenant). This can "
+                + "happen if the "
+                + "application has not been installed by the administrator of the tenant or consented to by any user "
+                + "in the tenant. You "
                 + "might have sent your authentication request to the wrong tenant.")
     }
     static let unavailable = LoginError(
@@ -96,7 +106,8 @@ struct LoginError: Error {
             "error": .string(error),
             "error_description":
                 .string(
-                    "AADSTS\(number): \(message) Trace ID: \(requestID) Correlation ID: \(correlation) Timestamp: \(stamp)"
+                    "AADSTS\(number): \(message) Trace ID: \(requestID) Correlation ID: \(correlation) Timestamp: "
+                        + "\(stamp)"
                 ),
             "error_codes": [.integer(Int64(number))], "timestamp": .string(stamp), "trace_id": .string(requestID),
             "correlation_id": .string(correlation),

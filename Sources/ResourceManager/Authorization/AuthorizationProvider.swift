@@ -74,8 +74,8 @@ struct AuthorizationProvider: ResourceProvider {
         }
     }
 
-    /// `/subscriptions/…/roleDefinitions/{id}` inside a subscription, `/providers/…` above it: as clients compare them
-    /// with the list.
+    /// `/subscriptions/…/roleDefinitions/{id}` inside a subscription, `/providers/…` above it: as clients compare
+    /// them with the list.
     func definitionID(_ id: String, at scope: ResourceID) -> String {
         let prefix = scope.subscription.map { "/subscriptions/\($0)" } ?? ""
         return "\(prefix)/providers/Microsoft.Authorization/roleDefinitions/\(id)"

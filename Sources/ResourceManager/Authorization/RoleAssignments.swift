@@ -99,7 +99,8 @@ extension AuthorizationProvider {
             guard let role = roles.definitions[wanted.roleID] else { throw Self.roleDoesNotExist(wanted.roleID) }
             guard role.assignableScopes.contains(where: { $0.contains(scope) }) else {
                 throw ControlError.badRequest(
-                    "The role definition '\(role.roleName)' cannot be assigned at scope '\(scope)': it is not among its assignable scopes.",
+                    "The role definition '\(role.roleName)' cannot be assigned at scope '\(scope)': it is not among "
+                        + "its assignable scopes.",
                     code: "RoleAssignmentScopeNotAssignableToRoleDefinition")
             }
             if let known = roles.assignments[wanted.name] { return try update(known, to: wanted) }
@@ -170,7 +171,8 @@ extension AuthorizationProvider {
         }
         guard properties.member("condition")?.stringValue?.isEmpty ?? true else {
             throw ControlError.badRequest(
-                "Conditions on role assignments are not supported by this server; the assignment would grant more than it says.",
+                "Conditions on role assignments are not supported by this server; the assignment would grant more "
+                    + "than it says.",
                 code: "ConditionNotSupported")
         }
         guard UUID(uuidString: principalText) != nil else {
@@ -195,12 +197,14 @@ extension AuthorizationProvider {
     private func principalType(_ id: String, requested: String?) async throws -> String {
         guard let principal = try await directory.principal(id.lowercased()) else {
             throw ControlError.badRequest(
-                "Principal \(id.filter { $0 != "-" }) does not exist in the directory \(installation.tenantID). Check that you have the "
+                "Principal \(id.filter { $0 != "-" }) does not exist in the directory \(installation.tenantID). Check "
+                    + "that you have the "
                     + "correct principal ID.", code: "PrincipalNotFound")
         }
         if let requested, requested.lowercased() != principal.principalType.lowercased() {
             throw ControlError.badRequest(
-                "The PrincipalId '\(id)' has type '\(principal.principalType)', which is different from specified PrincipalType "
+                "The PrincipalId '\(id)' has type '\(principal.principalType)', which is different from specified "
+                    + "PrincipalType "
                     + "'\(requested.prefix(40))'.", code: "UnmatchedPrincipalType")
         }
         return principal.principalType

@@ -98,7 +98,8 @@ extension AuthorizationProvider {
                 throw ControlError(
                     status: 409, code: "RoleDefinitionWithSameNameExists",
                     message:
-                        "A custom role with the same name '\(wanted.roleName)' already exists in this directory. Use a different name."
+                        "A custom role with the same name '\(wanted.roleName)' already exists in this directory. Use a "
+                            + "different name."
                 )
             }
             guard known != nil || roles.definitions.count - BuiltInRoles.all.count < Self.customRolesLimit else {

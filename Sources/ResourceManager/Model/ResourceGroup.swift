@@ -56,7 +56,8 @@ enum Tags {
             guard (1...nameCharactersLimit).contains(name.count), !name.contains(where: { "<>%&\\?/".contains($0) })
             else {
                 throw .badRequest(
-                    "The tag name '\(name.prefix(64))' is not valid: 1 to \(nameCharactersLimit) characters without <>%&\\?/.",
+                    "The tag name '\(name.prefix(64))' is not valid: 1 to \(nameCharactersLimit) characters without "
+                        + "<>%&\\?/.",
                     code: "InvalidTagName")
             }
             guard text.count <= valueCharactersLimit else {

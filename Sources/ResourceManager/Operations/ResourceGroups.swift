@@ -35,7 +35,8 @@ extension ResourceManager {
         let name = request.path.name
         guard ResourceGroup.isValidName(name) else {
             throw ControlError.badRequest(
-                "The provided resource group name '\(name.prefix(100))' is not valid. The name has 1 to \(ResourceGroup.nameCharactersLimit) "
+                "The provided resource group name '\(name.prefix(100))' is not valid. The name has 1 to "
+                    + "\(ResourceGroup.nameCharactersLimit) "
                     + "characters: letters, digits, '-', '.', '(', ')' or '_', and does not end with a period.",
                 code: "InvalidResourceGroupName")
         }
@@ -46,7 +47,8 @@ extension ResourceManager {
         }
         guard let location = Location.named(wanted) else {
             throw ControlError.badRequest(
-                "The provided location '\(wanted.prefix(64))' is not available for resource group. List of available regions is "
+                "The provided location '\(wanted.prefix(64))' is not available for resource group. List of available "
+                    + "regions is "
                     + "'\(Location.all.map(\.name).joined(separator: ","))'.",
                 code: "LocationNotAvailableForResourceGroup")
         }
@@ -60,7 +62,8 @@ extension ResourceManager {
                     throw ControlError(
                         status: 409, code: "InvalidResourceGroupLocation",
                         message:
-                            "Invalid resource group location '\(location.name)'. The Resource group already exists in location "
+                            "Invalid resource group location '\(location.name)'. The Resource group already exists in "
+                                + "location "
                             + "'\(known.location)'.")
                 }
             }

@@ -19,7 +19,8 @@ enum ARMWire {
         }
         guard isWellFormed(version) else {
             throw .badRequest(
-                "The api-version '\(version.prefix(64))' is invalid. Versions are dates with an optional label, such as '2022-04-01' or "
+                "The api-version '\(version.prefix(64))' is invalid. Versions are dates with an optional label, such "
+                    + "as '2022-04-01' or "
                     + "'2022-05-01-preview'.", code: "InvalidApiVersionParameter")
         }
         return version.lowercased()
@@ -56,7 +57,8 @@ enum ARMWire {
             throw ControlError(
                 status: 415, code: "UnsupportedMediaType",
                 message:
-                    "The content media type '\(type.prefix(100))' is not supported. Only 'application/json' is supported."
+                    "The content media type '\(type.prefix(100))' is not supported. Only 'application/json' is "
+                        + "supported."
             )
         }
         guard let value = try? JSONValue(parsing: bytes) else {
@@ -131,7 +133,8 @@ enum ARMWire {
         answer.headers.add(
             name: "WWW-Authenticate",
             value:
-                "Bearer authorization_uri=\"\(login)/\(tenant)\", error=\"invalid_token\", error_description=\"\(description)\""
+                "Bearer authorization_uri=\"\(login)/\(tenant)\", error=\"invalid_token\", "
+                    + "error_description=\"\(description)\""
         )
         return answer
     }
