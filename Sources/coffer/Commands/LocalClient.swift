@@ -15,7 +15,8 @@ struct LocalClient {
 
     /// The running server's version.
     func health() async throws -> String {
-        let url = "http://\(state.address):\(state.httpPort)/healthz"
+        // The server answers for itself on the loopback only, and always listens there.
+        let url = "http://127.0.0.1:\(state.httpPort)/healthz"
         let (status, body) = try await execute(HTTPClientRequest(url: url), HTTPClient.Configuration())
         guard status == 200, let version = try? JSONValue(parsing: body)["version"]?.stringValue else {
             throw CommandFailure(
