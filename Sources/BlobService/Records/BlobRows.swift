@@ -232,6 +232,9 @@ extension BlobService {
     }
 
     /// Changes a committed blob in place. `change` returns what becomes of the sealed part: nil leaves it.
+    // The optimizer of Swift 6.3.1 crashes on this function once it is specialized for a closure that throws and never
+    // waits (it splits the coroutine wrongly), so it leaves this one as it is.
+    @_optimize(none)
     func updateBlob<Result>(
         _ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil,
         _ change: (_ row: BlobRow, _ record: inout BlobRecord) async throws -> (Result, sealed: [UInt8]?)
