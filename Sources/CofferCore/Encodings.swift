@@ -2,6 +2,7 @@ internal import Foundation
 
 extension Collection<UInt8> {
     /// Lower-case hexadecimal.
+    @inlinable
     public var hex: String {
         let digits = Array("0123456789abcdef".utf8)
         return String(decoding: flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)

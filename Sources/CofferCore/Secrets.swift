@@ -63,6 +63,9 @@ public struct RedactedString: Sendable, Hashable, CustomStringConvertible, Custo
 }
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.
+///
+/// Inlinable: without it every byte goes through the collections' witness tables, a fifth of a small request.
+@inlinable
 public func constantTimeEquals(_ left: some Collection<UInt8>, _ right: some Collection<UInt8>) -> Bool {
     guard left.count == right.count else { return false }
     var difference: UInt8 = 0

@@ -190,8 +190,8 @@ extension BlobService {
     // MARK: Source
 
     /// Finds and opens the blob that `x-ms-copy-source` names, with the rights its URL or
-    /// `x-ms-copy-source-authorization` brings. Only Copy Blob lets the request's own authorization count for a source in
-    /// the same account; all the others read a source that brings none as anyone would.
+    /// `x-ms-copy-source-authorization` brings. Only Copy Blob lets the request's own authorization count for a source
+    /// in the same account; all the others read a source that brings none as anyone would.
     private func openSource(_ call: BlobCall, isAsynchronousCopy: Bool = false) async throws -> CopySource {
         guard let url = call.header("x-ms-copy-source"), let location = SourceLocation(url), url.utf8.count <= 2_048,
             let (endpoint, family) = names.match(location.authority)
@@ -253,8 +253,8 @@ extension BlobService {
         try Conditions(call.request, prefix: "x-ms-source-")
     }
 
-    /// Refusals of the source are told as such, with its own status and code in headers; 409 for a key that does not fit
-    /// (recorded behaviour). Copy Blob passes some on as they are.
+    /// Refusals of the source are told as such, with its own status and code in headers; 409 for a key that does not
+    /// fit (recorded behaviour). Copy Blob passes some on as they are.
     private static func sourceError(_ error: StorageError, isAsynchronousCopy: Bool) -> StorageError {
         var refusal: StorageError
         switch error.status {

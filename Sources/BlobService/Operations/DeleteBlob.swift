@@ -60,8 +60,8 @@ extension BlobService {
         }
     }
 
-    /// `x-ms-access-tier-if-modified-since` and its opposite ("Delete Blob"): against the time the tier was last set, or
-    /// the blob was made. 412.
+    /// `x-ms-access-tier-if-modified-since` and its opposite ("Delete Blob"): against the time the tier was last set,
+    /// or the blob was made. 412.
     private func checkTierConditions(_ call: BlobCall, _ record: BlobRecord) throws(StorageError) {
         let changed = (record.tierChanged ?? record.created).unixSeconds
         func time(_ name: String) throws(StorageError) -> Int64? {

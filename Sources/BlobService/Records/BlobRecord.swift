@@ -64,8 +64,8 @@ struct BlobRecord: Sendable {
     var tagCount: UInt64 = 0
     var copy: CopyRecord?
     var releasable: [ExtentReference] = []
-    /// MD5, tags and layout of a blob under a customer-provided key, sealed under the account's: operations that carry no such
-    /// key change them.
+    /// MD5, tags and layout of a blob under a customer-provided key, sealed under the account's: operations that carry
+    /// no such key change them.
     var accountSealed: [UInt8] = []
 
     private static let version: UInt8 = 1
