@@ -119,7 +119,8 @@ public final class TokenVerifier: Sendable {
     }
     private static func header(of token: String) -> Header? {
         let parts = token.split(separator: ".", omittingEmptySubsequences: false)
-        // base64url without padding, and nothing else (RFC 7515 §2): a lenient decoder would know one token by many texts.
+        // base64url without padding, and nothing else (RFC 7515 §2): a lenient decoder would know one token by many
+        // texts.
         guard parts.count == 3, parts.allSatisfy({ [UInt8](base64URL: $0)?.base64URL == String($0) }),
             let bytes = [UInt8](base64URL: parts[0])
         else { return nil }
