@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs a function that tries to see what it must not, and tells. usage: sandbox.py"""
 
+import os
 import io
 import json
 import secrets
@@ -109,7 +110,7 @@ def main():
     try:
         client = server.client()
         paths = [server.environment[name] for name in ("COFFER_ROOT_KEY_FILE", "COFFER_CREDENTIALS_FILE")]
-        paths += [server.environment["COFFER_DATA_FOLDER"] + "/run.json", "/etc/shadow", "/etc/passwd", "/root/.bashrc"]
+        paths += [server.environment["COFFER_DATA_FOLDER"] + "/run.json", "/etc/shadow", "/etc/passwd", os.path.expanduser("~/.bashrc")]
         name, host = deploy(client, paths)
         for _ in range(60):
             status, _, data = client.call("GET", f"https://{host}/api/F")
