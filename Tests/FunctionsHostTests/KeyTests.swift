@@ -316,6 +316,28 @@ struct KeyringTests {
         await #expect(throws: FunctionsError.self) { try await world.runtime.hostKeys(of: world.id) }
     }
 
+    @Test func movingTheKeysToAnEmptyStoreLocksNobodyOut() async throws {
+        let world = try await World { $0.identity = testIdentity }
+        world.vaults.allow(testIdentity)
+        let before = try await world.runtime.hostKeys(of: world.id)
+        try await world.sites.update(world.id) { site in
+            site.secrets.appSettings["AzureWebJobsSecretStorageType"] = RedactedString("keyvault")
+            site.secrets.appSettings["AzureWebJobsSecretStorageKeyVaultUri"] = RedactedString(
+                "https://vault1.vault.coffer.localhost/")
+        }
+        #expect(try await world.runtime.hostKeys(of: world.id) == before)
+        #expect(world.vaults.state.withLock { $0.secrets["host--masterKey--master"]?.value } == before.masterKey)
+    }
+
+    /// Deleting the documents is the operator's way to have new keys; what the host remembers must not undo it.
+    @Test func emptyingTheStoreInUseMakesNewKeys() async throws {
+        let world = try await World()
+        let before = try await world.runtime.hostKeys(of: world.id)
+        world.storage.state.withLock { $0.blobs.removeAll() }
+        try await world.runtime.restart(world.id)
+        #expect(try await world.runtime.hostKeys(of: world.id).masterKey != before.masterKey)
+    }
+
     @Test func vaultNamesAreInverse() {
         for name in ["test-function", "a_b%c d.e", "plain", "é", "-", "a-12b", "-0451"] {
             #expect(VaultKeyRepository.denormalized(VaultKeyRepository.normalized(name)) == name)
