@@ -120,8 +120,11 @@ extension BlobService {
         guard (call.request.body.declaredLength ?? 0) == 0 else { throw StorageError.invalidHeader("Content-Length") }
         let source = try await openSource(call)
         let length = source.row.record.length
-        let range =
-            try call.header("x-ms-source-range").flatMap(ByteRange.init(header:))?.resolve(length: length) ?? 0..<length
+        var range = 0..<length
+        if let asked = call.header("x-ms-source-range") {
+            guard let parsed = ByteRange(header: asked) else { throw StorageError.invalidHeader("x-ms-source-range", asked) }
+            range = try parsed.resolve(length: length)
+        }
         return try await ingest(source, range, call, under: key, limit: limit)
     }
 

@@ -71,10 +71,11 @@ extension BlobService {
             var record = handle.record
             let result = try change(&record)
             let key = AccountKeySpace.container(name)
+            // Also when the commit throws: its outcome may be unknown, and a withdrawn access level must not linger.
+            defer { containers.forget(name, of: call.account.id) }
             let outcome = try await call.volume.commit(
                 .account, checks: [.unchanged(key, handle.version)],
                 writes: [.put(key, visible: try record.encoded(), sealed: [])])
-            containers.forget(name, of: call.account.id)
             return outcome == .conflict ? nil : (record, result)
         }
     }
