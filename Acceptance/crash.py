@@ -91,12 +91,12 @@ class World:
                 if name in ledger.pending:
                     continue
                 ledger.pending[name] = digest(data)
-            status, _, _ = self.client.call("PUT", f"{self.blobs}/{name}?{self.sas}", data, {"x-ms-blob-type": "BlockBlob"})
+            status, _, answer = self.client.call("PUT", f"{self.blobs}/{name}?{self.sas}", data, {"x-ms-blob-type": "BlockBlob"})
             with ledger.lock:
                 if status == 201:
                     ledger.blobs[name] = ledger.pending.pop(name)
                 else:
-                    raise Refused(status, b"", "upload")
+                    raise Refused(status, answer, "upload")
 
     def rotate(self, ledger, stop, _):
         while not stop.is_set():

@@ -14,7 +14,8 @@ import Testing
         let keys = store.sealed.accountKeys
         vault.addVersion("cmk")
         vault.allow(identity)
-        let sealed = try store.volume.seal([1, 2, 3], at: [9], in: partition, under: await store.volume.accountKey())
+        let sealed = try await store.volume.seal(
+            [1, 2, 3], at: [9], in: partition, under: await store.volume.accountKey())
         #expect(try await keys.status(store.account).source == .platform)
 
         let status = try await keys.useCustomerKey(store.account, vault.reference("cmk"), as: identity)
@@ -28,14 +29,16 @@ import Testing
             let fresh = try Store(engine: store.engine, seed: 5)
             fresh.sealed.accountKeys.attach(vault)
             let key = try await fresh.volume.accountKey()
-            #expect(try fresh.volume.open(sealed, at: [9], in: partition, under: key) == [1, 2, 3])
+            #expect(try await fresh.volume.open(sealed, at: [9], in: partition, under: key) == [1, 2, 3])
             _ = try await keys.usePlatformKey(store.account)
         }
         #expect(try await keys.status(store.account).source == .platform)
         vault.refuse(identity)
         let alone = try Store(engine: store.engine, seed: 6)
         #expect(
-            try alone.volume.open(sealed, at: [9], in: partition, under: await alone.volume.accountKey()) == [1, 2, 3])
+            try await alone.volume.open(sealed, at: [9], in: partition, under: await alone.volume.accountKey()) == [
+                1, 2, 3,
+            ])
     }
 
     @Test func aChangeOfWrappingWritesTwoRowsWhateverTheData() async throws {
@@ -78,7 +81,8 @@ import Testing
         for toCustomer in [true, false] {
             let (store, vault) = try await Store.withCustomerKey()
             if toCustomer { _ = try await store.sealed.accountKeys.usePlatformKey(store.account) }
-            let sealed = try store.volume.seal([7], at: [1], in: partition, under: await store.volume.accountKey())
+            let sealed = try await store.volume.seal(
+                [7], at: [1], in: partition, under: await store.volume.accountKey())
 
             let faulty = FaultyEngine(store.engine)
             let crashing = try Store(engine: store.engine, metadata: faulty, clock: store.clock, seed: 4)
@@ -94,7 +98,7 @@ import Testing
             let restarted = try Store(engine: store.engine, clock: store.clock, seed: 5)
             restarted.sealed.accountKeys.attach(vault)
             let key = try await restarted.volume.accountKey()
-            #expect(try restarted.volume.open(sealed, at: [1], in: partition, under: key) == [7])
+            #expect(try await restarted.volume.open(sealed, at: [1], in: partition, under: key) == [7])
             let happened = commit == 1 && fault == .after
             let isPlatform = try await restarted.sealed.accountKeys.status(store.account).source == .platform
             #expect(isPlatform == (happened != toCustomer))
@@ -166,10 +170,11 @@ import Testing
 
     @Test func aSecondCreationKeepsTheFirstKey() async throws {
         let store = try await Store.withAccount()
-        let sealed = try store.volume.seal([7], at: [1], in: partition, under: await store.volume.accountKey())
+        let sealed = try await store.volume.seal([7], at: [1], in: partition, under: await store.volume.accountKey())
         try await store.sealed.accountKeys.create(store.account)
         let fresh = try Store(engine: store.engine, seed: 2)
-        #expect(try fresh.volume.open(sealed, at: [1], in: partition, under: await fresh.volume.accountKey()) == [7])
+        #expect(
+            try await fresh.volume.open(sealed, at: [1], in: partition, under: await fresh.volume.accountKey()) == [7])
     }
 
     @Test func aRecordUnderAnotherAccountOrRootDoesNotOpen() async throws {

@@ -12,7 +12,7 @@ import Testing
         let store = try await Store.withAccount()
         let volume = store.volume
         let key = try await volume.accountKey()
-        let sealed = try volume.seal(Array("inner".utf8), at: [2], in: partition, under: key)
+        let sealed = try await volume.seal(Array("inner".utf8), at: [2], in: partition, under: key)
         let committed = try await volume.commit(
             partition, checks: [.absent([2])],
             writes: [
@@ -22,7 +22,7 @@ import Testing
         guard case .committed(let version) = committed else { throw Failure.unexpected }
         let rows = try await volume.get(partition, [[2], [7], [1]])
         #expect(rows.map { $0?.visible } == [[9, 9], nil, []])
-        #expect(try volume.open(rows[0]!.sealed, at: [2], in: partition, under: key) == Array("inner".utf8))
+        #expect(try await volume.open(rows[0]!.sealed, at: [2], in: partition, under: key) == Array("inner".utf8))
         #expect(try await volume.scan(partition, from: [], upTo: nil, limit: 10).map(\.key) == [[1], [2], [2, 0]])
         #expect(try await volume.scan(partition, from: [2], upTo: [2, 0], limit: 10).map(\.key) == [[2]])
         #expect(try await volume.scan(partition, from: [], upTo: nil, limit: 2).map(\.key) == [[1], [2]])
@@ -58,22 +58,23 @@ import Testing
         let volume = store.volume
         let key = try await volume.accountKey()
         let customer = volume.customerProvidedKey(store.randomness.secret(32))
-        let sealed = try volume.seal([1, 2, 3], at: [5], in: partition, under: key)
-        #expect(await code { try volume.open(sealed, at: [6], in: partition, under: key) } == .corrupt)
-        #expect(await code { try volume.open(sealed, at: [5], in: .account, under: key) } == .corrupt)
-        #expect(await code { try volume.open(sealed, at: [5], in: partition, under: customer) } == .keyMismatch)
+        let sealed = try await volume.seal([1, 2, 3], at: [5], in: partition, under: key)
+        #expect(await code { try await volume.open(sealed, at: [6], in: partition, under: key) } == .corrupt)
+        #expect(await code { try await volume.open(sealed, at: [5], in: .account, under: key) } == .corrupt)
+        #expect(await code { try await volume.open(sealed, at: [5], in: partition, under: customer) } == .keyMismatch)
         let otherVolume = store.sealed.volume(account: other)
         let otherKey = try await otherVolume.accountKey()
-        #expect(await code { try otherVolume.open(sealed, at: [5], in: partition, under: otherKey) } == .keyMismatch)
+        #expect(
+            await code { try await otherVolume.open(sealed, at: [5], in: partition, under: otherKey) } == .keyMismatch)
         for bit in 0..<sealed.count * 8 {
             var damaged = sealed
             damaged[bit / 8] ^= 1 << UInt8(bit % 8)
-            let found = await code { try volume.open(damaged, at: [5], in: partition, under: key) }
+            let found = await code { try await volume.open(damaged, at: [5], in: partition, under: key) }
             #expect(found == .corrupt || (16..<19 * 8).contains(bit) && found == .keyMismatch, "bit \(bit)")
         }
         for count in 0..<sealed.count {
             #expect(
-                await code { try volume.open(Array(sealed.prefix(count)), at: [5], in: partition, under: key) }
+                await code { try await volume.open(Array(sealed.prefix(count)), at: [5], in: partition, under: key) }
                     == .corrupt)
         }
     }
@@ -127,7 +128,7 @@ import Testing
         let body = Array(repeatElement(mark, count: 4_000).joined())
         let large = try await store.write(body, under: key)
         let small = try await store.write(Array(body.prefix(5_000)), under: key)
-        let manifest = try volume.seal(small.encoded + mark, at: [1], in: partition, under: key)
+        let manifest = try await volume.seal(small.encoded + mark, at: [1], in: partition, under: key)
         _ = try await volume.commit(
             partition, checks: [], writes: [.put([1], visible: mark, sealed: manifest)], linking: [large])
         _ = try await store.sealed.records(.storage, "accounts").commit([.put("k", mark)])

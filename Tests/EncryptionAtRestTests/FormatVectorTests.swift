@@ -187,12 +187,12 @@ private struct Vector {
             let volume = store.volume(account: vector.account)
             let partition = VolumePartition(name: vector["partition"].text)
             if vector["expect"].text == "opens" {
-                let sealed = try volume.seal(
+                let sealed = try await volume.seal(
                     vector["plaintext"].bytes, at: vector["rowKey"].bytes, in: partition, under: vector.dataKey)
                 #expect(sealed == vector["sealed"].bytes)
             }
             await check(vector) {
-                let opened = try volume.open(
+                let opened = try await volume.open(
                     vector["sealed"].bytes, at: vector["rowKey"].bytes, in: partition, under: vector.dataKey)
                 #expect(opened == vector["plaintext"].bytes)
             }
@@ -285,16 +285,16 @@ private struct Vector {
         return Array(try await reader.open(0..<count).readableBytesView)
     }
 
-    @Test func inlineBodies() throws {
+    @Test func inlineBodies() async throws {
         for vector in vectors["extents"]["inline"].list {
             let (store, _, randomness) = try store(random: vector["random"].bytes)
             let volume = store.volume(account: vector.account)
             let plaintext =
                 vector.has("plaintext") ? vector["plaintext"].bytes : pattern(vector["plaintextBytes"].number)
-            let reference = try volume.sealInline(ByteBuffer(bytes: plaintext), under: vector.dataKey)
+            let reference = try await volume.sealInline(ByteBuffer(bytes: plaintext), under: vector.dataKey)
             #expect(sha256(reference.encoded) == vector["referenceSHA256"].text && randomness.isUsedUp)
             if vector.has("reference") { #expect(reference.encoded == vector["reference"].bytes) }
-            let opened = try volume.openInline(
+            let opened = try await volume.openInline(
                 try #require(ExtentReference(encoded: reference.encoded)), range: 0..<plaintext.count,
                 under: vector.dataKey)
             #expect(opened.map { Array($0.readableBytesView) } == plaintext)

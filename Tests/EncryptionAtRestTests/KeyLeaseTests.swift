@@ -14,7 +14,9 @@ import Testing
         #expect(throws: KeyUnavailable.self) { try key.checkLease() }
         let error = await #expect(throws: KeyUnavailable.self) { try await store.volume.accountKey() }
         #expect(error?.code == .accessDenied && error?.isDenial == true)
-        #expect(throws: KeyUnavailable.self) { try store.volume.seal([1], at: [1], in: .account, under: key) }
+        await #expect(throws: KeyUnavailable.self) {
+            try await store.volume.seal([1], at: [1], in: .account, under: key)
+        }
         vault.allow(identity)
         try await store.volume.accountKey().checkLease()
         // The old key stays dead: who held it asks anew.
@@ -45,6 +47,37 @@ import Testing
         try key.checkLease()
         await store.sealed.accountKeys.background.settle()
         #expect(vault.unwraps == unwraps)
+    }
+
+    @Test func workUnderWayOutlivesAnnouncementsThatChangeNothing() async throws {
+        let (store, vault) = try await Store.withCustomerKey()
+        let key = try await store.volume.accountKey()
+        vault.announce()
+        let sealed = try await store.volume.seal([1], at: [1], in: .account, under: key)
+        vault.announce()
+        #expect(try await store.volume.open(sealed, at: [1], in: .account, under: key) == [1])
+        vault.announce()
+        let reference = try await store.volume.sealInline(ByteBuffer(bytes: [2]), under: key)
+        vault.announce()
+        #expect(try await store.volume.openInline(reference, range: 0..<1, under: key) == ByteBuffer(bytes: [2]))
+        vault.announce()
+        let sealer = try await store.volume.createExtent(under: key, expectedBytes: nil)
+        await sealer.abort()
+    }
+
+    @Test func anAnnouncementDuringAConfirmationAsksOnceMore() async throws {
+        let (store, vault) = try await Store.withCustomerKey()
+        let key = try await store.volume.accountKey()
+        vault.holdAnswers()
+        vault.announce()
+        let confirming = Task { try await key.confirmLease() }
+        while vault.heldAnswers == 0 { await Task.yield() }
+        let asked = vault.unwraps
+        vault.announce()
+        vault.letGo()
+        try await confirming.value
+        #expect(vault.unwraps > asked)
+        try await key.confirmLease()
     }
 
     @Test func anAnswerFromBeforeTheAnnouncementIsNotBelieved() async throws {

@@ -14,8 +14,8 @@ import Testing
         let customer = store.volume.customerProvidedKey(store.randomness.secret(32))
         let reference = try await store.write(store.randomness.bytes(100_000), under: key)
         let own = try await store.write(store.randomness.bytes(100_000), under: customer)
-        let sealed = try store.volume.seal([1], at: [1], in: partition, under: key)
-        let sealedOwn = try store.volume.seal([1], at: [2], in: partition, under: customer)
+        let sealed = try await store.volume.seal([1], at: [1], in: partition, under: key)
+        let sealedOwn = try await store.volume.seal([1], at: [2], in: partition, under: customer)
         _ = try await store.volume.commit(
             partition, checks: [],
             writes: [

@@ -20,7 +20,7 @@ extension BlobService {
             var secrets = try await self.open(row, call, container, under: key)
             secrets.metadata = metadata
             self.touch(&record, call)
-            let sealed = try call.volume.seal(
+            let sealed = try await call.volume.seal(
                 secrets.encoded(including: record.customerKeySHA256 == nil), at: row.key, in: container.partition,
                 under: key)
             return ((), sealed)

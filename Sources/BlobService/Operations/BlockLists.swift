@@ -115,7 +115,7 @@ extension BlobService {
             let idBytes = [UInt8](base64: id) ?? []
             if source != .committed, let block = staged[idBytes] {
                 try CustomerKeyHeaders.check(customerKey, against: block.record.customerKeySHA256)
-                let plain = try call.volume.open(
+                let plain = try await call.volume.open(
                     block.row.sealed, at: block.row.key, in: container.partition, under: key)
                 guard !plain.isEmpty else { continue }
                 let extent = try BlockRecord.decodeExtent(plain)

@@ -92,7 +92,7 @@ extension BlobService {
         if let key, !record.accountSealed.isEmpty {
             var part = BlobSecrets()
             try part.decodeAccountPart(
-                try call.volume.open(record.accountSealed, at: row.key, in: container.partition, under: key))
+                try await call.volume.open(record.accountSealed, at: row.key, in: container.partition, under: key))
             secrets = part
         }
         xml.open("Blob")

@@ -52,7 +52,7 @@ extension BlobService {
         let block = BlockRecord(
             id: id, length: UInt64(body.length), uploaded: call.now, customerKeySHA256: key.customerProvidedKeySHA256,
             releasable: extents.compactMap(\.withoutKey))
-        let sealed = try call.volume.seal(
+        let sealed = try await call.volume.seal(
             body.extent.map(BlockRecord.encodeExtent) ?? [], at: blockKey, in: container.partition, under: key)
         _ = try await retrying { () -> Bool? in
             let rows = try await call.volume.get(container.partition, [baseKey, blockKey])

@@ -58,7 +58,7 @@ extension BlobService {
         guard !row.record.accountSealed.isEmpty else { return [] }
         var part = BlobSecrets()
         try part.decodeAccountPart(
-            try call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
+            try await call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
         return part.tags
     }
 
@@ -89,12 +89,13 @@ extension BlobService {
         -> BlobSecrets
     {
         guard !row.sealed.isEmpty else { return BlobSecrets() }
-        let plain = try call.volume.open(row.sealed, at: row.key, in: container.partition, under: key)
+        let plain = try await call.volume.open(row.sealed, at: row.key, in: container.partition, under: key)
         var secrets = try BlobSecrets(decoding: plain)
         if !row.record.accountSealed.isEmpty {
             let accountKey = try await call.volume.accountKey()
             try secrets.decodeAccountPart(
-                try call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: accountKey))
+                try await call.volume.open(
+                    row.record.accountSealed, at: row.key, in: container.partition, under: accountKey))
         }
         return secrets
     }
@@ -108,7 +109,7 @@ extension BlobService {
         guard !row.record.accountSealed.isEmpty else { return ContentLayout() }
         var part = BlobSecrets()
         try part.decodeAccountPart(
-            try call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
+            try await call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
         return part.layout
     }
 
@@ -130,11 +131,11 @@ extension BlobService {
             var secrets = secrets
             let hasLayout = record.type == .page || (record.type == .block && !secrets.manifest.slices.isEmpty)
             secrets.layout = hasLayout ? ContentLayout(secrets.manifest) : ContentLayout()
-            record.accountSealed = try call.volume.seal(
+            record.accountSealed = try await call.volume.seal(
                 secrets.encodedAccountPart(), at: key, in: container.partition,
                 under: try await call.volume.accountKey())
         }
-        let sealed = try call.volume.seal(
+        let sealed = try await call.volume.seal(
             secrets.encoded(including: !isCustomers), at: key, in: container.partition, under: dataKey)
         return .put(key, visible: record.encoded(), sealed: sealed)
     }
@@ -260,17 +261,17 @@ extension BlobService {
             var secrets = try await open(row, call, container, under: key)
             change(&secrets)
             record.tagCount = UInt64(secrets.tags.count)
-            return try call.volume.seal(
+            return try await call.volume.seal(
                 secrets.encoded(including: true), at: row.key, in: container.partition, under: key)
         }
         var part = BlobSecrets()
         if !record.accountSealed.isEmpty {
             try part.decodeAccountPart(
-                try call.volume.open(record.accountSealed, at: row.key, in: container.partition, under: key))
+                try await call.volume.open(record.accountSealed, at: row.key, in: container.partition, under: key))
         }
         change(&part)
         record.tagCount = UInt64(part.tags.count)
-        record.accountSealed = try call.volume.seal(
+        record.accountSealed = try await call.volume.seal(
             part.encodedAccountPart(), at: row.key, in: container.partition, under: key)
         return nil
     }

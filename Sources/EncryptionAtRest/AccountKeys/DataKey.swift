@@ -45,8 +45,8 @@ public final class DataKey: Sendable, CustomStringConvertible, CustomReflectable
     /// Throws `KeyUnavailable` once the lease behind the key has died. Cheap: an atomic read.
     public func checkLease() throws { try lease?.check() }
 
-    /// As `checkLease`, but asks the vault again when the lease is due or suspended by an announcement; for long
-    /// operations between two pieces.
+    /// As `checkLease`, but asks the vault again when the lease is due or suspended by an announcement. What uses the
+    /// key calls this first, long operations between two pieces as well.
     public func confirmLease() async throws {
         guard let lease else { return }
         try await lease.confirm()

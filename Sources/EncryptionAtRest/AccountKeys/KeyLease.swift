@@ -68,14 +68,19 @@ final class KeyLease: Sendable {
     }
 
     func confirm() async throws {
-        switch standing {
-        case .current: return
-        case .dead: try check()
-        case .due, .overdue, .expired, .suspended: try await renew()
+        // Each announcement that comes while the vault is asked suspends the lease anew: it is asked again.
+        for _ in 0..<Self.confirmationsLimit {
+            switch standing {
+            case .current: return
+            case .dead: break
+            case .due, .overdue, .expired, .suspended: try await renew()
+            }
+            guard standing == .suspended else { break }
         }
         // The renewed lease may be another object's: this one must itself be in force.
         try check()
     }
+    private static let confirmationsLimit = 32
 
     private static let suspendedReason = KeyUnavailable(
         .accessDenied,

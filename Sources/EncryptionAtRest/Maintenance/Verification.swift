@@ -160,7 +160,7 @@ private struct Verifier {
         try await core.forEachRow(partition) { (row) throws(SealedStoreError) in
             do {
                 switch row.key.bytes.first.flatMap(RowKind.init(rawValue:)) {
-                case .data: try verifyData(row, volume, place.partition, key)
+                case .data: try await verifyData(row, volume, place.partition, key)
                 case .link: try await verifyLink(row, volume, place.partition, key, name)
                 case .garbage:
                     _ = try volume.openGarbage(row, in: place.partition)
@@ -173,7 +173,7 @@ private struct Verifier {
 
     private mutating func verifyData(
         _ row: Row, _ volume: AccountVolume, _ partition: VolumePartition, _ key: DataKey?
-    ) throws {
+    ) async throws {
         let contents = try volume.decode(row, in: partition)
         report.rowsOpened += 1
         guard !contents.sealed.isEmpty else { return }
@@ -183,7 +183,7 @@ private struct Verifier {
             report.sealedPartsUnchecked += 1
             return
         }
-        _ = try volume.open(contents.sealed, at: contents.key, in: partition, under: key)
+        _ = try await volume.open(contents.sealed, at: contents.key, in: partition, under: key)
         report.sealedPartsOpened += 1
     }
 

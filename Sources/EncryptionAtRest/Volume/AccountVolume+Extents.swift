@@ -10,24 +10,24 @@ extension AccountVolume {
     /// Starts an extent under a fresh data encryption key, wrapped under `dataKey`. `expectedBytes` is the plaintext
     /// length if known: it chooses the chunk size and the place.
     public func createExtent(under dataKey: DataKey, expectedBytes: Int?) async throws -> ExtentSealer {
-        try checkKey(dataKey)
+        try await confirmKey(dataKey)
         return ExtentSealer(core: core, dataKey: dataKey, expectedBytes: expectedBytes)
     }
 
-    /// Seals a body of at most 16 KiB inside its reference, without suspension. Longer is a mistake in the program.
-    public func sealInline(_ plaintext: ByteBuffer, under dataKey: DataKey) throws -> ExtentReference {
-        try checkKey(dataKey)
+    /// Seals a body of at most 16 KiB inside its reference. Longer is a mistake in the program.
+    public func sealInline(_ plaintext: ByteBuffer, under dataKey: DataKey) async throws -> ExtentReference {
+        try await confirmKey(dataKey)
         precondition(plaintext.readableBytes <= InlineExtent.plaintextBytesLimit)
         return plaintext.withUnsafeReadableBytes { InlineExtent.seal($0, under: dataKey, randomness: core.randomness) }
     }
 
-    /// Opens `range` of an inline body, without suspension. nil when the reference is an extent's: then `readExtent`
+    /// Opens `range` of an inline body. nil when the reference is an extent's: then `readExtent`
     /// reads it.
-    public func openInline(_ reference: ExtentReference, range: Range<Int>, under dataKey: DataKey) throws
+    public func openInline(_ reference: ExtentReference, range: Range<Int>, under dataKey: DataKey) async throws
         -> ByteBuffer?
     {
         guard reference.isInline else { return nil }
-        try checkKey(dataKey)
+        try await confirmKey(dataKey)
         let range = range.clamped(to: 0..<reference.plaintextBytes)
         var body = try InlineExtent.open(reference, under: dataKey)
         body.moveReaderIndex(forwardBy: range.lowerBound)
@@ -42,12 +42,11 @@ extension AccountVolume {
         _ reference: ExtentReference, range: Range<Int>, under dataKey: DataKey,
         deliver: @Sendable (ByteBuffer) async throws -> Void
     ) async throws {
-        try await dataKey.confirmLease()
-        if let body = try openInline(reference, range: range, under: dataKey) {
+        try await confirmKey(dataKey)
+        if let body = try await openInline(reference, range: range, under: dataKey) {
             if body.readableBytes > 0 { try await deliver(body) }
             return
         }
-        try checkKey(dataKey)
         let range = range.clamped(to: 0..<reference.plaintextBytes)
         guard !range.isEmpty else { return }
         try await whileReading([reference]) { try await read(reference, range, under: dataKey, deliver) }

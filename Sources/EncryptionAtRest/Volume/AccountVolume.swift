@@ -91,8 +91,8 @@ public final class AccountVolume: Sendable {
     /// `KeyUnavailable` when the lease died.
     public func seal(
         _ plaintext: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
-    ) throws -> [UInt8] {
-        try checkKey(dataKey)
+    ) async throws -> [UInt8] {
+        try await confirmKey(dataKey)
         let header = SealedPart.header(dataKey)
         return dataKey.rows.seal(
             plaintext, additional: sealedPartBound(key, partition, header), randomness: core.randomness, header: header)
@@ -102,8 +102,8 @@ public final class AccountVolume: Sendable {
     /// and `.corrupt` for one that is damaged or was moved here.
     public func open(
         _ sealed: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
-    ) throws -> [UInt8] {
-        try checkKey(dataKey)
+    ) async throws -> [UInt8] {
+        try await confirmKey(dataKey)
         let header = try SealedPart.checkHeader(sealed, dataKey)
         guard
             let plaintext = dataKey.rows.open(
@@ -112,10 +112,11 @@ public final class AccountVolume: Sendable {
         return plaintext
     }
 
-    /// A key of another account here is a mistake in the program, not in the data.
-    func checkKey(_ dataKey: DataKey) throws {
+    /// A key of another account here is a mistake in the program, not in the data. A lease that an announcement
+    /// suspended is no refusal: the vault is asked again.
+    func confirmKey(_ dataKey: DataKey) async throws {
         precondition(dataKey.account == account, "a data key of another account")
-        try dataKey.checkLease()
+        try await dataKey.confirmLease()
     }
 
     private func sealedPartBound(_ key: [UInt8], _ partition: VolumePartition, _ header: [UInt8]) -> [UInt8] {
