@@ -83,34 +83,58 @@ extension Timestamp {
 // MARK: - Spellings
 
 extension Timestamp {
-    private static let weekdays = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
-    private static let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+    private static let weekdays: [StaticString] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
+    private static let months: [StaticString] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ]
 
     /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7, IMF-fixdate).
     public var rfc1123: String {
         let f = fields
-        return "\(Self.weekdays[f.weekday]), \(pad(f.day, 2)) \(Self.months[f.month - 1]) \(pad(f.year, 4)) "
-            + "\(pad(f.hour, 2)):\(pad(f.minute, 2)):\(pad(f.second, 2)) GMT"
+        return String(unsafeUninitializedCapacity: 29) { buffer in
+            var text = FixedText(buffer)
+            text.put(Self.weekdays[f.weekday])
+            text.put(", ")
+            text.put(f.day, digits: 2)
+            text.put(" ")
+            text.put(Self.months[f.month - 1])
+            text.put(" ")
+            text.put(f.year, digits: 4)
+            text.put(" ")
+            text.put(clock: f)
+            text.put(" GMT")
+            return text.count
+        }
     }
 
     /// `1994-11-06T08:49:37Z`.
     public var iso8601: String {
-        let f = fields
-        return
-            "\(pad(f.year, 4))-\(pad(f.month, 2))-\(pad(f.day, 2))T\(pad(f.hour, 2)):\(pad(f.minute, 2)):\(pad(f.second, 2))Z"
+        String(unsafeUninitializedCapacity: 20) { buffer in
+            var text = FixedText(buffer)
+            text.put(dateAndTime: fields)
+            text.put("Z")
+            return text.count
+        }
     }
 
     /// `1994-11-06T08:49:37.1234560Z`: seven fraction digits, as Azure Resource Manager and blob snapshots write it.
     public var iso8601WithTicks: String {
-        String(iso8601.dropLast()) + "." + pad(fields.microsecond, 6) + "0Z"
+        let f = fields
+        return String(unsafeUninitializedCapacity: 28) { buffer in
+            var text = FixedText(buffer)
+            text.put(dateAndTime: f)
+            text.put(".")
+            text.put(f.microsecond, digits: 6)
+            text.put("0Z")
+            return text.count
+        }
     }
 
     /// Parses an IMF-fixdate; nil for anything else.
     public init?(rfc1123 text: some StringProtocol) {
         let parts = text.split(separator: " ", omittingEmptySubsequences: true)
         guard parts.count == 6, parts[5] == "GMT" || parts[5] == "UTC", let day = Int(parts[1]),
-            let year = Int(parts[3]),
-            let month = Self.months.firstIndex(where: { $0 == parts[2] })
+            let year = Int(parts[3]), let month = Self.months.firstIndex(where: { $0.description == parts[2] })
         else { return nil }
         let clock = parts[4].split(separator: ":")
         guard clock.count == 3, let hour = Int(clock[0]), let minute = Int(clock[1]), let second = Int(clock[2]) else {
@@ -167,7 +191,46 @@ extension Timestamp {
     }
 }
 
-private func pad(_ value: Int, _ width: Int) -> String {
-    let digits = String(value)
-    return digits.count >= width ? digits : String(repeating: "0", count: width - digits.count) + digits
+/// Text of a known length, written digit by digit: several dates stand in every response.
+private struct FixedText {
+    private let buffer: UnsafeMutableBufferPointer<UInt8>
+    private(set) var count = 0
+
+    init(_ buffer: UnsafeMutableBufferPointer<UInt8>) { self.buffer = buffer }
+
+    mutating func put(_ text: StaticString) {
+        text.withUTF8Buffer { bytes in
+            for byte in bytes { put(byte: byte) }
+        }
+    }
+    /// The last `digits` decimal digits, with leading zeros; neither spelling knows a year of more than four.
+    mutating func put(_ value: Int, digits: Int) {
+        var divisor: UInt = 1
+        for _ in 1..<digits { divisor *= 10 }
+        while divisor > 0 {
+            put(byte: 0x30 + UInt8(value.magnitude / divisor % 10))
+            divisor /= 10
+        }
+    }
+    mutating func put(clock f: Timestamp.Fields) {
+        put(f.hour, digits: 2)
+        put(":")
+        put(f.minute, digits: 2)
+        put(":")
+        put(f.second, digits: 2)
+    }
+    mutating func put(dateAndTime f: Timestamp.Fields) {
+        put(f.year, digits: 4)
+        put("-")
+        put(f.month, digits: 2)
+        put("-")
+        put(f.day, digits: 2)
+        put("T")
+        put(clock: f)
+    }
+
+    private mutating func put(byte: UInt8) {
+        buffer[count] = byte
+        count += 1
+    }
 }

@@ -142,17 +142,30 @@ public enum EdgeError: Error, Sendable, Equatable {
 /// Decodes `%xx` (RFC 3986 §2.1); nil when an escape is malformed or the result is not UTF-8.
 public func percentDecoded(_ text: some StringProtocol) -> String? {
     guard text.utf8.contains(0x25) else { return String(text) }
+    let encoded = Array(text.utf8)
     var bytes: [UInt8] = []
-    var rest = Substring(text).utf8[...]
-    while let byte = rest.popFirst() {
-        guard byte == 0x25 else {
-            bytes.append(byte)
+    bytes.reserveCapacity(encoded.count)
+    var position = 0
+    while position < encoded.count {
+        if encoded[position] != 0x25 {
+            bytes.append(encoded[position])
+            position += 1
             continue
         }
-        guard let high = rest.popFirst(), let low = rest.popFirst(),
-            let value = [UInt8](hex: String(decoding: [high, low], as: UTF8.self))?.first
+        guard position + 2 < encoded.count, let high = hexDigit(encoded[position + 1]),
+            let low = hexDigit(encoded[position + 2])
         else { return nil }
-        bytes.append(value)
+        bytes.append(high << 4 | low)
+        position += 3
     }
     return String(validating: bytes, as: UTF8.self)
+}
+
+private func hexDigit(_ character: UInt8) -> UInt8? {
+    switch character {
+    case 0x30...0x39: character - 0x30
+    case 0x41...0x46: character - 0x37
+    case 0x61...0x66: character - 0x57
+    default: nil
+    }
 }

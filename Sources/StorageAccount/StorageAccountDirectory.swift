@@ -35,7 +35,7 @@ public enum StorageCaller: Sendable {
 public struct SharedAccessGrant: Sendable {
     public enum Scope: Sendable, Equatable {
         /// Account SAS: resource types (`s`, `c`, `o`).
-        case account(resourceTypes: Set<Character>)
+        case account(resourceTypes: LetterSet)
         case container(String)
         case blob(container: String, blob: String)
         case snapshot(container: String, blob: String, snapshot: String)
@@ -51,7 +51,7 @@ public struct SharedAccessGrant: Sendable {
     }
     public let scope: Scope
     /// Letters of `sp` (after a stored access policy was merged in).
-    public let permissions: Set<Character>
+    public let permissions: LetterSet
     /// Response header overrides: `rscc`, `rscd`, `rsce`, `rscl`, `rsct`.
     public let responseHeaders: [String: String]
     /// `ses`, the encryption scope writes must use.

@@ -17,6 +17,8 @@ public final class StorageAccountService: StorageAccounts, ResourceProvider {
     let identities: any ManagedIdentities
     let eligibility: any CustomerKeyEligibility
     let installation: Installation
+    /// In lower case, as tokens and identities are compared.
+    let tenantID: String
     let hostNames: HostNames
     let clock: any WallClock
     let randomness: any Randomness
@@ -36,6 +38,7 @@ public final class StorageAccountService: StorageAccounts, ResourceProvider {
         self.identities = identities
         self.eligibility = eligibility
         self.installation = installation
+        tenantID = installation.tenantID.lowercased()
         self.hostNames = hostNames
         self.clock = clock
         self.randomness = randomness

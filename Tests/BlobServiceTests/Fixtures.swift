@@ -73,7 +73,7 @@ final class KnownCallers: StorageAccounts {
         if request.rawQuery.contains("sig=reader") {
             return .sharedAccess(
                 SharedAccessGrant(
-                    scope: .account(resourceTypes: ["o"]), permissions: ["r"], responseHeaders: [:],
+                    scope: .account(resourceTypes: "o"), permissions: "r", responseHeaders: [:],
                     encryptionScope: nil,
                     delegatingPrincipal: nil))
         }
@@ -242,7 +242,8 @@ final class Blobs: Sendable {
         asCaller(
             .sharedAccess(
                 SharedAccessGrant(
-                    scope: scope, permissions: Set(permissions), responseHeaders: [:], encryptionScope: nil,
+                    scope: scope, permissions: LetterSet(stringLiteral: permissions), responseHeaders: [:],
+                    encryptionScope: nil,
                     delegatingPrincipal: nil)))
     }
     var extentCount: Int { get async throws { try await engine.list(after: nil, limit: .max).count } }

@@ -8,9 +8,9 @@ internal import StorageAccount
 struct Access: Sendable {
     /// SAS permissions, any of which suffices ("Create a service SAS", "Create an account SAS": permissions by
     /// operation).
-    var letters: Set<Character>
+    var letters: LetterSet
     /// Account SAS resource type: `s`, `c` or `o`.
-    var resourceType: Character
+    var resourceType: LetterSet
     /// Role actions, any of which suffices ("Permissions for calling blob and queue data operations").
     var actions: [Action]
     /// Which service SAS scopes reach the operation.
@@ -28,52 +28,52 @@ struct Access: Sendable {
     static let overwriteActions = [write]
 
     static let readBlob = Access(
-        letters: ["r"], resourceType: "o", actions: [read], takesBlobSAS: true, publicAccess: .blob)
+        letters: "r", resourceType: "o", actions: [read], takesBlobSAS: true, publicAccess: .blob)
     /// Writes that create: `c` alone allows it while nothing stands there (`mayOverwrite`).
-    static let putBlob = Access(letters: ["w", "c"], resourceType: "o", actions: [write, add], takesBlobSAS: true)
-    static let writeBlob = Access(letters: ["w"], resourceType: "o", actions: [write], takesBlobSAS: true)
-    static let appendBlob = Access(letters: ["a", "w"], resourceType: "o", actions: [write, add], takesBlobSAS: true)
+    static let putBlob = Access(letters: "wc", resourceType: "o", actions: [write, add], takesBlobSAS: true)
+    static let writeBlob = Access(letters: "w", resourceType: "o", actions: [write], takesBlobSAS: true)
+    static let appendBlob = Access(letters: "aw", resourceType: "o", actions: [write, add], takesBlobSAS: true)
     static let snapshotBlob = Access(
-        letters: ["c", "w"], resourceType: "o", actions: [write, add], takesBlobSAS: true)
-    static let deleteBlob = Access(letters: ["d"], resourceType: "o", actions: [delete], takesBlobSAS: true)
-    static let leaseBlob = Access(letters: ["w", "d"], resourceType: "o", actions: [write], takesBlobSAS: true)
+        letters: "cw", resourceType: "o", actions: [write, add], takesBlobSAS: true)
+    static let deleteBlob = Access(letters: "d", resourceType: "o", actions: [delete], takesBlobSAS: true)
+    static let leaseBlob = Access(letters: "wd", resourceType: "o", actions: [write], takesBlobSAS: true)
     static let readTags = Access(
-        letters: ["t"], resourceType: "o", actions: [.data(root + "/containers/blobs/tags/read")], takesBlobSAS: true)
+        letters: "t", resourceType: "o", actions: [.data(root + "/containers/blobs/tags/read")], takesBlobSAS: true)
     static let writeTags = Access(
-        letters: ["t"], resourceType: "o", actions: [.data(root + "/containers/blobs/tags/write")], takesBlobSAS: true)
+        letters: "t", resourceType: "o", actions: [.data(root + "/containers/blobs/tags/write")], takesBlobSAS: true)
 
-    static let listBlobs = Access(letters: ["l"], resourceType: "c", actions: [read], publicAccess: .container)
+    static let listBlobs = Access(letters: "l", resourceType: "c", actions: [read], publicAccess: .container)
     /// Get Account Information at a container.
-    static let containerInformation = Access(letters: ["r", "l"], resourceType: "c", actions: [read])
+    static let containerInformation = Access(letters: "rl", resourceType: "c", actions: [read])
     static let readContainer = Access(
-        letters: ["r"], resourceType: "c", actions: [.control(root + "/containers/read")], takesContainerSAS: false,
+        letters: "r", resourceType: "c", actions: [.control(root + "/containers/read")], takesContainerSAS: false,
         publicAccess: .container)
     static let createContainer = Access(
-        letters: ["c", "w"], resourceType: "c", actions: [.control(root + "/containers/write")],
+        letters: "cw", resourceType: "c", actions: [.control(root + "/containers/write")],
         takesContainerSAS: false)
     static let writeContainer = Access(
-        letters: ["w"], resourceType: "c", actions: [.control(root + "/containers/write")], takesContainerSAS: false)
+        letters: "w", resourceType: "c", actions: [.control(root + "/containers/write")], takesContainerSAS: false)
     static let leaseContainer = Access(
-        letters: ["w", "d"], resourceType: "c", actions: [.control(root + "/containers/write")],
+        letters: "wd", resourceType: "c", actions: [.control(root + "/containers/write")],
         takesContainerSAS: false)
     static let deleteContainer = Access(
-        letters: ["d"], resourceType: "c", actions: [.control(root + "/containers/delete")], takesContainerSAS: false)
+        letters: "d", resourceType: "c", actions: [.control(root + "/containers/delete")], takesContainerSAS: false)
     /// Access policies are never read or written with a SAS: its holder could extend its own rights.
     static let readACL = Access(
-        letters: [], resourceType: "c", actions: [.control(root + "/containers/getAcl/action")],
+        letters: "", resourceType: "c", actions: [.control(root + "/containers/getAcl/action")],
         takesContainerSAS: false)
     static let writeACL = Access(
-        letters: [], resourceType: "c", actions: [.control(root + "/containers/setAcl/action")],
+        letters: "", resourceType: "c", actions: [.control(root + "/containers/setAcl/action")],
         takesContainerSAS: false)
 
     static let listContainers = Access(
-        letters: ["l"], resourceType: "s", actions: [.control(root + "/containers/read")], takesContainerSAS: false)
+        letters: "l", resourceType: "s", actions: [.control(root + "/containers/read")], takesContainerSAS: false)
     static let readService = Access(
-        letters: ["r"], resourceType: "s", actions: [.control(root + "/read")], takesContainerSAS: false)
+        letters: "r", resourceType: "s", actions: [.control(root + "/read")], takesContainerSAS: false)
     static let writeService = Access(
-        letters: ["w"], resourceType: "s", actions: [.control(root + "/write")], takesContainerSAS: false)
+        letters: "w", resourceType: "s", actions: [.control(root + "/write")], takesContainerSAS: false)
     static let delegateKey = Access(
-        letters: [], resourceType: "s", actions: [.control(root + "/generateUserDelegationKey/action")],
+        letters: "", resourceType: "s", actions: [.control(root + "/generateUserDelegationKey/action")],
         takesContainerSAS: false)
 }
 

@@ -66,9 +66,41 @@ enum BlobAddress: Sendable, Equatable {
     }
 }
 
-/// The query's parameters; the first of a name counts, names are compared without regard to case.
+/// The query's parameters; the first of a name counts, names are compared without regard to ASCII case.
+///
+/// They are looked for when asked: a signed URL carries many, of which an operation reads few.
 struct QueryParameters: Sendable {
-    private let pairs: [(name: String, value: String)]
-    init(_ request: Request) { pairs = request.query.map { ($0.name.lowercased(), $0.value) } }
-    subscript(name: String) -> String? { pairs.first { $0.name == name }?.value }
+    private let rawQuery: String
+    init(_ request: Request) { rawQuery = request.rawQuery }
+
+    /// `name` is in lower case. A malformed escape stays as sent.
+    subscript(name: String) -> String? {
+        var query = rawQuery
+        var name = name
+        return query.withUTF8 { bytes in name.withUTF8 { Self.value(of: $0, in: bytes) } }
+    }
+
+    private static func value(of name: UnsafeBufferPointer<UInt8>, in bytes: UnsafeBufferPointer<UInt8>) -> String? {
+        var start = 0
+        while start < bytes.count {
+            let end = bytes[start...].firstIndex(of: 0x26) ?? bytes.count
+            let equals = bytes[start..<end].firstIndex(of: 0x3d) ?? end
+            if isName(name, bytes[start..<equals]) {
+                return decoded(bytes[min(equals + 1, end)..<end])
+            }
+            start = end + 1
+        }
+        return nil
+    }
+
+    private static func isName(_ name: UnsafeBufferPointer<UInt8>, _ part: Slice<UnsafeBufferPointer<UInt8>>) -> Bool {
+        if part.contains(0x25) { return decoded(part).lowercased().utf8.elementsEqual(name) }
+        return part.count == name.count
+            && zip(part, name).allSatisfy { $0 == $1 || (0x41...0x5a).contains($0) && $0 | 0x20 == $1 }
+    }
+
+    private static func decoded(_ part: Slice<UnsafeBufferPointer<UInt8>>) -> String {
+        let text = String(decoding: part, as: UTF8.self)
+        return percentDecoded(text) ?? text
+    }
 }

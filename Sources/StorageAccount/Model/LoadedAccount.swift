@@ -12,6 +12,7 @@ final class LoadedAccount: Sendable {
     let delegationSecret: SymmetricKey
     /// Network rules, parsed; nil when every address may connect.
     let allowedAddresses: [IPv4Range]?
+    let provenTokens = ProvenTokens()
 
     let blobService: BlobServiceProperties
 

@@ -13,17 +13,15 @@ extension StorageAccountService {
     ) async throws(StorageError) -> StorageCaller {
         let account = try await loadedAccount(view)
         try requireConnection(request, account)
-        let query = QueryParameters(request.rawQuery)
         let authorization = request.headers.first(name: "authorization")
-        if let parameters = try SharedAccessParameters(query) {
-            let grant = try await SharedAccessAuthorization(
-                request: request, query: query, account: account, service: service, now: clock.now(),
-                tenantID: installation.tenantID.lowercased()
-            ).verify(parameters, policies: policies)
-            if let holder = parameters[.delegatedObjectID] {
+        let sharedAccess = SharedAccessAuthorization(
+            request: request, account: account, service: service, now: clock.now(), tenantID: tenantID)
+        if let token = try sharedAccess.token() {
+            let grant = try await sharedAccess.grant(token, policies: policies)
+            if let holder = token.holder {
                 // The signature is bound to one user, who proves it with a token beside it.
                 let caller = try await principal(authorization ?? "", request, view, service)
-                guard caller.objectID == holder.lowercased() else {
+                guard caller.objectID == holder else {
                     throw .authenticationFailed(detail: "sduoid names another principal than the bearer token.")
                 }
             } else if authorization != nil {
@@ -34,7 +32,7 @@ extension StorageAccountService {
         }
         guard let authorization else { return try anonymous(request, view, service) }
         if authorization.utf8.starts(with: "SharedKey".utf8) {
-            try verifySharedKey(authorization, request, account, service, query)
+            try verifySharedKey(authorization, request, account, service)
             return .accountKey
         }
         return .principal(try await principal(authorization, request, view, service))
@@ -99,8 +97,7 @@ extension StorageAccountService {
     // MARK: Shared key
 
     private func verifySharedKey(
-        _ authorization: String, _ request: Request, _ account: LoadedAccount, _ service: StorageService,
-        _ query: QueryParameters
+        _ authorization: String, _ request: Request, _ account: LoadedAccount, _ service: StorageService
     ) throws(StorageError) {
         let parts = authorization.utf8.split(separator: 0x20)
         guard parts.count == 2, let colon = parts[1].firstIndex(of: 0x3a) else {
@@ -119,6 +116,7 @@ extension StorageAccountService {
         guard account.view.allowsSharedKeyAccess else { throw .keyBasedAuthenticationNotPermitted }
         try requireFreshDate(request)
         let signature = Substring(parts[1][parts[1].index(after: colon)...])
+        let query = QueryParameters(request.rawQuery)
         let string = SharedKeyString(request: request, account: account.record.name, service: service)
         for order in SharedKeyString.HeaderOrder.allCases
         where Signatures.verify(
@@ -183,7 +181,7 @@ extension StorageAccountService {
         }
         do throws(TokenRefusal) {
             let caller = try await tokens.verify(String(parts[1]), audiences: audiences)
-            guard caller.tenantID == installation.tenantID.lowercased() else {
+            guard caller.tenantID == tenantID else {
                 throw TokenRefusal(.wrongIssuer, "The token is of another tenant.")
             }
             return caller

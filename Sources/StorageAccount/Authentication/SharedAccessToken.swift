@@ -1,0 +1,99 @@
+internal import CofferCore
+internal import Crypto
+internal import HTTPEdge
+internal import Synchronization
+
+/// What a shared access signature has proven: the token's own words, believed as long as the account's keys stay.
+struct SharedAccessToken: Sendable {
+    /// What a stored access policy may say instead.
+    struct Terms: Sendable {
+        var permissions: String?
+        var start: Timestamp?
+        var expiry: Timestamp?
+    }
+    /// The user delegation key that signed.
+    struct Delegation: Sendable {
+        let principal: Caller
+        let start: Timestamp
+        let expiry: Timestamp
+    }
+    let scope: SharedAccessGrant.Scope
+    var terms = Terms()
+    /// `si`, the stored access policy.
+    var identifier: String?
+    var needsHTTPS = false
+    var addresses: IPv4Range?
+    /// `ss` of an account SAS.
+    var services: LetterSet?
+    var responseHeaders: [String: String] = [:]
+    var encryptionScope: String?
+    var delegation: Delegation?
+    /// `sduoid` in lower case: who must prove with a bearer token to be the one the signature is for.
+    var holder: String?
+    /// The signature covers headers or parameters of one request (`srh`, `srq`): it proves nothing about the next.
+    var signsRequestParts = false
+
+    init(scope: SharedAccessGrant.Scope) { self.scope = scope }
+
+    /// Whether a request with the same query is covered, by its path. False where that takes a longer look.
+    fileprivate func covers(_ request: Request) -> Bool {
+        switch scope {
+        case .account: true
+        case .container(let container): Self.path(of: request, is: container, nil)
+        case .blob(let container, let blob), .snapshot(let container, let blob, _):
+            Self.path(of: request, is: container, blob)
+        }
+    }
+
+    /// Whether a path names both container and blob, decoded as `SharedAccessResource` does, and these. Compares bytes:
+    /// names that only look the same are two blobs.
+    private static func path(of request: Request, is container: String, _ blob: String?) -> Bool {
+        guard let path = percentDecoded(request.rawPath.dropFirst())?.utf8, let slash = path.firstIndex(of: 0x2f) else {
+            return false
+        }
+        return path[..<slash].elementsEqual(container.utf8)
+            && (blob.map { path[path.index(after: slash)...].elementsEqual($0.utf8) } ?? true)
+    }
+}
+
+/// Tokens that were proven under one account's keys, found again by their query. It goes with the `LoadedAccount`, so
+/// no change of keys or settings outlives it.
+final class ProvenTokens: Sendable {
+    /// SHA-256 of service and query: looking for the query itself would compare a guessed signature with a true one
+    /// byte by byte.
+    private struct Digest: Hashable {
+        let words: (UInt64, UInt64, UInt64, UInt64)
+
+        init(_ request: Request, _ service: StorageService) {
+            var query = request.rawQuery
+            let digest = query.withUTF8 { bytes in
+                var hash = SHA256()
+                withUnsafeBytes(of: service) { hash.update(bufferPointer: $0) }
+                hash.update(bufferPointer: UnsafeRawBufferPointer(bytes))
+                return hash.finalize()
+            }
+            words = digest.withUnsafeBytes { $0.loadUnaligned(as: (UInt64, UInt64, UInt64, UInt64).self) }
+        }
+        static func == (left: Digest, right: Digest) -> Bool { left.words == right.words }
+        func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
+    }
+    /// A token takes some hundred bytes.
+    private static let limit = 1_024
+    private let tokens = Mutex<[Digest: SharedAccessToken]>([:])
+
+    func token(of request: Request, to service: StorageService) -> SharedAccessToken? {
+        guard !request.rawQuery.isEmpty else { return nil }
+        let digest = Digest(request, service)
+        return tokens.withLock { $0[digest] }.flatMap { $0.covers(request) ? $0 : nil }
+    }
+
+    func remember(_ token: SharedAccessToken, of request: Request, to service: StorageService) {
+        guard !token.signsRequestParts else { return }
+        let digest = Digest(request, service)
+        tokens.withLock { tokens in
+            // Proving a token anew costs little more than finding it: a full memory starts over.
+            if tokens.count >= Self.limit { tokens.removeAll(keepingCapacity: true) }
+            tokens[digest] = token
+        }
+    }
+}
