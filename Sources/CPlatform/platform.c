@@ -7,8 +7,9 @@
 #include <sys/random.h>
 
 void coffer_tune_allocator(void) {
-    mallopt(M_MMAP_THRESHOLD, 64 * 1024 * 1024);
-    mallopt(M_TRIM_THRESHOLD, 64 * 1024 * 1024);
+    // glibc refuses a larger threshold: half of what one of its heaps may hold.
+    mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 32 * 1024 * 1024);
 }
 
 void coffer_wipe(void *memory, size_t count) { explicit_bzero(memory, count); }

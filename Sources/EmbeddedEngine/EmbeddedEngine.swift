@@ -15,15 +15,18 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
 
     private let directory: DataDirectory
     private let readers: RowReaderPool
+    private let cache: RowCache
     private let writer: RowWriter
     private let segments: SegmentStore
     private let files: ExtentFiles
 
     private init(
-        directory: DataDirectory, readers: RowReaderPool, writer: RowWriter, segments: SegmentStore, files: ExtentFiles
+        directory: DataDirectory, readers: RowReaderPool, cache: RowCache, writer: RowWriter, segments: SegmentStore,
+        files: ExtentFiles
     ) {
         self.directory = directory
         self.readers = readers
+        self.cache = cache
         self.writer = writer
         self.segments = segments
         self.files = files
@@ -46,6 +49,8 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         var pieceBytes = Int.max
         var segmentBytes = 64 << 20
         var openFilesLimit = 256
+        /// Of rows kept in memory.
+        var cachedBytes = 16 << 20
     }
 
     static func open(
@@ -61,8 +66,11 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
             clock: clock,
             randomness: randomness)
         let database = try openDatabase(directory, vfs: vfs, disk: disk)
+        let cache = RowCache(bytesLimit: options.cachedBytes)
         let writer: RowWriter
-        do throws(SQLiteFailure) { writer = try RowWriter(database, logger: logger) } catch { throw error.engineError }
+        do throws(SQLiteFailure) { writer = try RowWriter(database, cache: cache, logger: logger) } catch {
+            throw error.engineError
+        }
 
         let descriptors = Descriptors(limit: options.openFilesLimit)
         let segments = SegmentStore(
@@ -74,7 +82,8 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         try segments.open()
         writer.start()
         return EmbeddedEngine(
-            directory: directory, readers: RowReaderPool(database), writer: writer, segments: segments, files: files)
+            directory: directory, readers: RowReaderPool(database), cache: cache, writer: writer, segments: segments,
+            files: files)
     }
 
     /// The database is made beside its place and moved there whole, so a crash leaves it complete or absent. Extents
@@ -112,6 +121,7 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
     /// for later throws `.unavailable`.
     public func close() {
         segments.close()
+        cache.end()
         readers.close()
         writer.close()
         directory.release()
@@ -134,7 +144,13 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
 
     public func get(_ partition: Partition, _ keys: [RowKey]) async throws(StorageEngineError) -> [Row?] {
         if keys.isEmpty { return [] }
-        return try readers.read { reader throws(SQLiteFailure) in try reader.get(partition, keys) }
+        switch cache.find(partition, keys) {
+        case .rows(let rows): return rows
+        case .unknown(let losses):
+            let rows = try readers.read { reader throws(SQLiteFailure) in try reader.get(partition, keys) }
+            cache.remember(partition, keys, rows, losses: losses)
+            return rows
+        }
     }
 
     public func scan(

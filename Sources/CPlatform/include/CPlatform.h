@@ -4,7 +4,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/// Keeps freed buffers of up to 64 MiB inside the process, so that large chunks do not fault in fresh pages each time.
+/// Keeps freed buffers of up to 32 MiB inside the process, so that large chunks do not fault in fresh pages each time.
+/// For the start of a server, before its threads.
 void coffer_tune_allocator(void);
 
 /// Overwrites memory in a way the compiler may not remove (explicit_bzero).

@@ -5,8 +5,8 @@ internal import Synchronization
 /// Holds an extent back while it is small, so that it goes into a segment in one write; moves into a file of its own
 /// when it grows.
 final class EmbeddedExtentWriter: ExtentWriter {
-    /// Extents up to this many bytes go into segments.
-    static let segmentLimit = 1 << 20
+    /// Extents up to this many bytes go into segments: what seals one MiB of plaintext is among them.
+    static let segmentLimit = (1 << 20) + (64 << 10)
 
     private enum State {
         case gathering([ByteBuffer], byteCount: Int)

@@ -22,6 +22,7 @@ final class RowWriter: @unchecked Sendable {
 
     private let connection: SQLiteConnection
     private let statements: Statements
+    private let cache: RowCache
     private let logger: Logger
     private var lastVersion: Int64
     private var reservedVersion: Int64
@@ -30,7 +31,8 @@ final class RowWriter: @unchecked Sendable {
     let openCount: UInt32
     private let thread = Mutex<BatchThread<Job>?>(nil)
 
-    init(_ database: MetadataDatabase, logger: Logger) throws(SQLiteFailure) {
+    init(_ database: MetadataDatabase, cache: RowCache, logger: Logger) throws(SQLiteFailure) {
+        self.cache = cache
         self.logger = logger
         connection = try database.connect(isWriter: true)
         statements = try Statements(connection)
@@ -82,7 +84,9 @@ final class RowWriter: @unchecked Sendable {
     // MARK: On the thread
 
     private func process(_ jobs: [Job]) {
+        cache.close(jobs)
         let answers = commit(jobs)
+        cache.open(jobs, answers)
         for (job, answer) in zip(jobs, answers) { job.answer(answer) }
         if logFrames < MetadataDatabase.checkpointPages { checkpointDue = MetadataDatabase.checkpointPages }
         if logFrames >= checkpointDue {

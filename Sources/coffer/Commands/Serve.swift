@@ -1,4 +1,5 @@
 import ArgumentParser
+import CPlatform
 import CofferCore
 import Foundation
 import HTTPEdge
@@ -23,6 +24,7 @@ struct Serve: AsyncParsableCommand {
         false
 
     func run() async throws {
+        coffer_tune_allocator()
         let configuration = try await ServerConfiguration.load(options)
         let home = Home(configuration: configuration)
         let log = Self.logger(configuration)
