@@ -50,7 +50,7 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         var segmentBytes = 64 << 20
         var openFilesLimit = 256
         /// Of rows kept in memory.
-        var cachedBytes = 16 << 20
+        var cachedBytes = 32 << 20
     }
 
     static func open(

@@ -11,6 +11,12 @@ final class RowCache: Sendable {
         let partition: Partition
         let row: RowKey
         var byteCount: Int { partition.bytes.count + row.bytes.count + 96 }
+
+        // An array hashes its elements one by one.
+        func hash(into hasher: inout Hasher) {
+            partition.bytes.withUnsafeBytes { hasher.combine(bytes: $0) }
+            row.bytes.withUnsafeBytes { hasher.combine(bytes: $0) }
+        }
     }
     /// nil: there is no such row.
     private typealias Entry = Row?
