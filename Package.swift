@@ -125,5 +125,8 @@ let package = Package(
         serviceTests("Monitor"),
         serviceTests("FunctionsHost", ["CLibzip"]),
         serviceTests("BlobService", ["StorageAccount"]),
+        tests(
+            "CofferTests",
+            ["coffer", "CofferCore", "EncryptionAtRest", log, library("ArgumentParser", "swift-argument-parser")]),
     ]
 )

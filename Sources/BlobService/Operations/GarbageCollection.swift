@@ -26,6 +26,7 @@ extension BlobService {
         // Without the container's mark no commit adds a row any more.
         _ = try await volume.commit(partition, checks: [], writes: [.delete(BlobKeys.container)])
         for _ in 0..<batches {
+            try Task.checkCancellation()
             let rows = try await volume.scan(partition, from: [0x01], upTo: nil, limit: Self.rowsPerBatch)
             if rows.isEmpty {
                 _ = try await volume.commit(.account, checks: [], writes: [.delete(AccountKeySpace.deleted(id))])
@@ -49,6 +50,7 @@ extension BlobService {
         let limit = clock.now().adding(seconds: -BlobLimits.uncommittedBlockSeconds)
         var from = BlobKeys.allBlocks.from
         while true {
+            try Task.checkCancellation()
             let rows = try await volume.scan(
                 partition, from: from, upTo: BlobKeys.allBlocks.upTo, limit: Self.rowsPerBatch)
             guard let last = rows.last else { return }

@@ -190,7 +190,7 @@ extension AccountKeys {
 
     private func followRotations(where concerns: (Governor) -> Bool) async {
         guard let accounts = try? await slots.accounts() else { return }
-        for account in accounts {
+        for account in accounts where !Task.isCancelled {
             guard let record = try? await slots.load(account).active?.record, concerns(Governor(record)),
                 case .customer(let reference, _, _) = record.wrapping, reference.keyVersion == nil
             else { continue }

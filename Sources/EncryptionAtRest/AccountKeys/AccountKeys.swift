@@ -123,6 +123,9 @@ public final class AccountKeys: Sendable {
         entry?.key?.lease?.kill(KeyUnavailable(.keyNotFound, "The storage account was deleted."))
     }
 
+    /// Returns once no rotation is being followed in the background: for a shutdown, after the last request.
+    public func settle() async { await background.settle() }
+
     static let noKey = SealedStoreError(
         .corrupt, "The account has no encryption key: it was deleted, or its key records are lost.")
 

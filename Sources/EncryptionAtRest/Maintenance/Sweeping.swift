@@ -21,7 +21,7 @@ extension SealedStore {
 
     /// Deletes the extents that commits released more than `keptSeconds` ago, and those whose request never came to a
     /// commit. The composition root calls it about once a minute. The first call since the start looks into every
-    /// partition, later ones only where garbage was left.
+    /// partition, later ones only where garbage was left. A task that is cancelled ends it early, by an error.
     public func sweep(
         keptSeconds: Int64 = SealedStore.garbageKeptSeconds
     ) async throws(SealedStoreError) -> SweepReport {
@@ -57,6 +57,7 @@ extension SealedStore {
         let volume = volume(account: place.account)
         var from = RowKind.garbage.start
         while true {
+            try SealedStoreError.checkNotStopped()
             let rows = try await core.scan(partition, from: from, upTo: RowKind.garbage.end, limit: Self.pageRows)
             var done: [RowWrite] = []
             for row in rows {
@@ -96,6 +97,7 @@ extension SealedStore {
         try await core.forEachNamedExtent { location in candidates[location] = nil }
         var report = SweepReport()
         for (location, bytes) in candidates {
+            try SealedStoreError.checkNotStopped()
             try await core.deleteExtent(location)
             report.deletedExtents += 1
             report.deletedBytes += bytes
@@ -120,6 +122,13 @@ struct VolumePlace {
     }
 }
 
+extension SealedStoreError {
+    /// Ends long work between two of its steps, each of which is whole: what is left the next run finds.
+    fileprivate static func checkNotStopped() throws(SealedStoreError) {
+        if Task.isCancelled { throw SealedStoreError(.unavailable, "The work was stopped before its end.") }
+    }
+}
+
 extension AccountVolume {
     func openGarbage(_ row: Row, in partition: VolumePartition) throws(SealedStoreError) -> GarbageRow {
         let plaintext = try rowSeal.open(
@@ -138,6 +147,7 @@ extension StoreCore {
     func forEachExtent(_ body: (ExtentListing) -> Void) async throws(SealedStoreError) {
         var after: ExtentLocation?
         while true {
+            try SealedStoreError.checkNotStopped()
             let listings: [ExtentListing]
             do { listings = try await extents.list(after: after, limit: Self.page) } catch {
                 throw SealedStoreError(error)
@@ -165,6 +175,7 @@ extension StoreCore {
     ) async throws(SealedStoreError) {
         var from = start
         while true {
+            try SealedStoreError.checkNotStopped()
             let rows = try await scan(partition, from: from, upTo: nil, limit: Self.page)
             for row in rows { try await body(row) }
             guard rows.count == Self.page, let last = rows.last else { return }

@@ -82,6 +82,7 @@ public final class FunctionRuntime: Sendable {
         await withTaskGroup(of: Void.self) { group in
             for entry in entries { group.addTask { await entry.host.shutDown() } }
         }
+        await task?.value
         await saveUsage()
         try? await services.handlers.shutdown()
     }

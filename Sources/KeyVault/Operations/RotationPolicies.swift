@@ -34,7 +34,7 @@ extension KeyVaultService {
     /// call.
     public func performDueWork() async {
         do {
-            for vault in try await index.all() {
+            for vault in try await index.all() where !Task.isCancelled {
                 if let deletion = vault.deletion {
                     if deletion.scheduledPurge <= clock.now() { try await purgeVault(named: vault.name) }
                 } else {
@@ -52,7 +52,8 @@ extension KeyVaultService {
         let opened = openVault(vault, as: caller)
         do {
             for kind in ObjectKind.allCases {
-                for (_, header) in try await opened.objects.headers(kind, after: nil, limit: .max) {
+                for (_, header) in try await opened.objects.headers(kind, after: nil, limit: .max)
+                where !Task.isCancelled {
                     let now = clock.now()
                     if let deletion = header.deletion {
                         guard deletion.scheduledPurge <= now,

@@ -55,7 +55,7 @@ struct Serve: AsyncParsableCommand {
             log: log)
         platform.attach(plane)
         try await keepAdministrator(of: platform, plane, home: home)
-        let maintenance = Maintenance.start(platform, log: log)
+        let maintenance = Maintenance(Maintenance.jobs(platform, log: log), log: log)
         try home.write(state)
         Self.greet(state, home: home)
 
@@ -64,6 +64,7 @@ struct Serve: AsyncParsableCommand {
         maintenance.cancel()
         home.removeRunState()
         await server.shutdown(gracefully: .seconds(Int64(configuration.shutdownSeconds)))
+        await maintenance.stop()
         await platform.close()
     }
 

@@ -98,6 +98,7 @@ final class Platform: Sendable {
     func close() async {
         await controlPlane.withLock { $0 }?.close()
         await monitor.flush()
+        await store.accountKeys.settle()
         engine.close()
     }
 }

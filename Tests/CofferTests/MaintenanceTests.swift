@@ -1,0 +1,124 @@
+import ArgumentParser
+import CofferCore
+import EncryptionAtRest
+import Foundation
+import Logging
+import Synchronization
+import Testing
+
+@testable import coffer
+
+/// A hang is a failure here: the limits end it.
+@Suite(.timeLimit(.minutes(1))) struct MaintenanceTests {
+    private let log = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+
+    @Test func everyJobHasItsOwnInterval() async {
+        let clock = ManualClock()
+        let done = Mutex<[String]>([])
+        @Sendable func note(_ what: String) { done.withLock { $0.append(what) } }
+        let maintenance = Maintenance(
+            [
+                Maintenance.Job(
+                    what: "often", interval: .seconds(30), atStart: { note("start") }, work: { note("often") }),
+                Maintenance.Job(what: "seldom", interval: .seconds(100)) {
+                    note("seldom")
+                    throw SealedStoreError(.unavailable, "a failure ends one round, not the job")
+                },
+            ], clock: clock, log: log)
+        await clock.waitForSleepers(2)
+        #expect(done.withLock { $0.filter { $0 != "seldom" } } == ["start", "often"])
+        for _ in 1...4 {
+            clock.advance(by: .seconds(25))
+            await clock.waitForSleepers(2)
+        }
+        await maintenance.stop()
+        #expect(done.withLock { $0.count { $0 == "start" } } == 1)
+        // At 0 s, 50 s and 100 s; at 0 s and 100 s.
+        #expect(done.withLock { $0.count { $0 == "often" } } == 3)
+        #expect(done.withLock { $0.count { $0 == "seldom" } } == 2)
+    }
+
+    @Test func stoppingWaitsForWorkUnderWay() async {
+        let clock = ManualClock()
+        let state = Mutex((began: 0, isStopped: false))
+        let gate = AsyncStream<Void>.makeStream()
+        let maintenance = Maintenance(
+            [
+                Maintenance.Job(what: "long", interval: .seconds(1)) {
+                    state.withLock { $0.began += 1 }
+                    // Not ended by the cancellation, like a commit under way.
+                    await Task { for await _ in gate.stream { break } }.value
+                }
+            ], clock: clock, log: log)
+        while state.withLock({ $0.began }) == 0 { await Task.yield() }
+        let stopping = Task {
+            await maintenance.stop()
+            state.withLock { $0.isStopped = true }
+        }
+        for _ in 1...100 { await Task.yield() }
+        #expect(!state.withLock { $0.isStopped })
+        gate.continuation.yield()
+        await stopping.value
+        #expect(state.withLock { $0.began } == 1 && clock.sleepers == 0)
+    }
+
+    /// A rotation whose announcement was lost, with a crash for instance, is followed at the start and every hour.
+    @Test func rotationsAreFollowedByTheClock() async throws {
+        let folder = FileManager.default.temporaryDirectory.path + "/coffer-" + SystemRandomness().uuidString()
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let options = try SettingOptions.parse([
+            "--data-folder", folder + "/data", "--root-key-file", folder + "/root.key", "--credentials-file",
+            folder + "/administrator.json",
+        ])
+        let platform = try await Platform(try await ServerConfiguration.load(options), log: log)
+        let vault = SilentVault()
+        let keys = platform.store.accountKeys
+        keys.attach(vault)
+        let account = AccountID(bytes: Array(0..<16))
+        try await keys.create(account)
+        let reference = CustomerKeyReference(vaultURI: "https://v.vault.azure.net/", keyName: "k", keyVersion: nil)
+        let identity = Caller(kind: .managedIdentity, objectID: "identity", tenantID: "tenant")
+        _ = try await keys.useCustomerKey(account, reference, as: identity)
+
+        let clock = ManualClock()
+        let jobs = Maintenance.jobs(platform, log: log)
+        vault.rotate()
+        let maintenance = Maintenance(jobs, clock: clock, log: log)
+        await clock.waitForSleepers(jobs.count)
+        #expect(vault.wrapped == [1, 2])
+        vault.rotate()
+        clock.advance(by: Maintenance.dueWorkInterval)
+        await clock.waitForSleepers(jobs.count)
+        #expect(vault.wrapped == [1, 2, 3])
+        await maintenance.stop()
+        await platform.close()
+    }
+}
+
+/// A vault that announces nothing.
+private final class SilentVault: CustomerKeyCustodian {
+    private let state = Mutex((version: 1, wrapped: [Int]()))
+    func rotate() { state.withLock { $0.version += 1 } }
+    /// The versions that were wrapped with, in order.
+    var wrapped: [Int] { state.withLock { $0.wrapped } }
+
+    func wrapKey(_ key: SecretBytes, with reference: CustomerKeyReference, as caller: Caller)
+        async throws(KeyUnavailable) -> CustomerWrappedKey
+    {
+        let version = state.withLock { state in
+            state.wrapped.append(state.version)
+            return state.version
+        }
+        return CustomerWrappedKey(keyIdentifier: identifier(version), ciphertext: key.withUnsafeBytes { Array($0) })
+    }
+    func unwrapKey(_ wrapped: CustomerWrappedKey, as caller: Caller) async throws(KeyUnavailable) -> SecretBytes {
+        SecretBytes(copying: wrapped.ciphertext)
+    }
+    func currentKeyIdentifier(of reference: CustomerKeyReference, as caller: Caller) async throws(KeyUnavailable)
+        -> String
+    {
+        identifier(state.withLock { $0.version })
+    }
+    func onChange(_ observer: @escaping @Sendable (_ vaultName: String?) -> Void) {}
+    private func identifier(_ version: Int) -> String { "https://v.vault.azure.net/keys/k/\(version)" }
+}
