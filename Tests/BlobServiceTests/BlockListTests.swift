@@ -1,4 +1,5 @@
 import CofferCore
+import EncryptionAtRest
 import NIOHTTP1
 import Testing
 
@@ -93,9 +94,81 @@ import Testing
         blobs.clock.advance(seconds: 7 * 86_400 + 1)
         #expect(
             await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list([("Latest", id(1))])).code == "InvalidBlockList")
-        try await blobs.service.collectGarbage(in: blobs.accounts.account(named: "acct"))
         let listed = try await blobs.send(.GET, "/ccc/a?comp=blocklist&blocklisttype=uncommitted").xml()
         #expect(listed["UncommittedBlocks"]?.children.isEmpty == true)
+        try await blobs.service.collectGarbage(in: blobs.accounts.account(named: "acct"))
+        #expect(await blobs.send(.GET, "/ccc/a?comp=blocklist&blocklisttype=uncommitted").code == "BlobNotFound")
+        #expect(try await blobs.rows("ccc") == 0)
+    }
+
+    @Test func whatStaysIsCounted() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "committed")
+        for number in 1...3 { _ = await stage(blobs, number, "old") }
+        blobs.clock.advance(seconds: 4 * 86_400)
+        for number in 3...4 { _ = await stage(blobs, number, "new") }
+        #expect(try await staged(blobs)?.count == 4)
+        blobs.clock.advance(seconds: 4 * 86_400)
+        try await blobs.service.collectGarbage(in: blobs.accounts.account(named: "acct"))
+        #expect(try await staged(blobs) == StagedBlocks(count: 2, idBytes: 2))
+        blobs.clock.advance(seconds: 4 * 86_400)
+        try await blobs.service.collectGarbage(in: blobs.accounts.account(named: "acct"))
+        #expect(try await staged(blobs) == nil)
+        #expect(await blobs.send(.GET, "/ccc/a").text == "committed")
+    }
+
+    /// What is written of the blocks of `a`.
+    private func staged(_ blobs: Blobs) async throws -> StagedBlocks? {
+        let (volume, partition) = try await blobs.volume("ccc")
+        return try await volume.get(partition, [BlobKeys.stagedBlocks("a")])[0].map {
+            try StagedBlocks(decoding: $0.visible)
+        }
+    }
+
+    @Test func aBlobHasSoManyUncommittedBlocks() async throws {
+        let blobs = try await Blobs.withContainer()
+        _ = await stage(blobs, 1, "one")
+        // As if the others were there.
+        let (volume, partition) = try await blobs.volume("ccc")
+        _ = try await volume.commit(
+            partition, checks: [],
+            writes: [
+                .put(
+                    BlobKeys.stagedBlocks("a"), visible: StagedBlocks(count: 99_999, idBytes: 2).encoded(), sealed: [])
+            ])
+        let extents = try await blobs.extentCount
+        #expect(await stage(blobs, 2, "two").status == 201)
+        let refused = await stage(blobs, 3, String(repeating: "x", count: 40_000))
+        #expect(refused.status == 409 && refused.code == "BlockCountExceedsLimit")
+        #expect(refused.text.contains("uncommitted block count") && refused.text.contains("100,000"))
+        #expect(try await blobs.extentCount == extents)
+        // One that is there may be put again, and another blob has its own limit.
+        #expect(await stage(blobs, 2, "two!").status == 201)
+        #expect(await blobs.send(.PUT, "/ccc/b?comp=block&blockid=\(id(3))", body: [1]).status == 201)
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list([("Latest", id(1)), ("Latest", id(2))])).status
+                == 201)
+        #expect(await blobs.send(.GET, "/ccc/a").text == "onetwo!")
+        #expect(await stage(blobs, 3, "three").status == 201)
+        #expect(try await staged(blobs) == StagedBlocks(count: 1, idBytes: 2))
+    }
+
+    @Test func blocksOfAnOlderStoreAreCounted() async throws {
+        let blobs = try await Blobs.withContainer()
+        for number in 1...3 { _ = await stage(blobs, number, "x") }
+        let (volume, partition) = try await blobs.volume("ccc")
+        _ = try await volume.commit(partition, checks: [], writes: [.delete(BlobKeys.stagedBlocks("a"))])
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=block&blockid=\(Array("longer".utf8).base64)", body: [1]).code
+                == "InvalidBlobOrBlock")
+        #expect(await stage(blobs, 4, "x").status == 201)
+        #expect(try await staged(blobs)?.count == 4)
+        _ = try await volume.commit(partition, checks: [], writes: [.delete(BlobKeys.stagedBlocks("a"))])
+        #expect(
+            await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list((1...4).map { ("Latest", id($0)) })).status
+                == 201)
+        #expect(await blobs.send(.DELETE, "/ccc/a").status == 202)
+        #expect(try await blobs.rows("ccc") == 0)
     }
 
     @Test func parallelBlocks() async throws {
@@ -104,6 +177,7 @@ import Testing
             for number in 10..<50 { group.addTask { await stage(blobs, number, "\(number)").status } }
             for await status in group { #expect(status == 201) }
         }
+        #expect(try await staged(blobs) == StagedBlocks(count: 40, idBytes: 3))
         #expect(
             await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list((10..<50).map { ("Latest", id($0)) })).status
                 == 201)

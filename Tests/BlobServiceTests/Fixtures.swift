@@ -246,6 +246,16 @@ final class Blobs: Sendable {
                     encryptionScope: nil,
                     delegatingPrincipal: nil)))
     }
+    /// Where a container's rows lie.
+    func volume(_ container: String) async throws -> (AccountVolume, VolumePartition) {
+        let account = try await accounts.account(named: "acct")
+        return (account.volume, try #require(try await service.container(container, of: account)).partition)
+    }
+    /// How many rows a container has beside its mark.
+    func rows(_ container: String) async throws -> Int {
+        let (volume, partition) = try await volume(container)
+        return try await volume.scan(partition, from: [0x01], upTo: nil, limit: .max).count
+    }
     var extentCount: Int { get async throws { try await engine.list(after: nil, limit: .max).count } }
 }
 

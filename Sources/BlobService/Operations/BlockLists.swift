@@ -139,7 +139,7 @@ extension BlobService {
         for row in try await call.volume.scan(container.partition, from: range.from, upTo: range.upTo, limit: .max) {
             let record = try BlockRecord(decoding: row.visible)
             guard record.uploaded >= limit else { continue }
-            blocks.append(StagedBlock(record: record, row: row, idBytes: Array(row.key.dropFirst(range.from.count))))
+            blocks.append(StagedBlock(record: record, row: row, idBytes: Array(BlobKeys.blockID(of: row.key))))
         }
         return blocks
     }

@@ -34,11 +34,11 @@ extension BlobService {
             }
             var extents: [ExtentReference] = []
             for row in rows {
-                let isBlob = BlobKeys.parse(row.key) != nil
-                extents +=
-                    isBlob
-                    ? try BlobRecord(decoding: row.visible).releasable
-                    : try BlockRecord(decoding: row.visible).releasable
+                if BlobKeys.parse(row.key) != nil {
+                    extents += try BlobRecord(decoding: row.visible).releasable
+                } else if !BlobKeys.blockID(of: row.key).isEmpty {
+                    extents += try BlockRecord(decoding: row.visible).releasable
+                }
             }
             _ = try await volume.commit(
                 partition, checks: [], writes: rows.map { .delete($0.key) }, releasing: extents)
@@ -54,14 +54,41 @@ extension BlobService {
             let rows = try await volume.scan(
                 partition, from: from, upTo: BlobKeys.allBlocks.upTo, limit: Self.rowsPerBatch)
             guard let last = rows.last else { return }
-            for row in rows {
-                let block = try BlockRecord(decoding: row.visible)
-                guard block.uploaded < limit else { continue }
-                _ = try await volume.commit(
-                    partition, checks: [.unchanged(row.key, row.version)], writes: [.delete(row.key)],
-                    releasing: block.releasable)
+            var old: [String: [VolumeRow]] = [:]
+            for row in rows where !BlobKeys.blockID(of: row.key).isEmpty {
+                guard try BlockRecord(decoding: row.visible).uploaded < limit,
+                    let name = BlobKeys.blockName(of: row.key)
+                else { continue }
+                old[name, default: []].append(row)
             }
+            for (name, blocks) in old { try await drop(blocks, of: name, partition, volume) }
             from = last.key + [0]
         }
+    }
+
+    /// With the last uncommitted block goes the row that stands for a blob of nothing else. What somebody changes
+    /// meanwhile waits for the next time.
+    private func drop(
+        _ blocks: [VolumeRow], of name: String, _ partition: VolumePartition, _ volume: AccountVolume
+    ) async throws {
+        let (baseKey, stagedKey) = (BlobKeys.base(name), BlobKeys.stagedBlocks(name))
+        let rows = try await volume.get(partition, [baseKey, stagedKey])
+        let base = try rows[0].map(BlobRow.init)
+        var staged = try await stagedBlocks(rows[1], beside: base, name, volume, partition)
+        staged.remove(blocks.count)
+        var writes = blocks.map { VolumeWrite.delete($0.key) }
+        if staged.count > 0 {
+            writes.append(.put(stagedKey, visible: staged.encoded(), sealed: []))
+        } else {
+            writes.append(.delete(stagedKey))
+            if base?.record.isUncommitted == true { writes.append(.delete(baseKey)) }
+        }
+        _ = try await volume.commit(
+            partition,
+            checks: [
+                base.map { .unchanged(baseKey, $0.version) } ?? .absent(baseKey),
+                rows[1].map { .unchanged(stagedKey, $0.version) } ?? .absent(stagedKey),
+            ] + blocks.map { .unchanged($0.key, $0.version) },
+            writes: writes, releasing: try blocks.flatMap { try BlockRecord(decoding: $0.visible).releasable })
     }
 }

@@ -18,7 +18,11 @@ extension BlobService {
         }
         let current = try await blobRow(call, container, name)
         try checkStaging(call, conditions, current)
-        try await checkBlockIDLength(call, container, name, idBytes.count)
+        // Before the body comes; the commit asks again.
+        let beside = try await call.volume.get(
+            container.partition, [BlobKeys.stagedBlocks(name), BlobKeys.block(name, idBytes)])
+        var staged = try await stagedBlocks(beside[0], beside: current, name, call.volume, container.partition)
+        try staged.add(idBytes: idBytes.count, isNew: beside[1] == nil)
 
         let key = try await dataKey(call, customerKey)
         let body: IngestedBody
@@ -48,18 +52,24 @@ extension BlobService {
     ) async throws {
         let blockKey = BlobKeys.block(name, idBytes)
         let baseKey = BlobKeys.base(name)
+        let stagedKey = BlobKeys.stagedBlocks(name)
         let extents = body.extents
         let block = BlockRecord(
             id: id, length: UInt64(body.length), uploaded: call.now, customerKeySHA256: key.customerProvidedKeySHA256,
             releasable: extents.compactMap(\.withoutKey))
         let sealed = try await call.volume.seal(
             body.extent.map(BlockRecord.encodeExtent) ?? [], at: blockKey, in: container.partition, under: key)
-        _ = try await retrying { () -> Bool? in
-            let rows = try await call.volume.get(container.partition, [baseKey, blockKey])
+        func attempt() async throws -> Bool? {
+            let rows = try await call.volume.get(container.partition, [baseKey, stagedKey, blockKey])
             let base = try rows[0].map(BlobRow.init)
             try checkStaging(call, conditions, base)
+            var staged = try await stagedBlocks(rows[1], beside: base, name, call.volume, container.partition)
+            try staged.add(idBytes: idBytes.count, isNew: rows[2] == nil)
             // The base blob's row says that blocks lie beside it; a blob never committed gets a row that only says so.
-            var writes = [VolumeWrite.put(blockKey, visible: block.encoded(), sealed: sealed)]
+            var writes = [
+                VolumeWrite.put(stagedKey, visible: staged.encoded(), sealed: []),
+                VolumeWrite.put(blockKey, visible: block.encoded(), sealed: sealed),
+            ]
             if base?.record.hasStagedBlocks != true {
                 var record = base?.record ?? BlobRecord(etag: ETag(at: call.now, after: nil), at: call.now)
                 if base == nil { record.isUncommitted = true }
@@ -68,30 +78,26 @@ extension BlobService {
             }
             let checks: [VolumeCheck] = [
                 base.map { .unchanged(baseKey, $0.version) } ?? .absent(baseKey),
-                rows[1].map { .unchanged(blockKey, $0.version) } ?? .absent(blockKey),
+                rows[1].map { .unchanged(stagedKey, $0.version) } ?? .absent(stagedKey),
             ]
-            let replaced = try rows[1].map { try BlockRecord(decoding: $0.visible).releasable } ?? []
+            let replaced = try rows[2].map { try BlockRecord(decoding: $0.visible).releasable } ?? []
             let done = try await commit(
                 call, container, checks: checks, writes: writes, linking: extents, releasing: replaced)
             return done ? true : nil
         }
+        _ = try await stagingTurnstile(container, name).pass { try await retrying(attempt) }
+    }
+
+    private func stagingTurnstile(_ container: ContainerHandle, _ name: String) -> Turnstile {
+        var hasher = Hasher()
+        hasher.combine(container.record.id)
+        hasher.combine(name)
+        return stagingTurnstiles[Int(UInt(bitPattern: hasher.finalize()) % UInt(stagingTurnstiles.count))]
     }
 
     private func checkStaging(_ call: BlobCall, _ conditions: Conditions, _ base: BlobRow?) throws(StorageError) {
         guard let base, !base.record.isUncommitted else { return }
         guard base.record.type == .block else { throw .invalidBlobType }
         try conditions.checkLeaseForWrite(base.record.lease, of: .blob, at: call.now)
-    }
-
-    /// All identifiers of a blob's uncommitted blocks have one length ("Put Block"); any one of them tells it.
-    private func checkBlockIDLength(_ call: BlobCall, _ container: ContainerHandle, _ name: String, _ length: Int)
-        async throws
-    {
-        let range = BlobKeys.blocks(name)
-        guard
-            let first = try await call.volume.scan(container.partition, from: range.from, upTo: range.upTo, limit: 1)
-                .first
-        else { return }
-        guard first.key.count - range.from.count == length else { throw StorageError.invalidBlobOrBlock }
     }
 }

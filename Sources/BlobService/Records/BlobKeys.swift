@@ -18,10 +18,19 @@ enum BlobKeys {
     static func group(_ name: String) -> (from: [UInt8], upTo: [UInt8]) {
         (key(blobMark, name, []), end(blobMark, name))
     }
-    /// An uncommitted block.
+    /// An uncommitted block. Its identifier has a byte at least.
     static func block(_ name: String, _ id: [UInt8]) -> [UInt8] { key(blockMark, name, id) }
     static func blocks(_ name: String) -> (from: [UInt8], upTo: [UInt8]) {
-        (key(blockMark, name, []), end(blockMark, name))
+        (key(blockMark, name, [0]), end(blockMark, name))
+    }
+    /// What is known of a name's uncommitted blocks together; right before them.
+    static func stagedBlocks(_ name: String) -> [UInt8] { key(blockMark, name, []) }
+    /// Empty for the row before the blocks.
+    static func blockID(of key: [UInt8]) -> ArraySlice<UInt8> { key.drop { $0 != 0 }.dropFirst() }
+    /// The name of a block's row, or of the row before the blocks; nil for a key of another kind.
+    static func blockName(of key: [UInt8]) -> String? {
+        guard key.first == blockMark, let separator = key.firstIndex(of: 0) else { return nil }
+        return String(validating: key[1..<separator], as: UTF8.self)
     }
 
     /// Every blob row whose name begins with `prefix`.

@@ -159,18 +159,6 @@ extension BlobService {
         return false
     }
 
-    /// All uncommitted blocks of a name go.
-    func unlinkStagedBlocks(_ call: BlobCall, _ container: ContainerHandle, _ name: String) async throws -> Unlinking {
-        let range = BlobKeys.blocks(name)
-        var unlinking = Unlinking()
-        for row in try await call.volume.scan(container.partition, from: range.from, upTo: range.upTo, limit: .max) {
-            unlinking.checks.append(.unchanged(row.key, row.version))
-            unlinking.writes.append(.delete(row.key))
-            unlinking.releasing += try BlockRecord(decoding: row.visible).releasable
-        }
-        return unlinking
-    }
-
     /// Replaces (or creates) the base blob of `name`: the way every write of new content ends.
     ///
     /// `make` gets what stands there now, already checked against lease and conditions, and may run again after a lost

@@ -45,6 +45,11 @@ extension StorageError {
             409, "BlockCountExceedsLimit", "The committed block count cannot exceed the maximum limit of 50,000 blocks."
         )
     }
+    static var uncommittedBlockCountExceedsLimit: StorageError {
+        StorageError(
+            409, "BlockCountExceedsLimit",
+            "The uncommitted block count cannot exceed the maximum limit of 100,000 blocks.")
+    }
     static var snapshotsPresent: StorageError {
         StorageError(409, "SnapshotsPresent", "This operation is not permitted while the blob has snapshots.")
     }

@@ -15,6 +15,7 @@ enum BlobLimits {
     static let putPageBytes = 4 << 20
     static let pageBytes: UInt64 = 512
     static let committedBlocks = 50_000
+    static let uncommittedBlocks = 100_000
     static let metadataBytes = 8 << 10
     static let blockIDBytes = 64
     static let tags = 10
