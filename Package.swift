@@ -127,6 +127,9 @@ let package = Package(
         serviceTests("BlobService", ["StorageAccount"]),
         tests(
             "CofferTests",
-            ["coffer", "CofferCore", "EncryptionAtRest", log, library("ArgumentParser", "swift-argument-parser")]),
+            [
+                "coffer", "CofferCore", "AccessControl", "EncryptionAtRest", "ResourceProviders", "StorageAccount", log,
+                library("ArgumentParser", "swift-argument-parser"),
+            ]),
     ]
 )

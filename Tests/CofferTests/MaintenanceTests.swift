@@ -1,7 +1,5 @@
-import ArgumentParser
 import CofferCore
 import EncryptionAtRest
-import Foundation
 import Logging
 import Synchronization
 import Testing
@@ -64,13 +62,8 @@ import Testing
 
     /// A rotation whose announcement was lost, with a crash for instance, is followed at the start and every hour.
     @Test func rotationsAreFollowedByTheClock() async throws {
-        let folder = FileManager.default.temporaryDirectory.path + "/coffer-" + SystemRandomness().uuidString()
-        defer { try? FileManager.default.removeItem(atPath: folder) }
-        let options = try SettingOptions.parse([
-            "--data-folder", folder + "/data", "--root-key-file", folder + "/root.key", "--credentials-file",
-            folder + "/administrator.json",
-        ])
-        let platform = try await Platform(try await ServerConfiguration.load(options), log: log)
+        let home = TestHome()
+        let platform = try await home.platform()
         let vault = SilentVault()
         let keys = platform.store.accountKeys
         keys.attach(vault)

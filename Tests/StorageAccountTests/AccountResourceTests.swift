@@ -244,9 +244,45 @@ struct AccountResourceTests {
             let promise: JSONValue = ["properties": .object([name: ["enabled": true, "days": 7]])]
             #expect(await fixture.refusal(.put, id, promise) == "400 FeatureNotSupported", "nothing deleted is kept")
         }
-        #expect(await fixture.refusal(.get, id.appending("containers")) == "501 NotImplemented")
         #expect(
             await fixture.refusal(.get, Fixture.id("contoso1").appending("encryptionScopes")) == "501 NotImplemented")
+    }
+
+    @Test func containersAreAskedForByTheirOwnActions() async throws {
+        try await fixture.create("contoso1")
+        let containers = Fixture.id("contoso1").appending("blobServices", "default", "containers")
+        let box = containers.appending("box")
+        #expect(await fixture.refusal(.get, containers) == "501 NotImplemented", "nobody serves them yet")
+        let served = Mutex<[String]>([])
+        fixture.service.attachContainers { request, account throws(ControlError) in
+            served.withLock { $0.append("\(request.method.rawValue) \(account.name) \(request.path.name)") }
+            return .empty(204)
+        }
+        let other = Caller(kind: .user, objectID: "77777777-7777-4777-8777-777777777777", tenantID: Fixture.tenant)
+        let denied = "403 AuthorizationFailed"
+        func outcomes() async -> [String] {
+            [
+                await fixture.refusal(.get, containers, as: other), await fixture.refusal(.get, box, as: other),
+                await fixture.refusal(.put, box, [:], as: other), await fixture.refusal(.patch, box, [:], as: other),
+                await fixture.refusal(.delete, box, as: other),
+            ]
+        }
+        #expect(await outcomes() == Array(repeating: denied, count: 5))
+        #expect(served.withLock { $0 } == [])
+        fixture.assign([(other.objectID, BuiltInRoles.reader, Fixture.id("contoso1"))])
+        #expect(await outcomes() == ["none", "none", denied, denied, denied])
+        // A role on one container reaches that one only.
+        fixture.assign([(other.objectID, BuiltInRoles.contributor, box)])
+        #expect(await outcomes() == [denied, "none", "none", "none", "none"])
+        #expect(await fixture.refusal(.get, containers.appending("boxes"), as: other) == denied)
+        #expect(
+            served.withLock { $0 } == [
+                "GET contoso1 containers", "GET contoso1 box", "GET contoso1 box", "PUT contoso1 box",
+                "PATCH contoso1 box", "DELETE contoso1 box",
+            ])
+        let elsewhere = Fixture.id("contoso1").appending("blobServices", "second", "containers")
+        #expect(await fixture.refusal(.get, elsewhere) == "404 ResourceNotFound")
+        #expect(await fixture.refusal(.post, box.appending("lease"), [:]) == "501 NotImplemented")
     }
 
     @Test func catalogue() async throws {

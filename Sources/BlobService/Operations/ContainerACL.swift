@@ -38,15 +38,10 @@ extension BlobService {
     func setContainerACL(_ call: BlobCall, _ name: String) async throws -> Response {
         try authorize(call, .writeACL, container: name)
         let conditions = try Conditions(call.request)
-        var access: ContainerRecord.PublicAccess?
-        if let text = call.header("x-ms-blob-public-access"), !text.isEmpty {
-            access = ContainerRecord.PublicAccess(rawValue: text.lowercased())
-            guard access != nil else { throw StorageError.invalidHeader("x-ms-blob-public-access", text) }
-            guard call.account.allowsBlobPublicAccess else { throw StorageError.publicAccessNotPermitted }
-        }
+        let access = try publicAccessHeader(call)
         let body = try await call.request.body.collect(upTo: BlobLimits.xmlBodyBytes)
         let policies = body.readableBytes == 0 ? [] : try Self.policies(try readXML(body))
-        let (record, _) = try await updateContainer(call, name) { record in
+        let (record, _) = try await updateContainer(call.account, name) { record in
             try conditions.checkWrite(etag: record.etag, modified: record.modified)
             try conditions.checkLeaseForRead(record.lease, of: .container, at: call.now)
             record.publicAccess = access

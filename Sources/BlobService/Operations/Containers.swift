@@ -15,33 +15,40 @@ extension BlobService {
         try refuseContainerScopes(call)
         let access = try publicAccessHeader(call)
         let metadata = try call.metadata().map { ContainerRecord.Pair(name: $0.0, value: $0.1) }
-        guard try await readContainer(name, of: call.account) == nil else { throw StorageError.containerAlreadyExists }
-        let record = ContainerRecord(
-            id: randomness.bytes(16).hex, at: call.now, publicAccess: access, metadata: metadata)
-        // The partition's own mark first: a container that can be found can be written to.
-        let partition = VolumePartition.container(record.id)
-        let marked = try await call.volume.commit(
-            partition, checks: [.absent(BlobKeys.container)],
-            writes: [.put(BlobKeys.container, visible: Array(name.utf8), sealed: [])])
-        precondition(marked != .conflict, "a random identifier of 128 bits came twice")
-        let key = AccountKeySpace.container(name)
-        let outcome = try await call.volume.commit(
-            .account, checks: [.absent(key)], writes: [.put(key, visible: try record.encoded(), sealed: [])])
-        containers.forget(name, of: call.account.id)
-        guard outcome != .conflict else {
-            _ = try await call.volume.commit(partition, checks: [], writes: [.delete(BlobKeys.container)])
-            throw StorageError.containerAlreadyExists
-        }
+        let record = try await makeContainer(
+            name, publicAccess: access, metadata: metadata, in: call.account, at: call.now)
         var response = Response(status: .created)
         response.headers.add(etag: record.etag, modified: record.modified)
         return response
     }
 
+    /// Throws 409 when there is one of the name.
+    func makeContainer(
+        _ name: String, publicAccess: ContainerRecord.PublicAccess?, metadata: [ContainerRecord.Pair],
+        in account: StorageAccountView, at now: Timestamp
+    ) async throws -> ContainerRecord {
+        guard try await readContainer(name, of: account) == nil else { throw StorageError.containerAlreadyExists }
+        let record = ContainerRecord(
+            id: randomness.bytes(16).hex, at: now, publicAccess: publicAccess, metadata: metadata)
+        // The partition's own mark first: a container that can be found can be written to.
+        let partition = VolumePartition.container(record.id)
+        let marked = try await account.volume.commit(
+            partition, checks: [.absent(BlobKeys.container)],
+            writes: [.put(BlobKeys.container, visible: Array(name.utf8), sealed: [])])
+        precondition(marked != .conflict, "a random identifier of 128 bits came twice")
+        let key = AccountKeySpace.container(name)
+        let outcome = try await account.volume.commit(
+            .account, checks: [.absent(key)], writes: [.put(key, visible: try record.encoded(), sealed: [])])
+        guard outcome != .conflict else {
+            _ = try await account.volume.commit(partition, checks: [], writes: [.delete(BlobKeys.container)])
+            throw StorageError.containerAlreadyExists
+        }
+        return record
+    }
+
     private func refuseContainerScopes(_ call: BlobCall) throws(StorageError) {
         if let scope = call.header("x-ms-default-encryption-scope"), scope != "$account-encryption-key" {
-            throw StorageError(
-                409, "EncryptionScopeNotAvailable",
-                "The encryption scope is not available: this account has no encryption scopes.")
+            throw .encryptionScopeNotAvailable
         }
         if call.header("x-ms-deny-encryption-scope-override")?.lowercased() == "true",
             call.header("x-ms-default-encryption-scope") == nil
@@ -50,7 +57,7 @@ extension BlobService {
         }
     }
 
-    private func publicAccessHeader(_ call: BlobCall) throws(StorageError) -> ContainerRecord.PublicAccess? {
+    func publicAccessHeader(_ call: BlobCall) throws(StorageError) -> ContainerRecord.PublicAccess? {
         guard let text = call.header("x-ms-blob-public-access"), !text.isEmpty else { return nil }
         guard let access = ContainerRecord.PublicAccess(rawValue: text.lowercased()) else {
             throw .invalidHeader("x-ms-blob-public-access", text)
@@ -89,7 +96,7 @@ extension BlobService {
         try authorize(call, .writeContainer, container: name)
         let conditions = try Conditions(call.request)
         let metadata = try call.metadata().map { ContainerRecord.Pair(name: $0.0, value: $0.1) }
-        let (record, _) = try await updateContainer(call, name) { record in
+        let (record, _) = try await updateContainer(call.account, name) { record in
             try conditions.checkWrite(etag: record.etag, modified: record.modified)
             try conditions.checkLeaseForRead(record.lease, of: .container, at: call.now)
             record.metadata = metadata
@@ -102,32 +109,42 @@ extension BlobService {
 
     // MARK: Delete
 
-    /// Delete Container. The name is free at once; the rows and extents go right after, and `collectGarbage` finishes
-    /// what a crash interrupts.
+    /// Delete Container.
     func deleteContainer(_ call: BlobCall, _ name: String) async throws -> Response {
         try authorize(call, .deleteContainer, container: name)
         let conditions = try Conditions(call.request)
+        try await removeContainer(name, of: call.account) { record in
+            try conditions.checkWrite(etag: record.etag, modified: record.modified)
+            try conditions.checkLeaseForWrite(record.lease, of: .container, at: call.now)
+        }
+        return Response(status: .accepted)
+    }
+
+    /// Removes what `check` lets pass. The name is free at once; the rows and extents go right after, and
+    /// `collectGarbage` finishes what a crash interrupts. Throws 404 when there is none.
+    func removeContainer(
+        _ name: String, of account: StorageAccountView, _ check: (ContainerRecord) throws -> Void
+    ) async throws {
         let id = try await retrying { () -> String? in
-            guard let handle = try await readContainer(name, of: call.account) else {
+            guard let handle = try await readContainer(name, of: account) else {
                 throw StorageError.containerNotFound
             }
             let record = handle.record
-            try conditions.checkWrite(etag: record.etag, modified: record.modified)
-            try conditions.checkLeaseForWrite(record.lease, of: .container, at: call.now)
+            try check(record)
             let key = AccountKeySpace.container(name)
-            let outcome = try await call.volume.commit(
+            // Also when the commit throws, as for a change.
+            defer { containers.forget(name, of: account.id) }
+            let outcome = try await account.volume.commit(
                 .account, checks: [.unchanged(key, handle.version)],
                 writes: [.delete(key), .put(AccountKeySpace.deleted(record.id), visible: Array(name.utf8), sealed: [])])
-            containers.forget(name, of: call.account.id)
             return outcome == .conflict ? nil : record.id
         }
         // The container is gone whatever happens here.
         do {
-            _ = try await purge(id, call.volume, batches: 8)
+            _ = try await purge(id, account.volume, batches: 8)
         } catch {
             logger.warning(
                 "A deleted container's blobs stay for the garbage collection", metadata: ["container": "\(id)"])
         }
-        return Response(status: .accepted)
     }
 }

@@ -122,7 +122,9 @@ extension BlobService {
         let length = source.row.record.length
         var range = 0..<length
         if let asked = call.header("x-ms-source-range") {
-            guard let parsed = ByteRange(header: asked) else { throw StorageError.invalidHeader("x-ms-source-range", asked) }
+            guard let parsed = ByteRange(header: asked) else {
+                throw StorageError.invalidHeader("x-ms-source-range", asked)
+            }
             range = try parsed.resolve(length: length)
         }
         return try await ingest(source, range, call, under: key, limit: limit)

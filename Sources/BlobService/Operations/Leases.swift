@@ -92,7 +92,7 @@ extension BlobService {
         let conditions = try Conditions(call.request)
         let action = try LeaseAction(call)
         let newID = randomness.uuidString()
-        let (record, outcome) = try await updateContainer(call, name) { record in
+        let (record, outcome) = try await updateContainer(call.account, name) { record in
             try conditions.checkWrite(etag: record.etag, modified: record.modified)
             return try apply(action, to: &record.lease, newID, "container", call.now)
         }

@@ -9,30 +9,9 @@ extension BlobService {
     func listContainers(_ call: BlobCall) async throws -> Response {
         try authorize(call, .listContainers)
         let parameters = try ListParameters(call, allowedIncludes: ["metadata", "deleted", "system"])
-        let range = AccountKeySpace.containers(prefix: parameters.prefix)
-        var from =
-            try parameters.marker.map { text throws(StorageError) in try ListMarker.decode(text, within: range) }
-            ?? range.from
-        var listed: [(name: String, record: ContainerRecord)] = []
-        var next: [UInt8]?
-        scanning: while true {
-            let limit = parameters.maximum - listed.count + 1
-            let rows = try await call.volume.scan(.account, from: from, upTo: range.upTo, limit: limit)
-            for row in rows {
-                let name = String(decoding: row.key.dropFirst(2), as: UTF8.self)
-                // `$logs` and its kind are listed on request only; `$root` and `$web` always.
-                if name.hasPrefix("$"), name != "$root", name != "$web", !parameters.include.contains("system") {
-                    continue
-                }
-                guard listed.count < parameters.maximum else {
-                    next = row.key
-                    break scanning
-                }
-                listed.append((name, try ContainerRecord(decoding: row.visible)))
-            }
-            guard rows.count == limit, let last = rows.last else { break }
-            from = last.key + [0]
-        }
+        let page = try await containerPage(
+            of: call.account, prefix: parameters.prefix, marker: parameters.marker, maximum: parameters.maximum,
+            includesSystem: parameters.include.contains("system"))
 
         var xml = XMLDocumentWriter()
         xml.open("EnumerationResults", [("ServiceEndpoint", call.request.names.url(of: call.request.endpoint) + "/")])
@@ -40,7 +19,7 @@ extension BlobService {
         xml.element("Marker", ifPresent: call.parameters["marker"])
         xml.element("MaxResults", ifPresent: parameters.requestedMaximum)
         xml.open("Containers")
-        for (name, record) in listed {
+        for (name, record) in page.items {
             xml.open("Container")
             xml.element("Name", name)
             write(record, to: &xml, call)
@@ -52,9 +31,32 @@ extension BlobService {
             xml.close("Container")
         }
         xml.close("Containers")
-        xml.element("NextMarker", next.map(ListMarker.encode) ?? "")
+        xml.element("NextMarker", page.next.map(ListMarker.encode) ?? "")
         xml.close("EnumerationResults")
         return .xml(.ok, xml)
+    }
+
+    /// One page of an account's containers in the order of their names. Throws 400 for a marker that no such list made.
+    func containerPage(
+        of account: StorageAccountView, prefix: String, marker: String?, maximum: Int, includesSystem: Bool
+    ) async throws -> (items: [(name: String, record: ContainerRecord)], next: [UInt8]?) {
+        let range = AccountKeySpace.containers(prefix: prefix)
+        var from =
+            try marker.map { text throws(StorageError) in try ListMarker.decode(text, within: range) } ?? range.from
+        var items: [(name: String, record: ContainerRecord)] = []
+        while true {
+            let limit = maximum - items.count + 1
+            let rows = try await account.volume.scan(.account, from: from, upTo: range.upTo, limit: limit)
+            for row in rows {
+                let name = String(decoding: row.key.dropFirst(2), as: UTF8.self)
+                // `$logs` and its kind are listed on request only; `$root` and `$web` always.
+                if name.hasPrefix("$"), name != "$root", name != "$web", !includesSystem { continue }
+                guard items.count < maximum else { return (items, row.key) }
+                items.append((name, try ContainerRecord(decoding: row.visible)))
+            }
+            guard rows.count == limit, let last = rows.last else { return (items, nil) }
+            from = last.key + [0]
+        }
     }
 
     private func write(_ record: ContainerRecord, to xml: inout XMLDocumentWriter, _ call: BlobCall) {

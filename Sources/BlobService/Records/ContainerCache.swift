@@ -62,18 +62,18 @@ extension BlobService {
     /// Changes a container's row: reads, lets `change` decide, commits, and begins again when another change came
     /// between.
     func updateContainer<Result>(
-        _ call: BlobCall, _ name: String, _ change: (inout ContainerRecord) throws -> Result
+        _ account: StorageAccountView, _ name: String, _ change: (inout ContainerRecord) throws -> Result
     ) async throws -> (ContainerRecord, Result) {
         try await retrying {
-            guard let handle = try await readContainer(name, of: call.account) else {
+            guard let handle = try await readContainer(name, of: account) else {
                 throw StorageError.containerNotFound
             }
             var record = handle.record
             let result = try change(&record)
             let key = AccountKeySpace.container(name)
             // Also when the commit throws: its outcome may be unknown, and a withdrawn access level must not linger.
-            defer { containers.forget(name, of: call.account.id) }
-            let outcome = try await call.volume.commit(
+            defer { containers.forget(name, of: account.id) }
+            let outcome = try await account.volume.commit(
                 .account, checks: [.unchanged(key, handle.version)],
                 writes: [.put(key, visible: try record.encoded(), sealed: [])])
             return outcome == .conflict ? nil : (record, result)

@@ -166,6 +166,12 @@ extension StorageError {
         }
     }
 
+    static var encryptionScopeNotAvailable: StorageError {
+        StorageError(
+            409, "EncryptionScopeNotAvailable",
+            "The encryption scope is not available: this account has no encryption scopes.")
+    }
+
     // MARK: Encryption (specs/recorded/encryption-errors.json)
 
     static var usesCustomerKey: StorageError {

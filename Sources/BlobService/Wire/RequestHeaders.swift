@@ -29,6 +29,34 @@ enum BlobLimits {
     static let uncommittedBlockSeconds: Int64 = 7 * 86_400
 }
 
+/// Metadata within the rules: names are C# identifiers ("Setting and retrieving properties and metadata"), values
+/// ASCII; 8 KiB in all. Values of one name are joined. Throws 400.
+func checkedMetadata(_ given: [(String, String)]) throws(StorageError) -> [(String, String)] {
+    var pairs: [(String, String)] = []
+    var total = 0
+    for (name, value) in given {
+        guard !name.isEmpty else {
+            throw StorageError(400, "EmptyMetadataKey", "The key for one of the metadata key-value pairs is empty.")
+        }
+        guard isIdentifier(name), value.utf8.allSatisfy({ (0x20...0x7e).contains($0) || $0 == 9 }) else {
+            throw StorageError(
+                400, "InvalidMetadata",
+                "The specified metadata is invalid. It includes characters that are not permitted.")
+        }
+        total += name.utf8.count + value.utf8.count
+        if let twin = pairs.firstIndex(where: { $0.0.lowercased() == name.lowercased() }) {
+            pairs[twin].1 += "," + value
+        } else {
+            pairs.append((name, value))
+        }
+    }
+    guard total <= BlobLimits.metadataBytes else {
+        throw StorageError(
+            400, "MetadataTooLarge", "The size of the specified metadata exceeds the maximum size permitted.")
+    }
+    return pairs
+}
+
 extension BlobCall {
     func header(_ name: String) -> String? { request.header(name) }
 
@@ -39,33 +67,13 @@ extension BlobCall {
         return value
     }
 
-    /// `x-ms-meta-*`, in the order sent. Names are C# identifiers ("Setting and retrieving properties and metadata");
-    /// values ASCII; 8 KiB in all.
+    /// `x-ms-meta-*`, in the order sent.
     func metadata() throws(StorageError) -> [(String, String)] {
-        var pairs: [(String, String)] = []
-        var total = 0
+        var given: [(String, String)] = []
         for (name, value) in request.headers where name.utf8.count >= 10 && name.lowercased().hasPrefix("x-ms-meta-") {
-            let key = String(name.dropFirst(10))
-            guard !key.isEmpty else {
-                throw StorageError(400, "EmptyMetadataKey", "The key for one of the metadata key-value pairs is empty.")
-            }
-            guard isIdentifier(key), value.utf8.allSatisfy({ (0x20...0x7e).contains($0) || $0 == 9 }) else {
-                throw StorageError(
-                    400, "InvalidMetadata",
-                    "The specified metadata is invalid. It includes characters that are not permitted.")
-            }
-            total += key.utf8.count + value.utf8.count
-            if let twin = pairs.firstIndex(where: { $0.0.lowercased() == key.lowercased() }) {
-                pairs[twin].1 += "," + value
-            } else {
-                pairs.append((key, value))
-            }
+            given.append((String(name.dropFirst(10)), value))
         }
-        guard total <= BlobLimits.metadataBytes else {
-            throw StorageError(
-                400, "MetadataTooLarge", "The size of the specified metadata exceeds the maximum size permitted.")
-        }
-        return pairs
+        return try checkedMetadata(given)
     }
 
     /// The `x-ms-blob-*` content headers; `fallbacks` also takes the standard ones, as Put Blob does.
@@ -103,16 +111,11 @@ extension BlobCall {
     /// Encryption scopes are not offered: a write that names one must not be stored under another key.
     func refuseEncryptionScope() throws(StorageError) {
         if let name = header("x-ms-encryption-scope"), !name.isEmpty, name != "$account-encryption-key" {
-            throw Self.scopeUnavailable
+            throw .encryptionScopeNotAvailable
         }
         if case .sharedAccess(let grant) = caller, let scope = grant.encryptionScope, !scope.isEmpty {
-            throw Self.scopeUnavailable
+            throw .encryptionScopeNotAvailable
         }
-    }
-    private static var scopeUnavailable: StorageError {
-        StorageError(
-            409, "EncryptionScopeNotAvailable",
-            "The encryption scope is not available: this account has no encryption scopes.")
     }
 
     /// Immutability, legal hold and expiry headers promise a protection that is not there.

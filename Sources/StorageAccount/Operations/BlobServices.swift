@@ -44,6 +44,7 @@ extension StorageAccountService {
             case .delete: "delete"
             }
         try require(caller, Self.action("blobServices/containers/\(action)"), at: request.path)
+        guard request.path.names[1].lowercased() == "default" else { throw .resourceNotFound(request.path) }
         let account = try await existing(id)
         guard let containerResources else {
             throw .notImplemented("Microsoft.Storage/storageAccounts/blobServices/containers")

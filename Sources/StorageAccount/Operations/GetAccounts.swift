@@ -1,7 +1,7 @@
 internal import AccessControl
-internal import CofferCore
+public import CofferCore
 internal import EncryptionAtRest
-internal import ResourceProviders
+public import ResourceProviders
 
 extension StorageAccountService {
     static func action(_ name: String) -> Action { .control("Microsoft.Storage/storageAccounts/\(name)") }
@@ -117,7 +117,7 @@ extension ControlError {
         }
     }
 
-    static func invalidValue(_ parameter: String, _ why: String) -> ControlError {
+    public static func invalidValue(_ parameter: String, _ why: String) -> ControlError {
         ControlError(
             status: 400, code: "InvalidValuesForRequestParameters",
             message: "Values for request parameters are invalid: \(parameter). \(why)")

@@ -1,5 +1,5 @@
-internal import CofferCore
-internal import ResourceProviders
+public import CofferCore
+public import ResourceProviders
 
 extension AccountSettings {
     /// Takes over the members of `properties` that are present; an absent member keeps its value. Throws 400 for a
@@ -135,13 +135,13 @@ extension NetworkACLs {
 
 extension JSONValue {
     /// A Boolean member; nil when absent or null. Throws 400 for anything else.
-    func bool(_ name: String) throws(ControlError) -> Bool? {
+    public func bool(_ name: String) throws(ControlError) -> Bool? {
         guard let value = member(name), !value.isNull else { return nil }
         guard let flag = value.boolValue else { throw .invalidValue(name, "It is true or false.") }
         return flag
     }
     /// A member that is one of `choices`, in any case; nil when absent or null. Throws 400 for anything else.
-    func choice(_ name: String, _ choices: [String]) throws(ControlError) -> String? {
+    public func choice(_ name: String, _ choices: [String]) throws(ControlError) -> String? {
         guard let value = member(name), !value.isNull else { return nil }
         guard let text = value.stringValue, let choice = choices.first(where: { $0.lowercased() == text.lowercased() })
         else {
@@ -152,7 +152,7 @@ extension JSONValue {
 }
 
 extension ControlError {
-    static func featureNotSupported(_ name: String) -> ControlError {
+    public static func featureNotSupported(_ name: String) -> ControlError {
         ControlError(
             status: 400, code: "FeatureNotSupported",
             message: "'\(name)' cannot be switched on: this server does not support it. See docs/compatibility.md.")

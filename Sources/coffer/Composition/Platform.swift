@@ -11,6 +11,7 @@ public import KeyVault
 import Logging
 import Monitor
 import NIOHTTP1
+import ResourceProviders
 public import StorageAccount
 import Synchronization
 
@@ -69,6 +70,10 @@ final class Platform: Sendable {
             installation: installation,
             hostNames: names, clock: clock, randomness: randomness, logger: log)
         blobs = BlobService(accounts: accounts, names: names, clock: clock, randomness: randomness, logger: log)
+        accounts.attachContainers { [weak blobs] request, account throws(ControlError) in
+            guard let blobs else { throw .notImplemented("A server that is ending") }
+            return try await blobs.containerResources(request, account)
+        }
         monitor = MonitorService(store: store, access: access, clock: clock, randomness: randomness, log: log)
     }
 

@@ -1,0 +1,23 @@
+import ArgumentParser
+import CofferCore
+import Foundation
+import Logging
+
+@testable import coffer
+
+/// The folder of one installation, which goes with the test.
+final class TestHome: Sendable {
+    private let folder = FileManager.default.temporaryDirectory.path + "/coffer-" + SystemRandomness().uuidString()
+    deinit { try? FileManager.default.removeItem(atPath: folder) }
+
+    /// Everything joined as the server has it, listening to nobody.
+    func platform() async throws -> Platform {
+        let options = try SettingOptions.parse([
+            "--data-folder", folder + "/data", "--root-key-file", folder + "/root.key", "--credentials-file",
+            folder + "/administrator.json",
+        ])
+        return try await Platform(
+            try await ServerConfiguration.load(options),
+            log: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
+    }
+}
