@@ -32,7 +32,7 @@ func room(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 }
 /// A service's tests run it on a real store, over the in-memory engine.
 func serviceTests(_ name: String, _ more: [Target.Dependency] = []) -> Target {
-    tests(name + "Tests", [.byName(name: name), "StorageEngine"] + more + service + crypto)
+    tests(name + "Tests", [.byName(name: name), "StorageEngine", "TestSupport"] + more + service + crypto)
 }
 func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
     .testTarget(name: name, dependencies: dependencies, resources: resources, swiftSettings: settings)
@@ -103,6 +103,8 @@ let package = Package(
 
         // What every engine must pass.
         room("StorageEngineTesting", ["CofferCore", "StorageEngine", library("NIOCore", "swift-nio")]),
+        // What the tests of several rooms stand on: a clock, dice, a vault, an engine that fails.
+        room("TestSupport", ["CofferCore", "StorageEngine", "EncryptionAtRest", log] + crypto),
 
         tests("TidyTests", []),
         tests("CofferCoreTests", ["CofferCore"]),
@@ -112,7 +114,7 @@ let package = Package(
         tests("AccessControlTests", ["AccessControl", "CofferCore", jwt] + crypto),
         tests("StorageEngineTests", ["StorageEngine", "StorageEngineTesting", "CofferCore"] + nio),
         tests(
-            "EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore"] + crypto + nio,
+            "EncryptionAtRestTests", ["EncryptionAtRest", "StorageEngine", "CofferCore", "TestSupport"] + crypto + nio,
             resources: [.copy("Vectors")]),
         tests(
             "EmbeddedEngineTests",
@@ -128,7 +130,8 @@ let package = Package(
         tests(
             "CofferTests",
             [
-                "coffer", "CofferCore", "AccessControl", "EncryptionAtRest", "ResourceProviders", "StorageAccount", log,
+                "coffer", "CofferCore", "AccessControl", "EncryptionAtRest", "ResourceProviders", "StorageAccount",
+                "TestSupport",
                 library("ArgumentParser", "swift-argument-parser"),
             ]),
     ]

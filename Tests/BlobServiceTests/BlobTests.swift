@@ -3,6 +3,7 @@ import Crypto
 import EncryptionAtRest
 import HTTPEdge
 import NIOHTTP1
+import TestSupport
 import Testing
 
 @testable import BlobService

@@ -1,6 +1,7 @@
 import CofferCore
 import EncryptionAtRest
 import NIOHTTP1
+import TestSupport
 import Testing
 
 @testable import BlobService

@@ -1,6 +1,7 @@
 import NIOHTTP1
 import StorageAccount
 import StorageAccount
+import TestSupport
 import Testing
 
 @testable import BlobService

@@ -4,6 +4,7 @@ import NIOHTTP1
 import ResourceProviders
 import StorageAccount
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import BlobService

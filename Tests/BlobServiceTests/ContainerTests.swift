@@ -2,6 +2,7 @@ import CofferCore
 import EncryptionAtRest
 import NIOHTTP1
 import StorageAccount
+import TestSupport
 import Testing
 
 @testable import BlobService

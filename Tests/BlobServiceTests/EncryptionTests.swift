@@ -4,6 +4,7 @@ import HTTPEdge
 import NIOCore
 import NIOHTTP1
 import StorageEngine
+import TestSupport
 import Testing
 
 @testable import BlobService
@@ -105,12 +106,13 @@ import Testing
     @Test func revokedCustomerKey() async throws {
         let blobs = try await Blobs.withContainer()
         let identity = Caller(kind: .managedIdentity, objectID: "o", tenantID: "t")
+        blobs.vault.addVersion("k")
+        blobs.vault.allow(identity)
         _ = try await blobs.store.accountKeys.useCustomerKey(
-            KnownCallers.id, CustomerKeyReference(vaultURI: "https://v.vault.test/", keyName: "k", keyVersion: nil),
-            as: identity)
+            KnownCallers.id, blobs.vault.reference("k"), as: identity)
         await blobs.put("a", String(repeating: "x", count: 40_000), [("x-ms-meta-k", "v")])
         await blobs.put("small", "x")
-        blobs.vault.setAvailable(false)
+        blobs.vault.disable("k", "1")
         let refused: [Answer] = [
             await blobs.send(.GET, "/ccc/a"), await blobs.send(.HEAD, "/ccc/a"), await blobs.send(.GET, "/ccc/small"),
             await blobs.send(.GET, "/ccc?restype=container&comp=list&include=metadata"),
@@ -127,9 +129,9 @@ import Testing
         #expect(await blobs.send(.GET, "/ccc?restype=container").status == 200)
         #expect(await blobs.send(.PUT, "/new?restype=container").status == 201)
         #expect(await blobs.send(.DELETE, "/ccc/small").status == 202)
-        blobs.vault.setAvailable(true)
+        blobs.vault.enable("k", "1")
         #expect(await blobs.send(.GET, "/ccc/a").body.count == 40_000)
-        blobs.vault.setAvailable(false)
+        blobs.vault.disable("k", "1")
         #expect(await blobs.send(.DELETE, "/ccc/a").status == 202)
         #expect(await blobs.send(.DELETE, "/ccc?restype=container").status == 202)
     }

@@ -7,36 +7,11 @@ import NIOCore
 import NIOHTTP1
 import StorageEngine
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import BlobService
 @testable import StorageAccount
-
-final class FixedClock: WallClock {
-    private let time: Atomic<Int64>
-    init(unixSeconds: Int64 = 1_790_000_000) { time = Atomic(unixSeconds * 1_000_000) }
-    func now() -> Timestamp { Timestamp(microseconds: time.load(ordering: .acquiring)) }
-    func advance(seconds: Int64) { time.add(seconds * 1_000_000, ordering: .acquiringAndReleasing) }
-}
-
-/// SplitMix64: repeatable.
-final class SeededRandomness: Randomness {
-    private let state: Mutex<UInt64>
-    init(_ seed: UInt64) { state = Mutex(seed) }
-    func next() -> UInt64 {
-        state.withLock { state in
-            state &+= 0x9e37_79b9_7f4a_7c15
-            var z = state
-            z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-            z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-            return z ^ (z >> 31)
-        }
-    }
-    func number(_ range: Range<Int>) -> Int { range.lowerBound + Int(next() % UInt64(range.count)) }
-    func fill(_ buffer: UnsafeMutableRawBufferPointer) {
-        for i in buffer.indices { buffer[i] = UInt8(truncatingIfNeeded: next()) }
-    }
-}
 
 /// Says who asks instead of proving it; everything else of the room under test is real.
 final class KnownCallers: StorageAccounts {
@@ -117,45 +92,6 @@ final class KnownCallers: StorageAccounts {
     }
 }
 
-/// A vault with one key, which can be taken away.
-final class OneKeyVault: CustomerKeyCustodian {
-    let isAvailable = Mutex(true)
-    private let observers = Mutex<[@Sendable (String?) -> Void]>([])
-    private let key = SymmetricKey(data: [UInt8](repeating: 5, count: 32))
-    static let identifier = "https://v.vault.test/keys/k/1"
-
-    func setAvailable(_ value: Bool) {
-        isAvailable.withLock { $0 = value }
-        for observer in observers.withLock({ $0 }) { observer(nil) }
-    }
-    private func check() throws(KeyUnavailable) {
-        guard isAvailable.withLock({ $0 }) else {
-            throw KeyUnavailable(.keyNotFound, "The key vault key is not found to unwrap the encryption key.")
-        }
-    }
-    func wrapKey(
-        _ key: SecretBytes, with reference: CustomerKeyReference, as caller: Caller
-    ) async throws(KeyUnavailable) -> CustomerWrappedKey {
-        try check()
-        let sealed = try? AES.GCM.seal(key.withUnsafeBytes { Array($0) }, using: self.key).combined
-        return CustomerWrappedKey(keyIdentifier: Self.identifier, ciphertext: Array(sealed!))
-    }
-    func unwrapKey(_ wrapped: CustomerWrappedKey, as caller: Caller) async throws(KeyUnavailable) -> SecretBytes {
-        try check()
-        let plain = try? AES.GCM.open(AES.GCM.SealedBox(combined: wrapped.ciphertext), using: key)
-        return SecretBytes(copying: Array(plain!))
-    }
-    func currentKeyIdentifier(of reference: CustomerKeyReference, as caller: Caller) async throws(KeyUnavailable)
-        -> String
-    {
-        try check()
-        return Self.identifier
-    }
-    func onChange(_ observer: @escaping @Sendable (_ vaultName: String?) -> Void) {
-        observers.withLock { $0.append(observer) }
-    }
-}
-
 struct Answer: Sendable {
     let status: Int
     let headers: HTTPHeaders
@@ -173,19 +109,20 @@ private final class BodyCollector: ResponseBodyWriter {
 
 /// The room over a real sealed store on the in-memory engine.
 final class Blobs: Sendable {
-    let clock = FixedClock()
+    let clock = FixedClock(unixSeconds: 1_790_000_000)
     let engine = InMemoryEngine()
+    /// Between the store and the engine; fails when it is told to.
+    let faults: FaultyEngine
     let store: SealedStore
     let accounts: KnownCallers
     let service: BlobService
-    let vault = OneKeyVault()
+    let vault = FakeVault()
 
     init(seed: UInt64 = 1) async throws {
         let randomness = SeededRandomness(seed)
+        faults = FaultyEngine(engine)
         store = try SealedStore(
-            metadata: engine, extents: engine,
-            rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))),
-            clock: clock, randomness: randomness)
+            metadata: faults, extents: engine, rootKey: rootKey(), clock: clock, randomness: randomness)
         store.accountKeys.attach(vault)
         try await store.accountKeys.create(KnownCallers.id)
         try await store.accountKeys.create(AccountID(bytes: Array(101...116)))
@@ -193,7 +130,7 @@ final class Blobs: Sendable {
         service = BlobService(
             accounts: accounts, names: HostNames(domain: "coffer.test", port: nil), clock: clock,
             randomness: randomness,
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            logger: silentLogger)
     }
 
     /// With a container `c`.

@@ -1,6 +1,7 @@
 import CofferCore
 import NIOCore
 import NIOHTTP1
+import TestSupport
 import Testing
 
 @testable import BlobService

@@ -1,15 +1,13 @@
 import CofferCore
 import EncryptionAtRest
-import Logging
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import coffer
 
 /// A hang is a failure here: the limits end it.
 @Suite(.timeLimit(.minutes(1))) struct MaintenanceTests {
-    private let log = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
-
     @Test func everyJobHasItsOwnInterval() async {
         let clock = ManualClock()
         let done = Mutex<[String]>([])
@@ -22,7 +20,7 @@ import Testing
                     note("seldom")
                     throw SealedStoreError(.unavailable, "a failure ends one round, not the job")
                 },
-            ], clock: clock, log: log)
+            ], clock: clock, log: silentLogger)
         await clock.waitForSleepers(2)
         #expect(done.withLock { $0.filter { $0 != "seldom" } } == ["start", "often"])
         for _ in 1...4 {
@@ -47,7 +45,7 @@ import Testing
                     // Not ended by the cancellation, like a commit under way.
                     await Task { for await _ in gate.stream { break } }.value
                 }
-            ], clock: clock, log: log)
+            ], clock: clock, log: silentLogger)
         while state.withLock({ $0.began }) == 0 { await Task.yield() }
         let stopping = Task {
             await maintenance.stop()
@@ -64,54 +62,27 @@ import Testing
     @Test func rotationsAreFollowedByTheClock() async throws {
         let home = TestHome()
         let platform = try await home.platform()
-        let vault = SilentVault()
+        let vault = FakeVault()
+        vault.addVersion("cmk")
         let keys = platform.store.accountKeys
         keys.attach(vault)
         let account = AccountID(bytes: Array(0..<16))
         try await keys.create(account)
-        let reference = CustomerKeyReference(vaultURI: "https://v.vault.azure.net/", keyName: "k", keyVersion: nil)
         let identity = Caller(kind: .managedIdentity, objectID: "identity", tenantID: "tenant")
-        _ = try await keys.useCustomerKey(account, reference, as: identity)
+        vault.allow(identity)
+        _ = try await keys.useCustomerKey(account, vault.reference("cmk"), as: identity)
 
         let clock = ManualClock()
-        let jobs = Maintenance.jobs(platform, log: log)
-        vault.rotate()
-        let maintenance = Maintenance(jobs, clock: clock, log: log)
+        let jobs = Maintenance.jobs(platform, log: silentLogger)
+        vault.addVersion("cmk", announcing: false)
+        let maintenance = Maintenance(jobs, clock: clock, log: silentLogger)
         await clock.waitForSleepers(jobs.count)
-        #expect(vault.wrapped == [1, 2])
-        vault.rotate()
+        #expect(vault.wraps == ["1", "2"].map { vault.identifier("cmk", $0) })
+        vault.addVersion("cmk", announcing: false)
         clock.advance(by: Maintenance.dueWorkInterval)
         await clock.waitForSleepers(jobs.count)
-        #expect(vault.wrapped == [1, 2, 3])
+        #expect(vault.wraps == ["1", "2", "3"].map { vault.identifier("cmk", $0) })
         await maintenance.stop()
         await platform.close()
     }
-}
-
-/// A vault that announces nothing.
-private final class SilentVault: CustomerKeyCustodian {
-    private let state = Mutex((version: 1, wrapped: [Int]()))
-    func rotate() { state.withLock { $0.version += 1 } }
-    /// The versions that were wrapped with, in order.
-    var wrapped: [Int] { state.withLock { $0.wrapped } }
-
-    func wrapKey(_ key: SecretBytes, with reference: CustomerKeyReference, as caller: Caller)
-        async throws(KeyUnavailable) -> CustomerWrappedKey
-    {
-        let version = state.withLock { state in
-            state.wrapped.append(state.version)
-            return state.version
-        }
-        return CustomerWrappedKey(keyIdentifier: identifier(version), ciphertext: key.withUnsafeBytes { Array($0) })
-    }
-    func unwrapKey(_ wrapped: CustomerWrappedKey, as caller: Caller) async throws(KeyUnavailable) -> SecretBytes {
-        SecretBytes(copying: wrapped.ciphertext)
-    }
-    func currentKeyIdentifier(of reference: CustomerKeyReference, as caller: Caller) async throws(KeyUnavailable)
-        -> String
-    {
-        identifier(state.withLock { $0.version })
-    }
-    func onChange(_ observer: @escaping @Sendable (_ vaultName: String?) -> Void) {}
-    private func identifier(_ version: Int) -> String { "https://v.vault.azure.net/keys/k/\(version)" }
 }

@@ -1,7 +1,7 @@
 import ArgumentParser
 import CofferCore
 import Foundation
-import Logging
+import TestSupport
 
 @testable import coffer
 
@@ -18,6 +18,6 @@ final class TestHome: Sendable {
         ])
         return try await Platform(
             try await ServerConfiguration.load(options),
-            log: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
+            log: silentLogger)
     }
 }

@@ -1,5 +1,6 @@
 import CofferCore
 import StorageEngine
+import TestSupport
 import Testing
 
 @testable import EncryptionAtRest
@@ -22,7 +23,7 @@ import Testing
         #expect(
             status.source
                 == .customer(
-                    vault.reference("cmk"), currentVersionedKeyIdentifier: vault.identifier("cmk", "v1"),
+                    vault.reference("cmk"), currentVersionedKeyIdentifier: vault.identifier("cmk", "1"),
                     lastRotation: store.clock.now()))
         for _ in 0..<2 {
             // A second store over the same engine has nothing in memory.
@@ -116,11 +117,11 @@ import Testing
         await store.sealed.accountKeys.background.settle()
         let expected = AccountKeyStatus(
             source: .customer(
-                vault.reference("cmk"), currentVersionedKeyIdentifier: vault.identifier("cmk", "v2"),
+                vault.reference("cmk"), currentVersionedKeyIdentifier: vault.identifier("cmk", "2"),
                 lastRotation: store.clock.now()))
         #expect(try await store.sealed.accountKeys.status(store.account) == expected)
         // The old version may go now.
-        vault.disable("cmk", "v1")
+        vault.disable("cmk", "1")
         _ = try await store.volume.accountKey()
         #expect(try await store.sealed.accountKeys.followRotation(store.account) == expected)
     }
@@ -134,7 +135,7 @@ import Testing
         guard case .customer(_, let version, _) = try await store.sealed.accountKeys.status(store.account).source else {
             throw Failure.unexpected
         }
-        #expect(version == vault.identifier("cmk", "v2"))
+        #expect(version == vault.identifier("cmk", "2"))
     }
 
     @Test func aTimerFindsARotationNobodyAnnounced() async throws {
@@ -144,19 +145,19 @@ import Testing
         guard case .customer(_, let version, _) = try await store.sealed.accountKeys.status(store.account).source else {
             throw Failure.unexpected
         }
-        #expect(version == vault.identifier("cmk", "v2"))
+        #expect(version == vault.identifier("cmk", "2"))
     }
 
     @Test func aVersionedReferenceStays() async throws {
         let (store, vault) = try await Store.withCustomerKey()
         let keys = store.sealed.accountKeys
-        _ = try await keys.useCustomerKey(store.account, vault.reference("cmk", version: "v1"), as: identity)
+        _ = try await keys.useCustomerKey(store.account, vault.reference("cmk", version: "1"), as: identity)
         vault.addVersion("cmk")
         await keys.background.settle()
         guard case .customer(_, let version, _) = try await keys.followRotation(store.account).source else {
             throw Failure.unexpected
         }
-        #expect(version == vault.identifier("cmk", "v1"))
+        #expect(version == vault.identifier("cmk", "1"))
     }
 
     @Test func destroyedMeansGone() async throws {

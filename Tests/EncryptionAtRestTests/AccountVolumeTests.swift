@@ -1,6 +1,7 @@
 import CofferCore
 import NIOCore
 import StorageEngine
+import TestSupport
 import Testing
 
 @testable import EncryptionAtRest

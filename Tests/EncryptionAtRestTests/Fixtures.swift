@@ -2,39 +2,9 @@ import CofferCore
 import NIOCore
 import StorageEngine
 import Synchronization
+import TestSupport
 
 @testable import EncryptionAtRest
-
-/// A clock that stands until it is moved.
-final class FixedClock: WallClock {
-    private let time: Atomic<Int64>
-    init(unixSeconds: Int64 = 1_700_000_000) { time = Atomic(unixSeconds * 1_000_000) }
-    func now() -> Timestamp { Timestamp(microseconds: time.load(ordering: .acquiring)) }
-    func advance(seconds: Int64) { time.add(seconds * 1_000_000, ordering: .acquiringAndReleasing) }
-}
-
-/// SplitMix64: repeatable, and good enough to make every draw differ.
-final class SeededRandomness: Randomness {
-    private let state: Mutex<UInt64>
-    init(_ seed: UInt64) { state = Mutex(seed) }
-    func next() -> UInt64 {
-        state.withLock { state in
-            state &+= 0x9e37_79b9_7f4a_7c15
-            var z = state
-            z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-            z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-            return z ^ (z >> 31)
-        }
-    }
-    func number(_ range: Range<Int>) -> Int { range.lowerBound + Int(next() % UInt64(range.count)) }
-    func fill(_ buffer: UnsafeMutableRawBufferPointer) {
-        for i in buffer.indices { buffer[i] = UInt8(truncatingIfNeeded: next()) }
-    }
-}
-
-func rootKey(_ byte: UInt8 = 7, version: UInt32 = 1) -> RootKey {
-    RootKey(version: version, key: SecretBytes(copying: [UInt8](repeating: byte, count: 32)))
-}
 
 /// A store over the in-memory engine, with an account in it.
 struct Store {
@@ -88,4 +58,20 @@ func code(_ body: () async throws -> some Any) async -> SealedStoreError.Code? {
         _ = try await body()
         return nil
     } catch { return (error as? SealedStoreError)?.code }
+}
+
+let identity = Caller(kind: .managedIdentity, objectID: "11111111-1111-1111-1111-111111111111", tenantID: "t")
+
+extension Store {
+    /// An account under the newest version of `cmk` in a vault that lets `identity` in.
+    static func withCustomerKey() async throws -> (Store, FakeVault) {
+        let store = try await withAccount()
+        let vault = FakeVault()
+        store.sealed.accountKeys.attach(vault)
+        vault.addVersion("cmk")
+        vault.allow(identity)
+        _ = try await store.sealed.accountKeys.useCustomerKey(store.account, vault.reference("cmk"), as: identity)
+        await store.sealed.accountKeys.background.settle()
+        return (store, vault)
+    }
 }

@@ -1,6 +1,7 @@
 import CofferCore
 import NIOCore
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import EncryptionAtRest
@@ -26,10 +27,10 @@ import Testing
     @Test func disablingAVersionCutsOffAndEnablingItRestores() async throws {
         let (store, vault) = try await Store.withCustomerKey()
         _ = try await store.volume.accountKey()
-        vault.disable("cmk", "v1")
+        vault.disable("cmk", "1")
         let error = await #expect(throws: KeyUnavailable.self) { try await store.volume.accountKey() }
         #expect(error?.code == .keyNotFound)
-        vault.enable("cmk", "v1")
+        vault.enable("cmk", "1")
         _ = try await store.volume.accountKey()
     }
 

@@ -2,6 +2,7 @@ import CofferCore
 import NIOCore
 import StorageEngine
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import EncryptionAtRest

@@ -1,5 +1,6 @@
 import CofferCore
 import StorageEngine
+import TestSupport
 import Testing
 
 @testable import EncryptionAtRest

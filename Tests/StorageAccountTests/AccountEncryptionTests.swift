@@ -2,6 +2,7 @@ import CofferCore
 import EncryptionAtRest
 import ResourceProviders
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import StorageAccount
@@ -18,7 +19,7 @@ struct AccountEncryptionTests {
         let account = try await fixture.control(
             .patch, Fixture.id("contoso1"), ["identity": ["type": "SystemAssigned"]])
         principal = account["identity"]?["principalId"]?.stringValue ?? ""
-        fixture.vault.rotate("cmk")
+        fixture.vault.addVersion("cmk", announcing: false)
     }
 
     private func customerKey(_ name: String = "cmk", version: String? = nil) -> JSONValue {
@@ -40,7 +41,7 @@ struct AccountEncryptionTests {
     }
 
     @Test func takingRotatingAndReturningTheKey() async throws {
-        fixture.vault.allow(principal)
+        fixture.vault.allow(objectID: principal)
         try await fixture.patch("contoso1", customerKey())
         var block = try await encryption()
         #expect(block["keySource"] == "Microsoft.Keyvault")
@@ -51,7 +52,7 @@ struct AccountEncryptionTests {
         #expect(block["keyvaultproperties"]?["lastKeyRotationTimestamp"] == "2026-11-22T00:00:00.0000000Z")
 
         // An update of something else repeats the block, and follows the rotation.
-        fixture.vault.rotate("cmk")
+        fixture.vault.addVersion("cmk", announcing: false)
         try await fixture.patch("contoso1", ["encryption": block, "allowBlobPublicAccess": true])
         #expect(
             try await encryption()["keyvaultproperties"]?["currentVersionedKeyIdentifier"]?.stringValue
@@ -69,16 +70,16 @@ struct AccountEncryptionTests {
         try await fixture.patch("contoso1", Self.platformKey)
         block = try await encryption()
         #expect(block["keySource"] == "Microsoft.Storage" && block["keyvaultproperties"] == nil)
-        fixture.vault.refuse(principal)
+        fixture.vault.refuse(objectID: principal)
         _ = try await fixture.service.account(named: "contoso1").volume.accountKey()
     }
 
     @Test func whatAzureRefuses() async throws {
         #expect(await refusal(customerKey()) == "403 KeyVaultAuthenticationFailure")
         #expect(await refusal(["encryption": ["keySource": "Microsoft.Keyvault"]]) == "400 MissingKeyvaultProperties")
-        fixture.vault.allow(principal)
+        fixture.vault.allow(objectID: principal)
         #expect(await refusal(customerKey("other")) == "400 KeyVaultEncryptionKeyNotFound")
-        fixture.vault.state.withLock { $0.isRecoverable = false }
+        fixture.eligibility.isRecoverable.withLock { $0 = false }
         #expect(await refusal(customerKey()) == "400 KeyVaultPolicyError")
         #expect(try await encryption()["keySource"] == "Microsoft.Storage")
         try await fixture.create("contoso2")
@@ -90,11 +91,11 @@ struct AccountEncryptionTests {
 
     /// Taking access away darkens the data, not the account: it can still be read, tagged, and given access again.
     @Test func revocation() async throws {
-        fixture.vault.allow(principal)
+        fixture.vault.allow(objectID: principal)
         try await fixture.patch("contoso1", customerKey())
         let volume = try await fixture.service.account(named: "contoso1").volume
         let key = try await volume.accountKey()
-        fixture.vault.refuse(principal)
+        fixture.vault.refuse(objectID: principal)
         #expect(throws: KeyUnavailable.self) { try key.checkLease() }
         await #expect(throws: (any Error).self) { try await volume.accountKey() }
         let block = try await encryption()
@@ -104,13 +105,13 @@ struct AccountEncryptionTests {
         #expect(tagged["tags"] == ["still": "here"])
         #expect(await refusal(Self.platformKey) == "403 KeyVaultAuthenticationFailure")
         #expect(try await encryption()["keySource"] == "Microsoft.Keyvault")
-        fixture.vault.allow(principal)
+        fixture.vault.allow(objectID: principal)
         _ = try await volume.accountKey()
         try await fixture.patch("contoso1", Self.platformKey)
     }
 
     @Test func theIdentityStaysWhileItsKeyIsInForce() async throws {
-        fixture.vault.allow(principal)
+        fixture.vault.allow(objectID: principal)
         try await fixture.patch("contoso1", customerKey())
         let without: JSONValue = ["identity": ["type": "None"]]
         #expect(await fixture.refusal(.patch, Fixture.id("contoso1"), without) == "400 ManagedIdentityInUse")
@@ -121,9 +122,9 @@ struct AccountEncryptionTests {
     }
 
     @Test func deletionNeedsNoKey() async throws {
-        fixture.vault.allow(principal)
+        fixture.vault.allow(objectID: principal)
         try await fixture.patch("contoso1", customerKey())
-        fixture.vault.refuse(principal)
+        fixture.vault.refuse(objectID: principal)
         #expect(try await fixture.control(.delete, Fixture.id("contoso1"))["status"] == 200)
     }
 }

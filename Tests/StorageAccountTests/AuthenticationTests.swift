@@ -5,6 +5,7 @@ import EncryptionAtRest
 import HTTPEdge
 import NIOHTTP1
 import ResourceProviders
+import TestSupport
 import Testing
 
 @testable import StorageAccount

@@ -10,34 +10,9 @@ import NIOHTTP1
 import ResourceProviders
 import StorageEngine
 import Synchronization
+import TestSupport
 
 @testable import StorageAccount
-
-/// A clock that stands until it is moved; it begins at 2026-11-22T00:00:00Z.
-final class FixedClock: WallClock {
-    private let time = Atomic<Int64>(Timestamp(iso8601: "2026-11-22T00:00:00Z")!.microseconds)
-    func now() -> Timestamp { Timestamp(microseconds: time.load(ordering: .acquiring)) }
-    func advance(seconds: Int64) { time.add(seconds * 1_000_000, ordering: .acquiringAndReleasing) }
-}
-
-/// SplitMix64: repeatable.
-final class SeededRandomness: Randomness {
-    private let state: Mutex<UInt64>
-    init(_ seed: UInt64) { state = Mutex(seed) }
-    func next() -> UInt64 {
-        state.withLock { state in
-            state &+= 0x9e37_79b9_7f4a_7c15
-            var z = state
-            z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-            z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-            return z ^ (z >> 31)
-        }
-    }
-    func number(_ range: Range<Int>) -> Int { range.lowerBound + Int(next() % UInt64(range.count)) }
-    func fill(_ buffer: UnsafeMutableRawBufferPointer) {
-        for i in buffer.indices { buffer[i] = UInt8(truncatingIfNeeded: next()) }
-    }
-}
 
 /// The directory's part: identities by resource.
 final class Directory: ManagedIdentities {
@@ -60,74 +35,18 @@ final class Directory: ManagedIdentities {
     func identity(of resource: ResourceID) -> ManagedIdentity? { known.withLock { $0[resource] } }
 }
 
-/// A vault with versioned AES keys and a list of who may use them: what AccountKeys and the eligibility check need of
-/// one.
-final class Vault: CustomerKeyCustodian, CustomerKeyEligibility {
-    struct State {
-        var versions: [String: [SymmetricKey]] = [:]
-        var allowed: Set<String> = []
-        var isRecoverable = true
-        var observers: [@Sendable (String?) -> Void] = []
-    }
-    let state = Mutex(State())
-
-    func rotate(_ name: String) {
-        state.withLock { $0.versions[name, default: []].append(SymmetricKey(size: .bits256)) }
-    }
-    func allow(_ principal: String) {
-        state.withLock { _ = $0.allowed.insert(principal) }
-        announce()
-    }
-    func refuse(_ principal: String) {
-        state.withLock { _ = $0.allowed.remove(principal) }
-        announce()
-    }
-    private func announce() { for observer in state.withLock({ $0.observers }) { observer(nil) } }
-
-    private func key(
-        _ name: String, _ version: String?, _ caller: Caller
-    ) throws(KeyUnavailable) -> (Int, SymmetricKey) {
-        let (versions, isAllowed) = state.withLock { ($0.versions[name], $0.allowed.contains(caller.objectID)) }
-        guard isAllowed else { throw KeyUnavailable(.accessDenied, "The identity may not use the key.") }
-        guard let versions, !versions.isEmpty else { throw KeyUnavailable(.keyNotFound, "No such key.") }
-        let index = version.map { (Int($0) ?? 0) - 1 } ?? versions.count - 1
-        guard versions.indices.contains(index) else { throw KeyUnavailable(.keyNotFound, "No such version.") }
-        return (index + 1, versions[index])
-    }
-
-    func wrapKey(
-        _ key: SecretBytes, with reference: CustomerKeyReference, as caller: Caller
-    ) async throws(KeyUnavailable) -> CustomerWrappedKey {
-        let (version, wrapping) = try self.key(reference.keyName, reference.keyVersion, caller)
-        let sealed = key.withUnsafeBytes { try? AES.GCM.seal($0, using: wrapping).combined }
-        return CustomerWrappedKey(
-            keyIdentifier: "\(reference.vaultURI)keys/\(reference.keyName)/\(version)",
-            ciphertext: sealed.map { Array($0) } ?? [])
-    }
-    func unwrapKey(_ wrapped: CustomerWrappedKey, as caller: Caller) async throws(KeyUnavailable) -> SecretBytes {
-        let parts = wrapped.keyIdentifier.split(separator: "/")
-        let (_, wrapping) = try key(String(parts[parts.count - 2]), String(parts.last ?? ""), caller)
-        guard let box = try? AES.GCM.SealedBox(combined: wrapped.ciphertext),
-            let plain = try? AES.GCM.open(box, using: wrapping)
-        else { throw KeyUnavailable(.keyNotFound, "It does not open.") }
-        return SecretBytes(copying: plain)
-    }
-    func currentKeyIdentifier(
-        of reference: CustomerKeyReference, as caller: Caller
-    ) async throws(KeyUnavailable) -> String {
-        let (version, _) = try key(reference.keyName, reference.keyVersion, caller)
-        return "\(reference.vaultURI)keys/\(reference.keyName)/\(version)"
-    }
-    func onChange(_ observer: @escaping @Sendable (String?) -> Void) {
-        state.withLock { $0.observers.append(observer) }
-    }
+/// Whether a customer's key may be taken: the vault's own word, and its protection against loss.
+final class Eligibility: CustomerKeyEligibility {
+    private let vault: FakeVault
+    let isRecoverable = Mutex(true)
+    init(_ vault: FakeVault) { self.vault = vault }
 
     func customerKeyEligibility(_ reference: CustomerKeyReference, as caller: Caller) async throws(ControlError) {
-        guard state.withLock({ $0.isRecoverable }) else {
+        guard isRecoverable.withLock({ $0 }) else {
             throw .badRequest("Keyvault policy recoverable is not set", code: "KeyVaultPolicyError")
         }
         do throws(KeyUnavailable) {
-            _ = try key(reference.keyName, reference.keyVersion, caller)
+            _ = try await vault.currentKeyIdentifier(of: reference, as: caller)
         } catch {
             throw ControlError(error)
         }
@@ -151,9 +70,10 @@ struct Fixture {
     static let issuer = "https://login.coffer.localhost:8443/\(tenant)/v2.0"
 
     let engine = InMemoryEngine()
-    let clock = FixedClock()
+    let clock = FixedClock(unixSeconds: Timestamp(iso8601: "2026-11-22T00:00:00Z")!.unixSeconds)
     let directory = Directory()
-    let vault = Vault()
+    let vault = FakeVault(name: "cmk")
+    let eligibility: Eligibility
     let access = AccessController()
     let tokens: TokenVerifier
     let store: SealedStore
@@ -163,28 +83,28 @@ struct Fixture {
     init() throws {
         tokens = TokenVerifier(clock: clock)
         store = try SealedStore(
-            metadata: engine, extents: engine,
-            rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))), clock: clock,
-            randomness: SeededRandomness(1))
+            metadata: engine, extents: engine, rootKey: rootKey(), clock: clock, randomness: SeededRandomness(1))
         store.accountKeys.attach(vault)
-        service = Self.service(store, access, tokens, directory, vault, clock, seed: 2)
+        eligibility = Eligibility(vault)
+        service = Self.service(store, access, tokens, directory, eligibility, clock, seed: 2)
         assign([(owner.objectID, BuiltInRoles.owner, Self.group.parent)])
     }
 
     private static func service(
         _ store: SealedStore, _ access: AccessController, _ tokens: TokenVerifier, _ directory: Directory,
-        _ vault: Vault,
-        _ clock: FixedClock, seed: UInt64
+        _ eligibility: Eligibility, _ clock: FixedClock, seed: UInt64
     ) -> StorageAccountService {
         StorageAccountService(
-            store: store, access: access, tokens: tokens, identities: directory, eligibility: vault,
+            store: store, access: access, tokens: tokens, identities: directory, eligibility: eligibility,
             installation: Installation(tenantID: tenant, subscriptionID: subscription, subscriptionName: "Coffer"),
             hostNames: HostNames(domain: "coffer.localhost", port: 8443), clock: clock,
             randomness: SeededRandomness(seed),
-            logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
+            logger: silentLogger)
     }
     /// Another service over the same bytes, as after a restart.
-    func restarted() -> StorageAccountService { Self.service(store, access, tokens, directory, vault, clock, seed: 3) }
+    func restarted() -> StorageAccountService {
+        Self.service(store, access, tokens, directory, eligibility, clock, seed: 3)
+    }
 
     /// The owner keeps the subscription; `more` is principal, role, scope.
     func assign(_ more: [(String, String, ResourceID)]) {

@@ -3,6 +3,7 @@ import Crypto
 import HTTPEdge
 import NIOHTTP1
 import ResourceProviders
+import TestSupport
 import Testing
 
 @testable import StorageAccount

@@ -2,6 +2,7 @@ import CofferCore
 import Crypto
 import HTTPEdge
 import NIOHTTP1
+import TestSupport
 import Testing
 
 @testable import StorageAccount

@@ -22,7 +22,7 @@ struct ImportTests {
     /// sees an engine.
     @Test func onlyEncryptionAtRestReachesTheEngines() throws {
         let mayImportStorageEngine: Set = [
-            "StorageEngine", "StorageEngineTesting", "EncryptionAtRest", "EmbeddedEngine", "coffer",
+            "StorageEngine", "StorageEngineTesting", "TestSupport", "EncryptionAtRest", "EmbeddedEngine", "coffer",
         ]
         for room in try PackageMap().rooms.keys where !mayImportStorageEngine.contains(room) {
             for file in try Tree.swiftFiles(below: "Sources/\(room)") {
