@@ -172,6 +172,29 @@ import Testing
         #expect(try await blobs.rows("ccc") == 0)
     }
 
+    @Test func sourceRanges() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("source", "0123456789")
+        func stage(_ range: String?) async -> Answer {
+            await blobs.send(
+                .PUT, "/ccc/a?comp=block&blockid=\(id(1))",
+                [("x-ms-copy-source", "https://acct.blob.core.coffer.test/ccc/source")]
+                    + (range.map { [("x-ms-source-range", $0)] } ?? []))
+        }
+        for (range, text) in [(nil, "0123456789"), ("bytes=2-4", "234"), ("bytes=7-", "789"), ("bytes=8-20", "89")] {
+            #expect(await stage(range).status == 201)
+            #expect(
+                await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: list([("Latest", id(1))])).status == 201)
+            #expect(await blobs.send(.GET, "/ccc/a").text == text)
+        }
+        // Never the whole source where a part was meant.
+        for range in ["bytes=4", "bytes=4-2", "bytes=-3", "2-4", "nonsense"] {
+            let answer = await stage(range)
+            #expect(answer.status == 400 && answer.code == "InvalidHeaderValue", "\(range)")
+        }
+        #expect(await stage("bytes=10-11").code == "InvalidRange")
+    }
+
     @Test func parallelBlocks() async throws {
         let blobs = try await Blobs.withContainer()
         await withTaskGroup(of: Int.self) { group in

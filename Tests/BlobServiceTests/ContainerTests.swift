@@ -166,4 +166,26 @@ import Testing
         let key = try await blobs.send(.POST, "/?restype=service&comp=userdelegationkey", body: Array(info.utf8)).xml()
         #expect(key["SignedOid"]?.text == "o" && key["Value"]?.text == "c2VjcmV0")
     }
+
+    /// A commit of unknown outcome may have happened: what it took away must not go on out of the cache.
+    @Test func whatMayHaveBeenWithdrawnIsReadAnew() async throws {
+        let blobs = try await Blobs.withContainer()
+        #expect(await blobs.send(.PUT, "/open?restype=container", [("x-ms-blob-public-access", "blob")]).status == 201)
+        _ = await blobs.send(.PUT, "/open/a", [("x-ms-blob-type", "BlockBlob")], body: [49])
+        blobs.asCaller(.anonymous)
+        #expect(await blobs.send(.GET, "/open/a").text == "1")
+        blobs.asCaller(.accountKey)
+        blobs.faults.fail(at: 0, .after)
+        #expect(await blobs.send(.PUT, "/open?restype=container&comp=acl").status == 500)
+        blobs.faults.heal()
+        blobs.asCaller(.anonymous)
+        #expect(await blobs.send(.GET, "/open/a").code == "NoAuthenticationInformation")
+
+        blobs.asCaller(.accountKey)
+        #expect(await blobs.send(.GET, "/open/a").text == "1")
+        blobs.faults.fail(at: 0, .after)
+        #expect(await blobs.send(.DELETE, "/open?restype=container").status == 500)
+        blobs.faults.heal()
+        #expect(await blobs.send(.GET, "/open/a").code == "ContainerNotFound")
+    }
 }
