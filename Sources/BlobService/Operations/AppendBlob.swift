@@ -5,31 +5,6 @@ internal import NIOHTTP1
 internal import StorageAccount
 
 extension BlobService {
-    /// Put Blob, for an append blob: an empty one.
-    func createAppendBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
-        let container = try await enter(call, containerName, blob: name, .putBlob)
-        let conditions = try Conditions(call.request)
-        try call.refuseUnsupportedWriteHeaders()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
-        guard (call.request.body.declaredLength ?? 0) == 0 else {
-            throw StorageError.invalidHeader("Content-Length", reason: "An append blob begins empty.")
-        }
-        var secrets = BlobSecrets()
-        secrets.metadata = try call.metadata()
-        secrets.tags = try call.tagsHeader()
-        secrets.md5 = try call.md5Header("x-ms-blob-content-md5")
-        var template = BlobRecord(etag: ETag(number: 0), at: call.now)
-        template.type = .append
-        template.content = call.contentHeaders(fallbacks: true)
-        let fixed = (template, secrets)
-        let key = try await dataKey(call, customerKey)
-        let record = try await replaceBlob(call, container, name, conditions: conditions, under: key) { _ in fixed }
-        var response = Response(status: .created)
-        response.headers.add(etag: record.etag, modified: record.modified)
-        response.headers.addWriteEncryption(record.customerKeySHA256)
-        return response
-    }
-
     /// Append Block and Append Block From URL.
     func appendBlock(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .appendBlob)
@@ -69,9 +44,7 @@ extension BlobService {
                 let offset = record.length
                 record.length += UInt64(body.length)
                 record.blockCount += 1
-                record.etag = ETag(at: call.now, after: record.etag)
-                record.modified = call.now
-                record.lease.settleAfterWrite(at: call.now)
+                record.touch(at: call.now)
                 let done = try await commit(
                     call, container, checks: [.unchanged(row.key, row.version)],
                     writes: [try await put(record, secrets, at: row.key, call, container, under: key)],
@@ -83,8 +56,7 @@ extension BlobService {
         response.headers.add(etag: record.etag, modified: record.modified)
         response.headers.add(name: "x-ms-blob-append-offset", value: String(offset))
         response.headers.add(name: "x-ms-blob-committed-block-count", value: String(record.blockCount))
-        if let md5 = body.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
-        if let crc64 = body.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
+        response.headers.add(hashesOf: body)
         response.headers.addWriteEncryption(record.customerKeySHA256)
         return response
     }

@@ -19,7 +19,7 @@ extension BlobService {
             let key = try await self.dataKey(call, customerKey)
             var secrets = try await self.open(row, call, container, under: key)
             secrets.metadata = metadata
-            self.touch(&record, call)
+            record.touch(at: call.now)
             let sealed = try await call.volume.seal(
                 secrets.encoded(including: record.customerKeySHA256 == nil), at: row.key, in: container.partition,
                 under: key)
@@ -55,7 +55,7 @@ extension BlobService {
             try self.checkChange(call, conditions, row.record)
             record.content = content
             let sealed = try await self.changeAccountPart(row, &record, call, container) { $0.md5 = md5 }
-            self.touch(&record, call)
+            record.touch(at: call.now)
             return ((), sealed)
         }
         response.headers.add(etag: record.etag, modified: record.modified)
@@ -68,11 +68,6 @@ extension BlobService {
     func checkChange(_ call: BlobCall, _ conditions: Conditions, _ record: BlobRecord) throws(StorageError) {
         try conditions.checkWrite(etag: record.etag, modified: record.modified)
         try conditions.checkLeaseForWrite(record.lease, of: .blob, at: call.now)
-    }
-    private func touch(_ record: inout BlobRecord, _ call: BlobCall) {
-        record.etag = ETag(at: call.now, after: record.etag)
-        record.modified = call.now
-        record.lease.settleAfterWrite(at: call.now)
     }
 
     // MARK: Tier
@@ -122,5 +117,14 @@ extension BlobService {
             return ((), try await self.changeAccountPart(row, &record, call, container) { $0.tags = tags })
         }
         return Response(status: .noContent)
+    }
+}
+
+extension BlobRecord {
+    /// What every change of a blob's content, properties or metadata does.
+    mutating func touch(at now: Timestamp) {
+        etag = ETag(at: now, after: etag)
+        modified = now
+        lease.settleAfterWrite(at: now)
     }
 }

@@ -5,43 +5,7 @@ internal import NIOHTTP1
 internal import StorageAccount
 
 extension BlobService {
-    /// Put Blob, for a page blob: zeros, of the length that `x-ms-blob-content-length` says.
-    func createPageBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
-        let container = try await enter(call, containerName, blob: name, .putBlob)
-        let conditions = try Conditions(call.request)
-        try call.refuseUnsupportedWriteHeaders()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
-        guard (call.request.body.declaredLength ?? 0) == 0 else {
-            throw StorageError.invalidHeader("Content-Length", reason: "A page blob begins without pages.")
-        }
-        // Page blobs have tiers in premium accounts only.
-        if let tier = call.header("x-ms-access-tier"), !tier.isEmpty {
-            throw StorageError.invalidHeader("x-ms-access-tier", tier)
-        }
-        guard let length = try call.number("x-ms-blob-content-length") else {
-            throw StorageError.missingHeader("x-ms-blob-content-length")
-        }
-        try Self.checkPageBlobLength(length)
-        var secrets = BlobSecrets()
-        secrets.metadata = try call.metadata()
-        secrets.tags = try call.tagsHeader()
-        secrets.md5 = try call.md5Header("x-ms-blob-content-md5")
-        secrets.manifest = .zeros(length)
-        var template = BlobRecord(etag: ETag(number: 0), at: call.now)
-        template.type = .page
-        template.length = length
-        template.content = call.contentHeaders(fallbacks: true)
-        template.sequenceNumber = try Self.sequenceNumber(call, "x-ms-blob-sequence-number") ?? 0
-        let fixed = (template, secrets)
-        let key = try await dataKey(call, customerKey)
-        let record = try await replaceBlob(call, container, name, conditions: conditions, under: key) { _ in fixed }
-        var response = Response(status: .created)
-        response.headers.add(etag: record.etag, modified: record.modified)
-        response.headers.addWriteEncryption(record.customerKeySHA256)
-        return response
-    }
-
-    private static func checkPageBlobLength(_ length: UInt64) throws(StorageError) {
+    static func checkPageBlobLength(_ length: UInt64) throws(StorageError) {
         guard length % BlobLimits.pageBytes == 0, length <= BlobLimits.pageBlobBytes else {
             throw .invalidHeader(
                 "x-ms-blob-content-length", String(length),
@@ -49,7 +13,7 @@ extension BlobService {
         }
     }
     /// Sequence numbers go from 0 to 2^63 - 1.
-    private static func sequenceNumber(_ call: BlobCall, _ name: String) throws(StorageError) -> UInt64? {
+    static func sequenceNumber(_ call: BlobCall, _ name: String) throws(StorageError) -> UInt64? {
         guard let number = try call.number(name) else { return nil }
         guard number <= UInt64(Int64.max) else { throw .invalidHeader(name, String(number)) }
         return number
@@ -74,7 +38,7 @@ extension BlobService {
                 var secrets = try await open(row, call, container, under: key)
                 let slice = body?.manifest.slices.first ?? .zeros(range.count)
                 secrets.manifest.replace(from: range.lowerBound, with: slice)
-                touchContent(&record, call)
+                record.touch(at: call.now)
                 let done = try await commitPages(
                     row, record, secrets, call, container, under: key, linking: body?.extents ?? [])
                 return done ? record : nil
@@ -83,8 +47,7 @@ extension BlobService {
         var response = Response(status: .created)
         response.headers.add(etag: record.etag, modified: record.modified)
         response.headers.add(name: "x-ms-blob-sequence-number", value: String(record.sequenceNumber))
-        if let md5 = body?.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
-        if let crc64 = body?.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
+        if let body { response.headers.add(hashesOf: body) }
         response.headers.addWriteEncryption(record.customerKeySHA256)
         return response
     }
@@ -148,12 +111,6 @@ extension BlobService {
         }
         guard range.upperBound <= record.length else { throw .invalidPageRange }
         try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
-    }
-
-    private func touchContent(_ record: inout BlobRecord, _ call: BlobCall) {
-        record.etag = ETag(at: call.now, after: record.etag)
-        record.modified = call.now
-        record.lease.settleAfterWrite(at: call.now)
     }
 
     /// Commits a changed page map; extents that no page needs any more are given back.
@@ -261,7 +218,7 @@ extension BlobService {
                 record.sequenceNumber += 1
             default: break
             }
-            touchContent(&record, call)
+            record.touch(at: call.now)
             if let content { record.content = content }
             guard let length = change.length, length != record.length else {
                 var sealed = row.sealed

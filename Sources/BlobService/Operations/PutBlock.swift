@@ -39,8 +39,7 @@ extension BlobService {
         }
 
         var response = Response(status: .created)
-        if let md5 = body.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
-        if let crc64 = body.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
+        response.headers.add(hashesOf: body)
         response.headers.addWriteEncryption(customerKey?.sha256)
         return response
     }

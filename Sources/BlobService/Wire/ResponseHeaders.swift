@@ -16,6 +16,11 @@ extension HTTPHeaders {
     mutating func add(metadata: [(String, String)]) {
         for (name, value) in metadata { add(name: "x-ms-meta-" + name, value: value) }
     }
+    /// Those that were computed of a request's body.
+    mutating func add(hashesOf body: IngestedBody) {
+        if let md5 = body.md5 { add(name: "Content-MD5", value: md5.base64) }
+        if let crc64 = body.crc64 { add(name: "x-ms-content-crc64", value: crc64.base64) }
+    }
     /// After a write: encrypted, and by whose key.
     mutating func addWriteEncryption(_ customerKeySHA256: String?) {
         add(name: "x-ms-request-server-encrypted", value: "true")

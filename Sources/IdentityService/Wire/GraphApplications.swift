@@ -26,12 +26,8 @@ extension GraphService {
             return Self.list([], context: "directoryObjects")
         case (.PATCH, []): return try await updateApplication(application.appID, call)
         case (.DELETE, []): return try await deleteApplication(application)
-        case (.POST, ["addpassword"]):
-            return try await addPassword(call) { change in
-                try await self.changeApplication(application.appID) { change(&$0.secrets) }
-            }
-        case (.POST, ["removepassword"]):
-            return try await removePassword(call) { change in
+        case (.POST, ["addpassword"]), (.POST, ["removepassword"]):
+            return try await changePassword(call) { change in
                 try await self.changeApplication(application.appID) { change(&$0.secrets) }
             }
         default: throw GraphError.badRequest("Resource not found for the segment '\(call.path.last ?? "")'.")
@@ -78,14 +74,7 @@ extension GraphService {
 
     private func updateApplication(_ appID: String, _ call: GraphCall) async throws -> Response {
         try Self.refuseKeys(call.body)
-        try await identity.directory.retrying { () -> Void? in
-            guard let stored = try await identity.directory.application(appID) else { throw GraphError.notFound(appID) }
-            var application = stored.value
-            try await apply(call.body ?? [:], to: &application)
-            let key = DirectoryRecords.applicationKey(appID)
-            return try await identity.directory.commit(
-                [.unchanged(key, stored.version)], [DirectoryRecords.put(key, application)]) ? () : nil
-        }
+        try await changeApplication(appID) { try await self.apply(call.body ?? [:], to: &$0) }
         return Response(status: .noContent)
     }
 
@@ -139,11 +128,11 @@ extension GraphService {
         return Response(status: .noContent)
     }
 
-    private func changeApplication(_ appID: String, _ change: (inout Application) -> Void) async throws {
+    private func changeApplication(_ appID: String, _ change: (inout Application) async throws -> Void) async throws {
         try await identity.directory.retrying { () -> Void? in
             guard let stored = try await identity.directory.application(appID) else { throw GraphError.notFound(appID) }
             var application = stored.value
-            change(&application)
+            try await change(&application)
             let key = DirectoryRecords.applicationKey(appID)
             return try await identity.directory.commit(
                 [.unchanged(key, stored.version)], [DirectoryRecords.put(key, application)]) ? () : nil
@@ -167,8 +156,17 @@ extension GraphService {
 
     // MARK: Secrets
 
-    /// `addPassword`: answers the new secret once. `change` applies to the object's secrets, durably.
-    func addPassword(_ call: GraphCall, _ change: ((inout [ClientSecret]) -> Void) async throws -> Void) async throws
+    /// `addPassword` and `removePassword` of an object. `change` applies to its secrets, durably.
+    func changePassword(_ call: GraphCall, _ change: ((inout [ClientSecret]) -> Void) async throws -> Void) async throws
+        -> Response
+    {
+        call.path.last?.lowercased() == "addpassword"
+            ? try await addPassword(call, change) : try await removePassword(call, change)
+    }
+
+    /// Answers the new secret once.
+    private func addPassword(_ call: GraphCall, _ change: ((inout [ClientSecret]) -> Void) async throws -> Void)
+        async throws
         -> Response
     {
         let wanted = call.body?.member("passwordCredential")
@@ -195,7 +193,8 @@ extension GraphService {
         return .json(.ok, value.serialized(), headers: ["Cache-Control": "no-store"])
     }
 
-    func removePassword(_ call: GraphCall, _ change: ((inout [ClientSecret]) -> Void) async throws -> Void) async throws
+    private func removePassword(_ call: GraphCall, _ change: ((inout [ClientSecret]) -> Void) async throws -> Void)
+        async throws
         -> Response
     {
         guard let keyID = call.body?.member("keyId")?.stringValue?.lowercased() else {

@@ -21,12 +21,8 @@ extension GraphService {
             return Self.list([], context: "directoryObjects")
         case (.PATCH, []): return try await updateServicePrincipal(principal.id, call)
         case (.DELETE, []): return try await deleteServicePrincipal(principal)
-        case (.POST, ["addpassword"]):
-            return try await addPassword(call) { change in
-                try await self.changePrincipal(principal.id) { change(&$0.secrets) }
-            }
-        case (.POST, ["removepassword"]):
-            return try await removePassword(call) { change in
+        case (.POST, ["addpassword"]), (.POST, ["removepassword"]):
+            return try await changePassword(call) { change in
                 try await self.changePrincipal(principal.id) { change(&$0.secrets) }
             }
         default: throw GraphError.badRequest("Resource not found for the segment '\(call.path.last ?? "")'.")
@@ -72,7 +68,7 @@ extension GraphService {
                 status: .badRequest, code: "Request_BadRequest",
                 message:
                     "The appId '\(appID.prefix(64))' of the service principal does not reference a valid application "
-                        + "object."
+                    + "object."
             )
         }
         let principal = ServicePrincipal(
