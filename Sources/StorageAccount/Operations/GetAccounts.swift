@@ -1,5 +1,5 @@
 internal import AccessControl
-public import CofferCore
+internal import CofferCore
 internal import EncryptionAtRest
 public import ResourceProviders
 
