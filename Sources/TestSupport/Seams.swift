@@ -7,6 +7,7 @@ internal import Synchronization
 public final class FixedClock: WallClock {
     private let time: Atomic<Int64>
     public init(unixSeconds: Int64 = 1_700_000_000) { time = Atomic(unixSeconds * 1_000_000) }
+    public convenience init(_ iso8601: String) { self.init(unixSeconds: Timestamp(iso8601: iso8601)!.unixSeconds) }
     public func now() -> Timestamp { Timestamp(microseconds: time.load(ordering: .acquiring)) }
     public func advance(seconds: Int64) { time.add(seconds * 1_000_000, ordering: .acquiringAndReleasing) }
 }

@@ -2,6 +2,7 @@ import CofferCore
 import HTTPEdge
 import NIOCore
 import NIOHTTP1
+import TestSupport
 import Testing
 
 @testable import FunctionsHost

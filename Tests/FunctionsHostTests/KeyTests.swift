@@ -2,6 +2,7 @@ import CofferCore
 import Foundation
 import NIOHTTP1
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import FunctionsHost
@@ -78,7 +79,7 @@ struct DataProtectionTests {
         #expect(
             sealed.base64
                 == "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+36j4yWJOjBgOJxmYDYwhLnYqFxw+9mNh/cudy"
-                    + "PrWmJmw4d/dmGaLJLLut2udiAAA="
+                + "PrWmJmw4d/dmGaLJLLut2udiAAA="
         )
     }
 
@@ -87,19 +88,19 @@ struct DataProtectionTests {
         #expect(
             zero
                 == "CfDJ8AAAAAAAAAAAAAAAAAAAAAAAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eH0QEBMOYmvX0"
-                    + "pRPVwksb37c4ecgxOrozSw_CvM1O1s4ysmlSdP9jR"
+                + "pRPVwksb37c4ecgxOrozSw_CvM1O1s4ysmlSdP9jR"
                 + "vmLIvp6t_ox2Q")
         let counting = ring((0..<32).map { UInt8($0) }.hex)
         let master = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gAzFuFuYcng=="
         #expect(
             counting.protect(Array(master.utf8), keyModifier: modifier, iv: iv).base64URL
                 == "CfDJ8AAAAAAAAAAAAAAAAAAAAAAAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHxAKh6V0Yf1x"
-                    + "aNnx9ErGNrppYB9xjfzyRNnmUz5u4q1i1McyR7b030"
+                + "aNnx9ErGNrppYB9xjfzyRNnmUz5u4q1i1McyR7b030"
                 + "DsC89zp1fBD4xW65kzRX-B68ofF435LxlSPlLT5uiQuUzqTOAgPNZuB90M-cAA9oysxAVmoijiQg")
         let named = ring(Self.material, id: UUID(uuidString: "7b7a2d4e-6d4f-4a3a-9b0e-0c6b1f3d5a11")!)
         let text =
             "CfDJ8E4tentPbTpKmw4Max89WhEAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eH2N6MK8AeKn3"
-                + "UQ_LbGAjvPafw17EC3vZqiUID4TvwT534fDdOA_igCKeB"
+            + "UQ_LbGAjvPafw17EC3vZqiUID4TvwT534fDdOA_igCKeB"
             + "qQT22YATQ"
         #expect(named.protect(Array("hello".utf8), keyModifier: modifier, iv: iv).base64URL == text)
         #expect(try named.unprotect(text).value.reveal() == "hello")

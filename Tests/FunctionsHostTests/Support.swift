@@ -9,15 +9,9 @@ import NIOPosix
 import ResourceProviders
 import StorageEngine
 import Synchronization
+import TestSupport
 
 @testable import FunctionsHost
-
-final class TestClock: WallClock {
-    private let time: Mutex<Timestamp>
-    init(_ text: String = "2026-03-01T12:00:00Z") { time = Mutex(Timestamp(iso8601: text)!) }
-    func now() -> Timestamp { time.withLock { $0 } }
-    func advance(seconds: Int64) { time.withLock { $0 = $0.adding(seconds: seconds) } }
-}
 
 /// Vaults as a dictionary, with the callers that may read.
 final class TestVaults: VaultSecrets {
@@ -170,7 +164,7 @@ final class World: Sendable {
     static let secrets = "https://keys.blob.core.windows.net/azure-webjobs-secrets"
 
     let names = HostNames(domain: "coffer.localhost", port: nil)
-    let clock = TestClock()
+    let clock = FixedClock("2026-03-01T12:00:00Z")
     let storage = TestStorage()
     let vaults = TestVaults()
     let logs = TestLogs()
@@ -184,7 +178,7 @@ final class World: Sendable {
         _ change: (inout Site) -> Void = { _ in }
     ) async throws {
         let engine = InMemoryEngine()
-        let key = RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32)))
+        let key = rootKey()
         let store = try SealedStore(
             metadata: engine, extents: engine, rootKey: key, clock: clock, randomness: SystemRandomness())
         sites = SiteStore(store: store)
@@ -195,7 +189,7 @@ final class World: Sendable {
             sites: sites, vaults: vaults, http: storage, identities: TestIdentities(), logs: logs,
             configuration: configuration,
             group: MultiThreadedEventLoopGroup.singleton, clock: clock, randomness: SystemRandomness(),
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            logger: silentLogger)
         gate = FunctionGate(runtime)
         var site = Site(
             id: id, kind: "functionapp,linux", location: "eastus", created: clock.now(),

@@ -5,6 +5,7 @@ import Logging
 import Monitor
 import ResourceProviders
 import StorageEngine
+import TestSupport
 import Testing
 
 struct MonitorTests {
@@ -14,18 +15,15 @@ struct MonitorTests {
     private static let owner = Caller(kind: .servicePrincipal, objectID: "owner", tenantID: "t")
     private static let stranger = Caller(kind: .servicePrincipal, objectID: "stranger", tenantID: "t")
 
-    private struct FixedClock: WallClock {
-        func now() -> Timestamp { Timestamp(unixSeconds: 1_800_000_000) }
-    }
-
+    private let clock = FixedClock(unixSeconds: 1_800_000_000)
     private let service: MonitorService
     private let engine = InMemoryEngine()
 
     init() throws {
         let randomness = SystemRandomness()
         let store = try SealedStore(
-            metadata: engine, extents: engine, rootKey: RootKey(version: 1, key: randomness.secret(32)),
-            clock: FixedClock(),
+            metadata: engine, extents: engine, rootKey: rootKey(),
+            clock: clock,
             randomness: randomness)
         let access = AccessController()
         access.publish(
@@ -50,7 +48,7 @@ struct MonitorTests {
                         principalType: "ServicePrincipal", created: Timestamp(unixSeconds: 0), createdBy: ""),
                 ]))
         service = MonitorService(
-            store: store, access: access, clock: FixedClock(), randomness: randomness, log: Logger(label: "test"))
+            store: store, access: access, clock: clock, randomness: randomness, log: Logger(label: "test"))
     }
 
     private func send(
@@ -88,7 +86,7 @@ struct MonitorTests {
 
     @Test func linesReachTheWorkspaceASettingNamesAndNoOther() async throws {
         let line = LogLine(
-            time: FixedClock().now(), level: "Information", message: "hello planted-log-text", functionName: "F")
+            time: clock.now(), level: "Information", message: "hello planted-log-text", functionName: "F")
         await service.emit([line], category: "FunctionAppLogs", from: Self.site)
         await service.flush()
         try await connect()

@@ -11,12 +11,7 @@ import ResourceManager
 import ResourceProviders
 import StorageEngine
 import Synchronization
-
-final class TestClock: WallClock {
-    private let time = Mutex(Timestamp(iso8601: "2026-11-22T03:00:00Z")!)
-    func now() -> Timestamp { time.withLock { $0 } }
-    func advance(seconds: Int64) { time.withLock { $0 = $0.adding(seconds: seconds) } }
-}
+import TestSupport
 
 /// A room that owns one namespace and keeps widgets: enough of a provider to route to, list and delete.
 final class Widgets: ResourceProvider {
@@ -78,7 +73,7 @@ final class Widgets: ResourceProvider {
 /// The control plane on an in-memory engine, with real tokens.
 struct ControlPlane {
     static let subscription = "66666666-7777-4888-8999-aaaaaaaaaaaa"
-    let clock = TestClock()
+    let clock = FixedClock("2026-11-22T03:00:00Z")
     let engine = InMemoryEngine()
     let names = HostNames(domain: "coffer.localhost", port: nil)
     let installation = Installation(
@@ -95,7 +90,7 @@ struct ControlPlane {
     init() async throws {
         verifier = TokenVerifier(clock: clock)
         let store = try Self.store(engine, clock)
-        let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+        let logger = silentLogger
         identity = IdentityService(
             installation: installation, names: names, records: store.records(.identity, "directory"),
             verifier: verifier, clock: clock,
@@ -107,16 +102,16 @@ struct ControlPlane {
         token = try await Self.signIn(identity, names, clock, administrator.clientID, administrator.secret!.reveal())
     }
 
-    private static func store(_ engine: InMemoryEngine, _ clock: TestClock) throws -> SealedStore {
+    private static func store(_ engine: InMemoryEngine, _ clock: FixedClock) throws -> SealedStore {
         try SealedStore(
             metadata: engine, extents: engine,
-            rootKey: RootKey(version: 1, key: SecretBytes(copying: [UInt8](repeating: 7, count: 32))),
+            rootKey: rootKey(),
             clock: clock, randomness: SystemRandomness())
     }
     private static func manager(
         _ store: SealedStore, _ installation: Installation, _ names: HostNames, _ controller: AccessController,
         _ verifier: TokenVerifier,
-        _ identity: IdentityService, _ widgets: Widgets, _ clock: TestClock, _ logger: Logger
+        _ identity: IdentityService, _ widgets: Widgets, _ clock: FixedClock, _ logger: Logger
     ) -> ResourceManager {
         ResourceManager(
             installation: installation, names: names, records: store.records(.resources, "tree"),
@@ -130,13 +125,13 @@ struct ControlPlane {
         let manager = Self.manager(
             try Self.store(engine, clock), installation, names, controller, verifier, identity,
             Widgets(controller: controller), clock,
-            Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
+            silentLogger)
         try await manager.start(administrator: administrator.objectID)
         return (manager, controller)
     }
 
     private static func signIn(
-        _ identity: IdentityService, _ names: HostNames, _ clock: TestClock, _ id: String, _ secret: String
+        _ identity: IdentityService, _ names: HostNames, _ clock: FixedClock, _ id: String, _ secret: String
     ) async throws -> String {
         let form =
             "grant_type=client_credentials&client_id=\(id)&client_secret=\(secret)&scope=https://management.coffer.localhost//.default"

@@ -5,6 +5,7 @@ import IdentityService
 import NIOHTTP1
 import ResourceProviders
 import ResourceProviders
+import TestSupport
 import Testing
 
 @Suite struct WireTests {

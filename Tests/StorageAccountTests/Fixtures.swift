@@ -70,7 +70,7 @@ struct Fixture {
     static let issuer = "https://login.coffer.localhost:8443/\(tenant)/v2.0"
 
     let engine = InMemoryEngine()
-    let clock = FixedClock(unixSeconds: Timestamp(iso8601: "2026-11-22T00:00:00Z")!.unixSeconds)
+    let clock = FixedClock("2026-11-22T00:00:00Z")
     let directory = Directory()
     let vault = FakeVault(name: "cmk")
     let eligibility: Eligibility
