@@ -62,19 +62,33 @@ struct XMLDocumentWriter {
     private mutating func append(_ name: StaticString) {
         name.withUTF8Buffer { bytes.append(contentsOf: $0) }
     }
+    /// A list writes thousands of texts, of which next to none needs escaping: what needs none is copied in runs.
     private mutating func escape(_ text: String) {
-        for scalar in text.utf8 {
-            switch scalar {
-            case 0x26: bytes.append(contentsOf: "&amp;".utf8)
-            case 0x3c: bytes.append(contentsOf: "&lt;".utf8)
-            case 0x3e: bytes.append(contentsOf: "&gt;".utf8)
-            case 0x22: bytes.append(contentsOf: "&quot;".utf8)
-            // A parser turns a bare carriage return into a line feed (XML 1.0 §2.11).
-            case 0x0d: bytes.append(contentsOf: "&#xD;".utf8)
-            // Not allowed in XML at all; only text of our own making or of headers could hold one.
-            case 0x00...0x08, 0x0b, 0x0c, 0x0e...0x1f: bytes.append(0x3f)
-            default: bytes.append(scalar)
+        var text = text
+        text.withUTF8 { utf8 in
+            var written = 0
+            for (index, byte) in utf8.enumerated() {
+                guard let replacement = Self.replacement(of: byte) else { continue }
+                bytes.append(contentsOf: utf8[written..<index])
+                replacement.withUTF8Buffer { bytes.append(contentsOf: $0) }
+                written = index + 1
             }
+            bytes.append(contentsOf: utf8[written...])
+        }
+    }
+    /// nil for a byte that stands for itself.
+    private static func replacement(of byte: UInt8) -> StaticString? {
+        guard byte < 0x40 else { return nil }
+        return switch byte {
+        case 0x26: "&amp;"
+        case 0x3c: "&lt;"
+        case 0x3e: "&gt;"
+        case 0x22: "&quot;"
+        // A parser turns a bare carriage return into a line feed (XML 1.0 §2.11).
+        case 0x0d: "&#xD;"
+        // Not allowed in XML at all; only text of our own making or of headers could hold one.
+        case 0x00...0x08, 0x0b, 0x0c, 0x0e...0x1f: "?"
+        default: nil
         }
     }
 }
