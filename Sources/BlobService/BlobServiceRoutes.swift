@@ -4,6 +4,9 @@ internal import StorageAccount
 
 /// Which request is which operation: method, what the path names, `restype` and `comp`, and for PUT the headers that
 /// tell blob writes apart (specs: Blob service REST API, version 2025-11-05).
+///
+/// Operations run on the event loop of their connection, except those whose work grows with what is stored: lists of up
+/// to 5,000 names or 50,000 blocks would hold up everybody else's requests.
 extension BlobService {
     func perform(_ call: BlobCall, at address: BlobAddress) async throws -> Response {
         if call.parameters["comp"] == "properties", call.parameters["restype"] == "account" {
@@ -23,7 +26,7 @@ extension BlobService {
         let comp = call.parameters["comp"]
         let isService = call.parameters["restype"] == "service"
         switch (call.request.method, comp) {
-        case (.GET, "list"): return try await listContainers(call)
+        case (.GET, "list"): return try await awayFromEventLoop { try await listContainers(call) }
         case (.GET, "properties") where isService: return try await getServiceProperties(call)
         case (.PUT, "properties") where isService: return try await setServiceProperties(call)
         case (.GET, "stats") where isService: return try await getServiceStats(call)
@@ -45,7 +48,7 @@ extension BlobService {
         case (.GET, "acl"), (.HEAD, "acl"): return try await getContainerACL(call, name)
         case (.PUT, "acl"): return try await setContainerACL(call, name)
         case (.PUT, "lease"): return try await leaseContainer(call, name)
-        case (.GET, "list"): return try await listBlobs(call, name)
+        case (.GET, "list"): return try await awayFromEventLoop { try await listBlobs(call, name) }
         case (.PUT, "undelete"): throw StorageError.featureNotEnabled("Container soft delete")
         case (.PUT, "rename"): throw StorageError.notImplemented("Rename Container")
         case (.POST, "batch"): throw StorageError.notImplemented("Blob Batch")
@@ -69,8 +72,8 @@ extension BlobService {
         case (.PUT, "lease"): return try await leaseBlob(call, container, name)
         case (.PUT, "snapshot"): return try await snapshotBlob(call, container, name)
         case (.PUT, "block"): return try await putBlock(call, container, name)
-        case (.PUT, "blocklist"): return try await putBlockList(call, container, name)
-        case (.GET, "blocklist"): return try await getBlockList(call, container, name)
+        case (.PUT, "blocklist"): return try await awayFromEventLoop { try await putBlockList(call, container, name) }
+        case (.GET, "blocklist"): return try await awayFromEventLoop { try await getBlockList(call, container, name) }
         case (.PUT, "appendblock"): return try await appendBlock(call, container, name)
         case (.PUT, "seal"): return try await sealAppendBlob(call, container, name)
         case (.PUT, "tier"): return try await setBlobTier(call, container, name)
@@ -79,7 +82,7 @@ extension BlobService {
         case (.PUT, "copy"): return try await abortCopy(call, container, name)
         case (.PUT, "undelete"): throw StorageError.featureNotEnabled("Blob soft delete")
         case (.PUT, "page"): return try await putPage(call, container, name)
-        case (.GET, "pagelist"): return try await getPageRanges(call, container, name)
+        case (.GET, "pagelist"): return try await awayFromEventLoop { try await getPageRanges(call, container, name) }
         case (.PUT, "incrementalcopy"): throw StorageError.notImplemented("Incremental Copy Blob")
         case (_, "immutabilityPolicies"), (_, "legalhold"):
             throw StorageError.featureNotEnabled("Version-level immutability")
