@@ -12,15 +12,14 @@ public enum JSONValue: Sendable, Hashable, Codable {
 
     /// Throws `DecodingError` for anything that is not JSON (RFC 8259).
     public init(parsing bytes: some Sequence<UInt8>) throws {
-        self = try JSONDecoder().decode(JSONValue.self, from: Data(bytes))
+        let parsed = try bytes.withContiguousStorageIfAvailable { try JSONParser.parse($0) }
+        self = try parsed ?? Array(bytes).withUnsafeBufferPointer { try JSONParser.parse($0) }
     }
 
     /// Members in the order of their names, so that equal values have equal bytes.
     public func serialized() -> [UInt8] {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        // A JSONValue holds nothing JSONEncoder refuses but a non-finite number, which no initializer here makes.
-        return (try? encoder.encode(self)).map { [UInt8]($0) } ?? Array("null".utf8)
+        // Only a number that is not finite cannot be written, and no initializer here makes one.
+        JSONWriter.write(self) ?? Array("null".utf8)
     }
 
     /// Encodes any Codable into the same shape.

@@ -6,19 +6,30 @@ internal import Glibc
 public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, CustomDebugStringConvertible,
     CustomReflectable
 {
-    // @unchecked: the memory is written only inside `init` and read-only until `deinit`.
+    // @unchecked: the memory and the count are written only inside `init` and read-only until `deinit`.
     private let memory: UnsafeMutableRawBufferPointer
     /// Locks count by whole pages and do not nest (mlock(2)): each secret has pages of its own, so that the end of one
     /// does not unlock another.
     private static let pageBytes = sysconf(Int32(_SC_PAGESIZE))
 
-    public init(count: Int, filledBy fill: (UnsafeMutableRawBufferPointer) throws -> Void) rethrows {
-        self.count = count
-        let pages = (Swift.max(count, 1) + Self.pageBytes - 1) / Self.pageBytes
+    /// `fill` writes into at most `capacity` bytes and returns how many of them are the secret.
+    public init<Failure: Error>(
+        capacity: Int, filledBy fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> Int
+    ) throws(Failure) {
+        count = 0
+        let pages = (Swift.max(capacity, 1) + Self.pageBytes - 1) / Self.pageBytes
         memory = UnsafeMutableRawBufferPointer.allocate(byteCount: pages * Self.pageBytes, alignment: Self.pageBytes)
         mlock(memory.baseAddress!, memory.count)
         // Once every property is set, a throw here runs `deinit`.
-        try fill(UnsafeMutableRawBufferPointer(start: memory.baseAddress!, count: count))
+        count = try fill(UnsafeMutableRawBufferPointer(start: memory.baseAddress!, count: capacity))
+        precondition((0...capacity).contains(count), "a secret does not exceed its memory")
+    }
+
+    public convenience init(count: Int, filledBy fill: (UnsafeMutableRawBufferPointer) throws -> Void) rethrows {
+        try self.init(capacity: count) { memory in
+            try fill(memory)
+            return count
+        }
     }
 
     /// Copies `bytes`. The caller still owns, and should wipe, the original.
@@ -26,7 +37,7 @@ public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, Cu
         self.init(count: bytes.count) { $0.copyBytes(from: bytes) }
     }
 
-    public let count: Int
+    public private(set) var count: Int
 
     public func withUnsafeBytes<Result, Failure: Error>(
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result

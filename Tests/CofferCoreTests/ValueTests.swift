@@ -15,6 +15,18 @@ struct ValueTests {
         #expect(bytes.withUnsafeBytes { Array($0) } == Array("hunter2".utf8))
     }
 
+    @Test func aSecretMayBeShorterThanItsMemory() throws {
+        struct Failed: Error {}
+        let secret = SecretBytes(capacity: 9_000) { memory in
+            #expect(memory.count == 9_000)
+            memory[0] = 1
+            memory[1] = 2
+            return 2
+        }
+        #expect(secret.count == 2 && secret.withUnsafeBytes { Array($0) } == [1, 2])
+        #expect(throws: Failed.self) { try SecretBytes(capacity: 1) { _ in throw Failed() } }
+    }
+
     @Test func resourceIdentifiersIgnoreCaseAndKeepSpelling() {
         let id = ResourceID("/subscriptions/S/resourcegroups//RG/providers/microsoft.keyvault/Vaults/V/keys/K")
         #expect(id == ResourceID("/SUBSCRIPTIONS/s/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/v/Keys/k"))
