@@ -1,8 +1,6 @@
 public import AccessControl
 public import CofferCore
-internal import Crypto
 public import EncryptionAtRest
-internal import Foundation
 public import Logging
 internal import ResourceProviders
 internal import Synchronization
@@ -21,7 +19,7 @@ public final class IdentityService: Sendable {
     let logger: Logger
     let secretRounds: Int
     private let keys = Mutex<SigningKeys?>(nil)
-    private let verifiedSecrets: VerifiedSecrets
+    let secretChecks: SecretChecks
 
     /// Lifetime of every access token, in seconds. A token outlives the removal of its principal by at most this.
     static let tokenLifetimeSeconds: Int64 = 3_600
@@ -41,7 +39,7 @@ public final class IdentityService: Sendable {
         self.randomness = randomness
         self.logger = logger
         self.secretRounds = secretRounds ?? ClientSecret.defaultRounds
-        self.verifiedSecrets = VerifiedSecrets(key: SymmetricKey(data: randomness.bytes(32)))
+        self.secretChecks = SecretChecks(key: randomness.secret(32))
     }
 
     var signingKeys: SigningKeys {
@@ -90,45 +88,5 @@ public final class IdentityService: Sendable {
             xms_mirid: principal.resource?.description)
         let token = try await signingKeys.sign(claims)
         return IssuedToken(token: RedactedString(token), expires: Timestamp(unixSeconds: claims.exp))
-    }
-
-    /// Whether `secret` is one of the live secrets; `.expired` when it is one that has run out.
-    func check(_ secret: String, among secrets: [ClientSecret], appID: String) -> SecretVerdict {
-        let now = clock.now()
-        if let known = verifiedSecrets.keyID(appID: appID, secret: secret),
-            let record = secrets.first(where: { $0.keyID == known })
-        {
-            return record.end > now && record.start <= now ? .valid : .expired
-        }
-        for record in secrets where record.matches(secret) {
-            verifiedSecrets.remember(keyID: record.keyID, appID: appID, secret: secret)
-            return record.end > now && record.start <= now ? .valid : .expired
-        }
-        return .wrong
-    }
-    enum SecretVerdict { case valid, expired, wrong }
-}
-
-/// Which secret a client proved before, under a key of this process: repeated sign-ins skip the slow hash. What it
-/// names is looked up again each time, so a removed secret is refused at once.
-private final class VerifiedSecrets: Sendable {
-    static let limit = 1_024
-    private let key: SymmetricKey
-    private let keyIDs = Mutex<[[UInt8]: String]>([:])
-    init(key: SymmetricKey) { self.key = key }
-
-    private func tag(_ appID: String, _ secret: String) -> [UInt8] {
-        Array(HMAC<SHA256>.authenticationCode(for: Data("\(appID.lowercased())\n\(secret)".utf8), using: key))
-    }
-    func keyID(appID: String, secret: String) -> String? {
-        let tag = tag(appID, secret)
-        return keyIDs.withLock { $0[tag] }
-    }
-    func remember(keyID: String, appID: String, secret: String) {
-        let tag = tag(appID, secret)
-        keyIDs.withLock { keyIDs in
-            if keyIDs.count >= Self.limit { keyIDs = [:] }
-            keyIDs[tag] = keyID
-        }
     }
 }

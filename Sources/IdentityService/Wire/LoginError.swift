@@ -91,6 +91,11 @@ struct LoginError: Error {
     }
     static let unavailable = LoginError(
         .serviceUnavailable, "temporarily_unavailable", 90_033, "A transient error has occurred. Please try again.")
+    /// What Entra answers client credentials that come too often ("Understanding client and server throttling in
+    /// MSAL.NET").
+    static let throttled = LoginError(
+        .tooManyRequests, "temporarily_unavailable", 90_055,
+        "There are too many incoming requests. Please try again later.")
     static let notFound = LoginError(.notFound, "invalid_request", 900_1023, "The endpoint does not exist.")
 
     /// A client's own text, cut short and without control characters, for an error message.
@@ -114,7 +119,7 @@ struct LoginError: Error {
         ]
         var headers: HTTPHeaders = ["Cache-Control": "no-store", "Pragma": "no-cache", "x-ms-request-id": requestID]
         if status == .unauthorized { headers.add(name: "WWW-Authenticate", value: "Bearer") }
-        if status == .serviceUnavailable { headers.add(name: "Retry-After", value: "1") }
+        if status == .serviceUnavailable || status == .tooManyRequests { headers.add(name: "Retry-After", value: "1") }
         return .json(status, body.serialized(), headers: headers)
     }
 }

@@ -148,7 +148,15 @@ public struct LoginService: WireService {
             principal.kind == .application
         else { throw LoginError.applicationNotFound(clientID, tenant: tenant) }
         let application = try await identity.directory.application(clientID)?.value
-        switch identity.check(secret, among: (application?.secrets ?? []) + principal.secrets, appID: principal.appID) {
+        let verdict: SecretChecks.Verdict
+        do {
+            verdict = try await identity.secretChecks.check(
+                secret, among: (application?.secrets ?? []) + principal.secrets, appID: principal.appID,
+                at: identity.clock.now())
+        } catch is SecretChecks.Throttled {
+            throw LoginError.throttled
+        }
+        switch verdict {
         case .wrong: throw LoginError.wrongSecret(principal.appID)
         case .expired: throw LoginError.expiredSecret(principal.appID)
         case .valid: break
