@@ -21,6 +21,9 @@ public final class KeyVaultService: Sendable {
     let clock: any WallClock
     let randomness: any Randomness
     let logger: Logger
+    /// Names this service's tokens are issued for.
+    let audiences: Set<String>
+    let objects = RecordMemory<ObjectRecords.Found>(limit: Limits.rememberedVersions)
     let handles = KeyHandles(limit: Limits.keyHandles)
     let threads = CryptographyThreads(threads: Limits.cryptographyThreads, limit: Limits.cryptographyQueue)
     private let observers = Mutex<[@Sendable (String?) -> Void]>([])
@@ -28,6 +31,11 @@ public final class KeyVaultService: Sendable {
     enum Limits {
         /// Decoded private keys in memory, over all vaults.
         static let keyHandles = 256
+        /// A private key that nothing used for so long leaves memory.
+        static let keyHandleIdleSeconds: Int64 = 300
+        /// Decoded records in memory, over all vaults.
+        static let rememberedVaults = 1_024
+        static let rememberedVersions = 4_096
         static let cryptographyThreads = 2
         /// Calls waiting for those threads or running on them.
         static let cryptographyQueue = 256
@@ -40,7 +48,7 @@ public final class KeyVaultService: Sendable {
         static let restoreBytes = 8 * 1_024 * 1_024
         static let accessPolicies = 1_024
         static let ipRules = 1_000
-        /// Larger RSA keys than this compute on their own threads.
+        /// Private operations of larger RSA keys compute on threads of their own.
         static let bitsComputedInPlace = 2_048
     }
 
@@ -56,6 +64,8 @@ public final class KeyVaultService: Sendable {
         self.tokens = tokens
         self.installation = installation
         self.hostNames = hostNames
+        // The last is Key Vault's own application identifier, which Azure accepts as well.
+        self.audiences = Set(hostNames.families.map(\.vaultAudience) + ["cfa8b339-82a2-471a-a3c9-0fc0be7a4093"])
         self.clock = clock
         self.randomness = randomness
         self.logger = logger

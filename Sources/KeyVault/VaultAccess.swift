@@ -75,10 +75,12 @@ extension KeyVaultService {
         try vault.admit(address.origin, caller)
         return openVault(vault, as: caller)
     }
+    func records(of vault: Vault) -> ObjectRecords {
+        ObjectRecords(store: store, incarnation: vault.incarnation, memory: objects)
+    }
     func openVault(_ vault: Vault, as caller: Caller) -> OpenVault {
         OpenVault(
-            vault: vault, objects: ObjectRecords(store: store, incarnation: vault.incarnation), caller: caller,
-            access: access)
+            vault: vault, objects: records(of: vault), caller: caller, access: access)
     }
 }
 

@@ -119,17 +119,14 @@ final class AsymmetricKey: @unchecked Sendable {
         }
         let capacity = Int(EVP_PKEY_get_size(handle))
         guard ciphertext.count == capacity else { throw .invalidInput }
-        var count = capacity
-        let opened = SecretBytes(count: capacity) { memory in
+        return try SecretBytes(capacity: capacity) { memory throws(CryptographyError) in
+            var count = capacity
             let output = memory.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            if EVP_PKEY_decrypt(context, output, &count, ciphertext, ciphertext.count) != 1 { count = -1 }
-        }
-        guard count >= 0 else {
-            ERR_clear_error()
-            throw .invalidInput
-        }
-        return SecretBytes(count: count) { memory in
-            opened.withUnsafeBytes { memory.copyMemory(from: .init(rebasing: $0.prefix(count))) }
+            guard EVP_PKEY_decrypt(context, output, &count, ciphertext, ciphertext.count) == 1 else {
+                ERR_clear_error()
+                throw .invalidInput
+            }
+            return count
         }
     }
 

@@ -1,19 +1,23 @@
+import CofferCore
 import Synchronization
 
 /// Decoded private keys, kept so that an operation need not decode its key again. Bounded; the longest unused goes
-/// first.
+/// first, and one that nothing used for a while goes by itself. OpenSSL cleanses a key's memory when it goes.
 ///
-/// Nothing is decided by what lies here: every operation reads the key's record first. Dropping is hygiene, so that a
-/// key that was deleted or disabled does not stay in memory.
+/// Nothing is decided by what lies here: every operation decides on the key's record first. Dropping is hygiene, so
+/// that a key that was deleted or disabled does not stay in memory (docs/decisions/0013).
 final class KeyHandles: Sendable {
     struct Name: Hashable, Sendable {
         let vault: String
         let key: String
         let version: String
     }
+    private struct Kept {
+        let key: AsymmetricKey
+        var used: Timestamp
+    }
     private struct State {
-        var handles: [Name: (key: AsymmetricKey, used: UInt64)] = [:]
-        var clock: UInt64 = 0
+        var handles: [Name: Kept] = [:]
         /// Counts the drops: a key read before a drop must not be kept after it.
         var drops: UInt64 = 0
     }
@@ -23,20 +27,20 @@ final class KeyHandles: Sendable {
     init(limit: Int) { self.limit = limit }
 
     /// The handle, or the ticket to `keep` one under.
-    func find(_ name: Name) -> (key: AsymmetricKey?, ticket: UInt64) {
+    func find(_ name: Name, at now: Timestamp) -> (key: AsymmetricKey?, ticket: UInt64) {
         state.withLock { state in
-            state.clock += 1
-            state.handles[name]?.used = state.clock
-            return (state.handles[name]?.key, state.drops)
+            guard let index = state.handles.index(forKey: name) else { return (nil, state.drops) }
+            state.handles.values[index].used = now
+            return (state.handles.values[index].key, state.drops)
         }
     }
-    func keep(_ key: AsymmetricKey, as name: Name, ticket: UInt64) {
+    func keep(_ key: AsymmetricKey, as name: Name, ticket: UInt64, at now: Timestamp) {
         state.withLock { state in
             guard state.drops == ticket else { return }
             if state.handles.count >= limit, let oldest = state.handles.min(by: { $0.value.used < $1.value.used }) {
                 state.handles[oldest.key] = nil
             }
-            state.handles[name] = (key, state.clock)
+            state.handles[name] = Kept(key: key, used: now)
         }
     }
     func drop(vault: String, key: String? = nil) {
@@ -44,6 +48,9 @@ final class KeyHandles: Sendable {
             state.drops += 1
             state.handles = state.handles.filter { $0.key.vault != vault || (key != nil && $0.key.key != key) }
         }
+    }
+    func drop(unusedSince time: Timestamp) {
+        state.withLock { state in state.handles = state.handles.filter { $0.value.used >= time } }
     }
     var count: Int { state.withLock { $0.handles.count } }
 }

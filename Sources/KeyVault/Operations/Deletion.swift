@@ -11,10 +11,11 @@ extension KeyVaultService {
         let vault = try await open(address, as: caller)
         try vault.require(.delete(kind), object: name)
         let deleted = try await retryingConflicts { () async throws -> StoredObject? in
-            var (header, newest) = try await vault.read(kind, name, version: nil)
-            header.value.deletion = vault.vault.deletion(at: clock.now())
-            guard try await vault.objects.replace(kind, header) else { return nil }
-            return StoredObject(vault: vault.vault, kind: kind, header: header.value, version: newest.value)
+            var newest = try await vault.read(kind, name, version: nil)
+            newest.header.value.deletion = vault.vault.deletion(at: clock.now())
+            guard try await vault.objects.replace(kind, newest.header) else { return nil }
+            return StoredObject(
+                vault: vault.vault, kind: kind, header: newest.header.value, version: newest.version.value)
         }
         changed(kind, name, in: vault, "deleted")
         return deleted

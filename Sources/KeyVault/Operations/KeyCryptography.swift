@@ -58,7 +58,10 @@ extension KeyVaultService {
         let vault = try await open(address, as: caller)
         let found = try await keyForUse(.verify, name, version: version, in: vault)
         try requireFit(found, algorithm, digest)
-        return try await handle(of: found, in: vault).verify(digest: digest, signature: signature, algorithm)
+        let key = try await handle(of: found, in: vault)
+        return try await compute(key, isPrivate: false) {
+            try key.verify(digest: digest, signature: signature, algorithm)
+        }
     }
 
     // MARK: Preconditions
@@ -122,7 +125,7 @@ extension KeyVaultService {
         guard let type = found.version.key?.type else { throw VaultError.objectNotFound(.key, found.header.name) }
         let name = KeyHandles.Name(
             vault: vault.vault.incarnation, key: found.header.name.lowercased(), version: found.version.id)
-        let (kept, ticket) = handles.find(name)
+        let (kept, ticket) = handles.find(name, at: clock.now())
         if let kept { return kept }
         guard let material = try await vault.objects.material(.key, found.header.name, sequence: found.version.sequence)
         else {
@@ -131,16 +134,21 @@ extension KeyVaultService {
         let key = try material.withUnsafeBytes { bytes throws(CryptographyError) in
             try AsymmetricKey.decode(pkcs8: bytes, type: type)
         }
-        handles.keep(key, as: name, ticket: ticket)
+        handles.keep(key, as: name, ticket: ticket, at: clock.now())
         return key
     }
 
-    /// A private operation: in place while it takes a fraction of a millisecond, on threads of its own above that.
+    /// In place while it takes a fraction of a millisecond, on threads of its own above that: the caller may run on an
+    /// event loop.
     private func compute<Result: Sendable>(
-        _ key: AsymmetricKey, _ work: @escaping @Sendable () throws -> Result
+        _ key: AsymmetricKey, isPrivate: Bool = true, _ work: @escaping @Sendable () throws -> Result
     ) async throws -> Result {
-        if case .rsa(let bits) = key.type, bits > Limits.bitsComputedInPlace { return try await threads.run(work) }
-        return try work()
+        let isLong =
+            switch key.type {
+            case .rsa(let bits): isPrivate && bits > Limits.bitsComputedInPlace
+            case .ec(let curve): curve == .p521
+            }
+        return isLong ? try await threads.run(work) : try work()
     }
 }
 

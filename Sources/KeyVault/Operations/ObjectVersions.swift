@@ -5,21 +5,22 @@ import EncryptionAtRest
 extension OpenVault {
     /// `version` nil or empty means the newest. Throws 404 when the object is absent or deleted.
     func find(_ kind: ObjectKind, _ name: String, version: String?) async throws -> StoredObject {
-        let (header, found) = try await read(kind, name, version: version)
-        return StoredObject(vault: vault, kind: kind, header: header.value, version: found.value)
+        guard let found = try await objects.remembered(kind, name, version: version ?? "") else {
+            throw missing(kind, name, version)
+        }
+        return StoredObject(vault: vault, kind: kind, header: found.header.value, version: found.version.value)
     }
 
-    func read(
-        _ kind: ObjectKind, _ name: String, version: String?
-    ) async throws -> (header: ObjectRecords.Header, version: ObjectRecords.Version) {
-        let missing = VaultError.objectNotFound(kind, version.flatMap { $0.isEmpty ? nil : "\(name)/\($0)" } ?? name)
-        guard let header = try await objects.header(kind, name), header.value.deletion == nil else { throw missing }
-        var sequence: Int? = header.value.latestSequence
-        if let version, !version.isEmpty, version.lowercased() != header.value.latestVersion {
-            sequence = try await objects.sequence(kind, name, versionID: version.lowercased())
+    /// From the store itself: for what is about to be changed.
+    func read(_ kind: ObjectKind, _ name: String, version: String?) async throws -> ObjectRecords.Found {
+        guard let found = try await objects.find(kind, name, version: version ?? "") else {
+            throw missing(kind, name, version)
         }
-        guard let sequence, let found = try await objects.version(kind, name, sequence: sequence) else { throw missing }
-        return (header, found)
+        return found
+    }
+
+    private func missing(_ kind: ObjectKind, _ name: String, _ version: String?) -> VaultError {
+        .objectNotFound(kind, version.flatMap { $0.isEmpty ? nil : "\(name)/\($0)" } ?? name)
     }
 
     /// Adds a version to a live object, or makes the object. Throws 409 when the name belongs to a deleted one.
@@ -79,11 +80,11 @@ extension OpenVault {
         _ kind: ObjectKind, _ name: String, version: String?, _ change: (inout ObjectVersion) throws -> Void
     ) async throws -> StoredObject {
         try await retryingConflicts {
-            var (header, found) = try await read(kind, name, version: version)
-            try change(&found.value)
-            guard try await objects.replace(kind, found, under: header) else { return nil }
-            header.value.name = name
-            return StoredObject(vault: vault, kind: kind, header: header.value, version: found.value)
+            var found = try await read(kind, name, version: version)
+            try change(&found.version.value)
+            guard try await objects.replace(kind, found.version, under: found.header) else { return nil }
+            found.header.value.name = name
+            return StoredObject(vault: vault, kind: kind, header: found.header.value, version: found.version.value)
         }
     }
 }

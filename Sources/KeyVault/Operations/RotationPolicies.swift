@@ -16,14 +16,15 @@ extension KeyVaultService {
         let vault = try await open(address, as: caller)
         try vault.require(.setRotationPolicy, object: name)
         let updated = try await retryingConflicts { () async throws -> StoredObject? in
-            var (header, newest) = try await vault.read(.key, name, version: nil)
+            var newest = try await vault.read(.key, name, version: nil)
             let now = clock.now()
             var policy = policy
-            policy.created = header.value.rotationPolicy?.created ?? now
+            policy.created = newest.header.value.rotationPolicy?.created ?? now
             policy.updated = now
-            header.value.rotationPolicy = policy
-            guard try await vault.objects.replace(.key, header) else { return nil }
-            return StoredObject(vault: vault.vault, kind: .key, header: header.value, version: newest.value)
+            newest.header.value.rotationPolicy = policy
+            guard try await vault.objects.replace(.key, newest.header) else { return nil }
+            return StoredObject(
+                vault: vault.vault, kind: .key, header: newest.header.value, version: newest.version.value)
         }
         changed(.key, name, in: vault, "rotation policy set")
         return updated
@@ -44,6 +45,11 @@ extension KeyVaultService {
         } catch {
             logger.error("scheduled vault work stopped", metadata: ["error": "\(error)"])
         }
+    }
+
+    /// Frees the private keys that nothing used for a while. Called from a timer.
+    public func forgetIdleKeys() {
+        handles.drop(unusedSince: clock.now().adding(seconds: -Limits.keyHandleIdleSeconds))
     }
 
     private func performDueWork(in vault: Vault) async {

@@ -12,8 +12,15 @@ import Foundation
 /// * `K-material/{name}/{sequence}` → PKCS#8 DER, or the secret's value; read only by the operations that need it
 struct ObjectRecords: Sendable {
     private let records: SealedRecords
+    private let incarnation: String
+    private let memory: RecordMemory<Found>
 
-    init(store: SealedStore, incarnation: String) { records = store.records(.vault, "objects-" + incarnation) }
+    /// `memory` is the service's one: every write of every vault goes through it.
+    init(store: SealedStore, incarnation: String, memory: RecordMemory<Found>) {
+        records = store.records(.vault, "objects-" + incarnation)
+        self.incarnation = incarnation
+        self.memory = memory
+    }
 
     struct Header: Sendable {
         var value: ObjectHeader
@@ -22,6 +29,11 @@ struct ObjectRecords: Sendable {
     struct Version: Sendable {
         var value: ObjectVersion
         let version: RecordVersion
+    }
+    /// A version of a live object.
+    struct Found: Sendable {
+        var header: Header
+        var version: Version
     }
     /// A version to be written, with its private part.
     struct NewVersion: Sendable {
@@ -38,7 +50,30 @@ struct ObjectRecords: Sendable {
         return String(repeating: "0", count: max(0, 10 - text.utf8.count)) + text
     }
 
+    private func memoryName(_ kind: ObjectKind, _ name: String) -> String {
+        "\(incarnation)/\(headerKey(kind, name))"
+    }
+
     // MARK: Reading
+
+    /// A version of a live object, as it is in the store; `version` empty means the newest. nil when there is none.
+    func remembered(_ kind: ObjectKind, _ name: String, version: String) async throws -> Found? {
+        let version = version.lowercased()
+        return try await memory.value(memoryName(kind, name), version) {
+            try await find(kind, name, version: version)
+        }
+    }
+
+    /// The same, from the store itself.
+    func find(_ kind: ObjectKind, _ name: String, version: String) async throws -> Found? {
+        guard let header = try await header(kind, name), header.value.deletion == nil else { return nil }
+        var sequence: Int? = header.value.latestSequence
+        if !version.isEmpty, version.lowercased() != header.value.latestVersion {
+            sequence = try await self.sequence(kind, name, versionID: version.lowercased())
+        }
+        guard let sequence, let found = try await self.version(kind, name, sequence: sequence) else { return nil }
+        return Found(header: header, version: found)
+    }
 
     func header(_ kind: ObjectKind, _ name: String) async throws -> Header? {
         guard let record = try await records.get(headerKey(kind, name)) else { return nil }
@@ -97,20 +132,20 @@ struct ObjectRecords: Sendable {
             writes.append(.put(key(kind, "material", name, sequence), new.material.withUnsafeBytes { Array($0) }))
         }
         let check: RecordCheck = read.map { .unchanged(headerKey, $0) } ?? .absent(headerKey)
-        return try await records.commit(checks: [check], writes) != .conflict
+        return try await commit(kind, name, [check], writes)
     }
     func replace(_ kind: ObjectKind, _ header: Header) async throws -> Bool {
         let key = headerKey(kind, header.value.name)
-        return try await records.commit(
-            checks: [.unchanged(key, header.version)], [.put(key, try encoded(header.value))]) != .conflict
+        return try await commit(
+            kind, header.value.name, [.unchanged(key, header.version)], [.put(key, try encoded(header.value))])
     }
     /// Replaces one version's attributes, if neither it nor the header (a deletion) has changed.
     func replace(_ kind: ObjectKind, _ version: Version, under header: Header) async throws -> Bool {
         let name = header.value.name
         let key = key(kind, "version", name, digits(version.value.sequence))
-        return try await records.commit(
-            checks: [.unchanged(headerKey(kind, name), header.version), .unchanged(key, version.version)],
-            [.put(key, try encoded(version.value))]) != .conflict
+        return try await commit(
+            kind, name, [.unchanged(headerKey(kind, name), header.version), .unchanged(key, version.version)],
+            [.put(key, try encoded(version.value))])
     }
     /// Removes an object with all its versions.
     func purge(_ kind: ObjectKind, _ header: Header) async throws -> Bool {
@@ -119,10 +154,20 @@ struct ObjectRecords: Sendable {
         for part in ["version", "sequence", "material"] {
             writes += try await records.scan(prefix: key(kind, part, name, "")).map { .delete($0.key) }
         }
-        return try await records.commit(checks: [.unchanged(headerKey(kind, name), header.version)], writes)
-            != .conflict
+        return try await commit(kind, name, [.unchanged(headerKey(kind, name), header.version)], writes)
     }
-    /// Removes everything, in steps: repeatable after a crash.
+
+    /// false on conflict.
+    private func commit(_ kind: ObjectKind, _ name: String, _ checks: [RecordCheck], _ writes: [RecordWrite])
+        async throws -> Bool
+    {
+        try await memory.writing(memoryName(kind, name)) {
+            try await records.commit(checks: checks, writes) != .conflict
+        }
+    }
+
+    /// Removes everything, in steps: repeatable after a crash. Nothing asks for an object any more once its vault is
+    /// deleted, and a later vault of the same name has another incarnation.
     func destroy() async throws {
         while true {
             let batch = try await records.scan(prefix: "", limit: 500)

@@ -1,7 +1,6 @@
 import CofferCore
 import EncryptionAtRest
 import Foundation
-import Synchronization
 
 /// All vaults by name, live and deleted: a name stays taken until its vault is purged.
 ///
@@ -9,10 +8,7 @@ import Synchronization
 /// case.
 final class VaultIndex: Sendable {
     private let records: SealedRecords
-    /// Decoded records. The store is asked every time; only the decoding of a record that has not changed is spared.
-    private let decoded = Mutex<[String: Entry]>([:])
-    /// Above this many the cache starts anew.
-    private static let decodedLimit = 1_024
+    private let memory = RecordMemory<Entry>(limit: KeyVaultService.Limits.rememberedVaults)
 
     init(store: SealedStore) { records = store.records(.vault, "index") }
 
@@ -24,15 +20,12 @@ final class VaultIndex: Sendable {
     private func key(_ name: String) -> String { "vault/" + name.lowercased() }
 
     func find(_ name: String) async throws -> Entry? {
-        guard let record = try await records.get(key(name)) else { return nil }
-        if let known = decoded.withLock({ $0[record.key] }), known.version == record.version { return known }
-        let entry = Entry(
-            vault: try JSONDecoder().decode(Vault.self, from: Data(record.value)), version: record.version)
-        decoded.withLock { decoded in
-            if decoded.count >= Self.decodedLimit { decoded.removeAll() }
-            decoded[record.key] = entry
+        let key = key(name)
+        return try await memory.value(key) {
+            guard let record = try await records.get(key) else { return nil }
+            return Entry(
+                vault: try JSONDecoder().decode(Vault.self, from: Data(record.value)), version: record.version)
         }
-        return entry
     }
 
     /// In the order of names.
@@ -44,11 +37,16 @@ final class VaultIndex: Sendable {
     func put(_ vault: Vault, replacing version: RecordVersion?) async throws -> Bool {
         let name = key(vault.name)
         let check: RecordCheck = version.map { .unchanged(name, $0) } ?? .absent(name)
-        return try await records.commit(checks: [check], [.put(name, encoded(vault))]) != .conflict
+        let value = try encoded(vault)
+        return try await memory.writing(name) {
+            try await records.commit(checks: [check], [.put(name, value)]) != .conflict
+        }
     }
     func remove(_ entry: Entry) async throws -> Bool {
         let name = key(entry.vault.name)
-        return try await records.commit(checks: [.unchanged(name, entry.version)], [.delete(name)]) != .conflict
+        return try await memory.writing(name) {
+            try await records.commit(checks: [.unchanged(name, entry.version)], [.delete(name)]) != .conflict
+        }
     }
 
     /// The key backups are sealed under; made once.

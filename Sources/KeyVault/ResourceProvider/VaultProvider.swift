@@ -131,7 +131,7 @@ extension KeyVaultService: ResourceProvider {
 
     /// After a change of a vault is durable and before it is acknowledged.
     func changed(_ vault: Vault, _ what: String, by caller: Caller?) {
-        if vault.deletion != nil || what == "purged" { handles.drop(vault: vault.incarnation) }
+        handles.drop(vault: vault.incarnation)
         announce(vault.name.lowercased())
         logger.info("vault \(what)", metadata: ["vault": "\(vault.name)", "oid": "\(caller?.objectID ?? "scheduled")"])
     }
@@ -219,7 +219,7 @@ extension KeyVaultService: ResourceProvider {
         var vault = entry.vault
         vault.deletion?.scheduledPurge = Timestamp(unixSeconds: 0)
         guard try await index.put(vault, replacing: entry.version) else { throw VaultError.busy }
-        try await ObjectRecords(store: store, incarnation: vault.incarnation).destroy()
+        try await records(of: vault).destroy()
         if let last = try await index.find(name), last.vault == vault { _ = try await index.remove(last) }
         changed(vault, "purged", by: caller)
     }

@@ -60,14 +60,15 @@ extension Maintenance {
     static let sweepInterval = Duration.seconds(30)
     static let dueWorkInterval = Duration.seconds(3_600)
 
-    /// Collects what crashes left behind once, then sweeps garbage from time to time; and once an hour does what
-    /// vaults' policies and accounts' deletions have made due.
+    /// Collects what crashes left behind once, then sweeps garbage and frees idle keys from time to time; and once an
+    /// hour does what vaults' policies and accounts' deletions have made due.
     static func jobs(_ platform: Platform, log: Logger) -> [Job] {
         [
             Job(
                 what: "sweeping", interval: sweepInterval,
                 atStart: { _ = try await platform.store.collectOrphans() },
                 work: { _ = try await platform.store.sweep() }),
+            Job(what: "letting go of idle keys", interval: sweepInterval) { platform.vaults.forgetIdleKeys() },
             // Rotation makes RSA keys, which takes seconds.
             Job(what: "work due in vaults", interval: dueWorkInterval) { await platform.vaults.performDueWork() },
             // Vaults announce rotations; this finds those that came between a vault's commit and a crash.
