@@ -7,7 +7,8 @@ internal import Synchronization
 /// Turns a bearer token into a `Caller`, or says why not: signature (RS256), issuer, audience and time are all checked.
 ///
 /// A verified token is remembered by its SHA-256 until it expires, so that a busy data plane pays for one RSA operation
-/// per token and not per request. Time and audience are checked every time.
+/// per token and not per request. Time and audience are checked every time, and a token is forgotten when its principal
+/// changes.
 public final class TokenVerifier: Sendable {
     /// Longest token read, in bytes. Entra's own stay below 8 KiB.
     public static let tokenBytesLimit = 16_384
@@ -20,10 +21,11 @@ public final class TokenVerifier: Sendable {
         var keys = JWTKeyCollection()
         var keyIDs: Set<String> = []
         var issuers: Set<String> = []
+        var standing: (any PrincipalStanding)?
     }
     private struct State {
         var trust = Trust()
-        /// Counts publications: what was verified under older keys is never remembered under newer ones.
+        /// Counts publications and changes of principals: what was verified before one is not remembered after it.
         var generation = 0
         var remembered: [SHA256.Digest: VerifiedToken] = [:]
     }
@@ -35,9 +37,12 @@ public final class TokenVerifier: Sendable {
 
     /// Replaces the keys (JWKS JSON, RFC 7517) and the issuers that are trusted from now on. IdentityService calls it
     /// at start and on rollover. Keys that are not RSA signature keys with an identifier are refused by throwing.
-    public func publish(jwks: [UInt8], issuers: Set<String>) async throws {
+    /// `standing` is asked about the principal of each token once its signature is proven; nil vouches for all.
+    public func publish(
+        jwks: [UInt8], issuers: Set<String>, standing: (any PrincipalStanding)? = nil
+    ) async throws {
         let set = try JSONDecoder().decode(JSONWebKeySet.self, from: Data(jwks))
-        var trust = Trust(issuers: issuers)
+        var trust = Trust(issuers: issuers, standing: standing)
         for key in set.keys {
             guard key.kty == "RSA", key.use ?? "sig" == "sig", key.alg ?? "RS256" == "RS256",
                 trust.keyIDs.insert(key.kid).inserted
@@ -52,6 +57,15 @@ public final class TokenVerifier: Sendable {
             state.trust = trust
             state.generation += 1
             state.remembered = [:]
+        }
+    }
+
+    /// Forgets the tokens of principals that changed: the next use of one asks for their standing. To be called after a
+    /// change is durable and before it is acknowledged.
+    public func forget(principals objectIDs: Set<String>) {
+        state.withLock { state in
+            state.generation += 1
+            state.remembered = state.remembered.filter { !objectIDs.contains($0.value.caller.objectID) }
         }
     }
 
@@ -96,8 +110,22 @@ public final class TokenVerifier: Sendable {
         guard trust.issuers.contains(issuer) else {
             throw TokenRefusal(.wrongIssuer, "The access token is from the wrong issuer.")
         }
+        try await requireStanding(of: verified.caller, trust)
         remember(verified, digest, generation)
         return verified
+    }
+
+    private func requireStanding(of caller: Caller, _ trust: Trust) async throws(TokenRefusal) {
+        guard let standing = trust.standing else { return }
+        let isGood: Bool
+        do {
+            isGood = try await standing.isInGoodStanding(caller.objectID)
+        } catch {
+            throw TokenRefusal(.principalUnknown, "The access token's principal cannot be looked up now; try again.")
+        }
+        guard isGood else {
+            throw TokenRefusal(.principalUnknown, "The access token's principal was deleted or disabled.")
+        }
     }
 
     private func remember(_ token: VerifiedToken, _ digest: SHA256.Digest, _ generation: Int) {
@@ -126,6 +154,11 @@ public final class TokenVerifier: Sendable {
         else { return nil }
         return try? JSONDecoder().decode(Header.self, from: Data(bytes))
     }
+}
+
+/// Whether principals still exist and are enabled. IdentityService knows.
+public protocol PrincipalStanding: Sendable {
+    func isInGoodStanding(_ objectID: String) async throws -> Bool
 }
 
 /// What is left of a token once its signature and issuer are proven.
@@ -201,7 +234,7 @@ private func sameAudience(_ left: String, _ right: String) -> Bool {
 /// Why a token is not accepted. The message is for the caller and holds nothing of the token.
 public struct TokenRefusal: Error, Sendable {
     public enum Reason: Sendable {
-        case malformed, badSignature, wrongIssuer, wrongAudience, expired, notYetValid, missingClaim
+        case malformed, badSignature, wrongIssuer, wrongAudience, expired, notYetValid, missingClaim, principalUnknown
     }
     public let reason: Reason
     public let message: String

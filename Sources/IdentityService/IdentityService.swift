@@ -21,7 +21,7 @@ public final class IdentityService: Sendable {
     private let keys = Mutex<SigningKeys?>(nil)
     let secretChecks: SecretChecks
 
-    /// Lifetime of every access token, in seconds. A token outlives the removal of its principal by at most this.
+    /// Lifetime of every access token, in seconds.
     static let tokenLifetimeSeconds: Int64 = 3_600
 
     /// `records` are the domain `identity`, any one partition. `secretRounds` hashes new client secrets.
@@ -32,7 +32,8 @@ public final class IdentityService: Sendable {
     ) {
         self.installation = installation
         self.names = names
-        self.directory = DirectoryRecords(records)
+        // Weak, since the verifier keeps the directory to ask it.
+        self.directory = DirectoryRecords(records) { [weak verifier] in verifier?.forget(principals: $0) }
         self.verifier = verifier
         self.audiences = Audiences(names: names)
         self.clock = clock
@@ -51,7 +52,7 @@ public final class IdentityService: Sendable {
 
     func adopt(_ records: [SigningKeyRecord]) async throws {
         let fresh = try await SigningKeys(records)
-        try await verifier.publish(jwks: fresh.jwks.serialized(), issuers: issuers)
+        try await verifier.publish(jwks: fresh.jwks.serialized(), issuers: issuers, standing: directory)
         keys.withLock { $0 = fresh }
     }
 

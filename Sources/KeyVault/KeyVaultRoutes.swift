@@ -103,7 +103,7 @@ extension KeyVaultService: WireService {
             case .expired: "AKV10046: The token has expired."
             case .notYetValid: "AKV10046: The token is not valid yet."
             case .badSignature: "AKV10046: Unable to resolve the key used for signature validation."
-            case .malformed, .missingClaim: "AKV10000: The token is not usable."
+            case .malformed, .missingClaim, .principalUnknown: "AKV10000: The token is not usable."
             }
         return VaultError(401, "Unauthorized", "\(code) \(refusal.message)")
     }

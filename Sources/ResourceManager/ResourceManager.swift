@@ -215,7 +215,8 @@ public final class ResourceManager: WireService {
                 case .expired: "ExpiredAuthenticationToken"
                 case .wrongAudience: "InvalidAuthenticationTokenAudience"
                 case .wrongIssuer: "InvalidAuthenticationTokenTenant"
-                case .malformed, .badSignature, .notYetValid, .missingClaim: "InvalidAuthenticationToken"
+                case .malformed, .badSignature, .notYetValid, .missingClaim, .principalUnknown:
+                    "InvalidAuthenticationToken"
                 }
             return refuse(code, error.message)
         }

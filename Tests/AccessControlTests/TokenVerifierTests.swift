@@ -200,4 +200,57 @@ private struct Issuer {
             try await issuer.verifier.publish(jwks: Issuer.jwks(Issuer.key, kid: "k", kty: "oct"), issuers: [])
         }
     }
+
+    private struct Standing: PrincipalStanding {
+        let answer: @Sendable () throws -> Bool
+        func isInGoodStanding(_ objectID: String) async throws -> Bool { try answer() }
+    }
+
+    @Test func asksForThePrincipalsStandingOnceAndAfterEachChange() async throws {
+        let issuer = try await Issuer()
+        let token = try await issuer.sign(issuer.claims)
+        let state = Mutex((isGood: true, asked: 0))
+        func publish(_ answer: @escaping @Sendable () throws -> Bool) async throws {
+            try await issuer.verifier.publish(
+                jwks: Issuer.jwks(Issuer.key, kid: "k1"), issuers: ["https://issuer/t/"],
+                standing: Standing(answer: answer))
+        }
+        try await publish {
+            state.withLock {
+                $0.asked += 1
+                return $0.isGood
+            }
+        }
+        for _ in 0..<3 { #expect(await issuer.reason(token) == nil) }
+        issuer.verifier.forget(principals: ["bbbbbbbb-0000-4000-8000-000000000002"])
+        #expect(await issuer.reason(token) == nil)
+        #expect(state.withLock { $0.asked } == 1)
+        state.withLock { $0.isGood = false }
+        issuer.verifier.forget(principals: ["aaaaaaaa-0000-4000-8000-000000000001"])
+        for _ in 0..<2 { #expect(await issuer.reason(token) == .principalUnknown) }
+        state.withLock { $0.isGood = true }
+        #expect(await issuer.reason(token) == nil)
+        // Only what proved itself is asked about.
+        let asked = state.withLock { $0.asked }
+        #expect(await issuer.reason(try await issuer.sign(issuer.claims, with: Issuer.other)) == .badSignature)
+        #expect(state.withLock { $0.asked } == asked)
+        try await publish { throw CancellationError() }
+        #expect(await issuer.reason(token) == .principalUnknown)
+    }
+
+    @Test func anAnswerThatAChangeOvertookIsNotRemembered() async throws {
+        let issuer = try await Issuer()
+        let token = try await issuer.sign(issuer.claims)
+        let isGood = Mutex(true)
+        try await issuer.verifier.publish(
+            jwks: Issuer.jwks(Issuer.key, kid: "k1"), issuers: ["https://issuer/t/"],
+            standing: Standing { [verifier = issuer.verifier] in
+                let before = isGood.withLock { $0 }
+                isGood.withLock { $0 = false }
+                verifier.forget(principals: ["aaaaaaaa-0000-4000-8000-000000000001"])
+                return before
+            })
+        #expect(await issuer.reason(token) == nil)
+        #expect(await issuer.reason(token) == .principalUnknown)
+    }
 }

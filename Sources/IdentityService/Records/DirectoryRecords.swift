@@ -1,3 +1,4 @@
+internal import AccessControl
 internal import CofferCore
 internal import EncryptionAtRest
 internal import Foundation
@@ -6,15 +7,23 @@ internal import Foundation
 /// `principal-of/{appId}` (an id), `identity-of/{resource}` (an id), `signing-keys`, `administrator`.
 ///
 /// Everything is read from the store each time: the directory is small, and no copy can go stale.
-struct DirectoryRecords: Sendable {
+struct DirectoryRecords: PrincipalStanding {
     private let records: SealedRecords
-    init(_ records: SealedRecords) { self.records = records }
+    private let principalsChanged: @Sendable (Set<String>) -> Void
+
+    /// `principalsChanged` hears of every principal that is made, changed or removed, after the commit and before it is
+    /// answered.
+    init(_ records: SealedRecords, principalsChanged: @escaping @Sendable (Set<String>) -> Void) {
+        self.records = records
+        self.principalsChanged = principalsChanged
+    }
 
     /// Attempts before a contested write gives up.
     static let attempts = 16
 
     static func applicationKey(_ appID: String) -> String { "application/\(appID.lowercased())" }
-    static func principalKey(_ id: String) -> String { "principal/\(id.lowercased())" }
+    private static let principalPrefix = "principal/"
+    static func principalKey(_ id: String) -> String { principalPrefix + id.lowercased() }
     static func principalOfKey(_ appID: String) -> String { "principal-of/\(appID.lowercased())" }
     static func identityOfKey(_ resource: ResourceID) -> String { "identity-of\(resource.canonical)" }
     static let signingKeysKey = "signing-keys"
@@ -39,19 +48,32 @@ struct DirectoryRecords: Sendable {
     func principal(_ id: String) async throws -> Versioned<ServicePrincipal>? {
         try await read(Self.principalKey(id), as: ServicePrincipal.self)
     }
+    /// The principal exists and is enabled.
+    func isInGoodStanding(_ objectID: String) async throws -> Bool {
+        try await principal(objectID)?.value.isEnabled == true
+    }
     func principal(ofApplication appID: String) async throws -> Versioned<ServicePrincipal>? {
         guard let id = try await text(Self.principalOfKey(appID)) else { return nil }
         return try await principal(id)
     }
     func applications() async throws -> [Application] { try await all("application/") }
-    func principals() async throws -> [ServicePrincipal] { try await all("principal/") }
+    func principals() async throws -> [ServicePrincipal] { try await all(Self.principalPrefix) }
     private func all<Value: Decodable>(_ prefix: String) async throws -> [Value] {
         try await records.scan(prefix: prefix).map { try JSONDecoder().decode(Value.self, from: Data($0.value)) }
     }
 
     func commit(_ checks: [RecordCheck], _ writes: [RecordWrite]) async throws -> Bool {
+        let principals = Set(writes.compactMap(Self.principalID))
+        // Also when the commit throws: its outcome may be unknown.
+        defer { if !principals.isEmpty { principalsChanged(principals) } }
         if case .committed = try await records.commit(checks: checks, writes) { return true }
         return false
+    }
+    private static func principalID(_ write: RecordWrite) -> String? {
+        switch write {
+        case .put(let key, _), .delete(let key):
+            key.hasPrefix(principalPrefix) ? String(key.dropFirst(principalPrefix.utf8.count)) : nil
+        }
     }
     static func put(_ key: String, _ value: some Encodable) throws -> RecordWrite {
         .put(key, [UInt8](try JSONEncoder().encode(value)))
