@@ -1,5 +1,6 @@
 internal import CPlatform
 internal import Glibc
+internal import Synchronization
 
 /// Secret bytes in memory of their own: locked against swapping where the system allows it, wiped when the last
 /// reference goes, never printed and never encoded.
@@ -12,14 +13,21 @@ public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, Cu
     /// does not unlock another.
     private static let pageBytes = sysconf(Int32(_SC_PAGESIZE))
 
+    private static let sparePages = SparePages(limit: 64)
+
+    private static func lockedPages(_ count: Int) -> UnsafeMutableRawBufferPointer {
+        let pages = UnsafeMutableRawBufferPointer.allocate(byteCount: count * pageBytes, alignment: pageBytes)
+        mlock(pages.baseAddress!, pages.count)
+        return pages
+    }
+
     /// `fill` writes into at most `capacity` bytes and returns how many of them are the secret.
     public init<Failure: Error>(
         capacity: Int, filledBy fill: (UnsafeMutableRawBufferPointer) throws(Failure) -> Int
     ) throws(Failure) {
         count = 0
         let pages = (Swift.max(capacity, 1) + Self.pageBytes - 1) / Self.pageBytes
-        memory = UnsafeMutableRawBufferPointer.allocate(byteCount: pages * Self.pageBytes, alignment: Self.pageBytes)
-        mlock(memory.baseAddress!, memory.count)
+        memory = pages == 1 ? Self.sparePages.take() ?? Self.lockedPages(1) : Self.lockedPages(pages)
         // Once every property is set, a throw here runs `deinit`.
         count = try fill(UnsafeMutableRawBufferPointer(start: memory.baseAddress!, count: capacity))
         precondition((0...capacity).contains(count), "a secret does not exceed its memory")
@@ -47,6 +55,7 @@ public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, Cu
 
     deinit {
         coffer_wipe(memory.baseAddress!, memory.count)
+        if memory.count == Self.pageBytes, Self.sparePages.keep(memory) { return }
         munlock(memory.baseAddress!, memory.count)
         memory.deallocate()
     }
@@ -54,6 +63,31 @@ public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, Cu
     public var description: String { "<redacted>" }
     public var debugDescription: String { "<redacted>" }
     public var customMirror: Mirror { Mirror(self, children: []) }
+}
+
+/// Single pages of secrets that ended, wiped and still locked, for secrets to come: two system calls and a page fault
+/// for each would cost more than the rest of a small secret.
+private final class SparePages: Sendable {
+    private struct Page: @unchecked Sendable {
+        // @unchecked: a page that lies here belongs to nobody else.
+        let memory: UnsafeMutableRawBufferPointer
+    }
+    private let pages = Mutex<[Page]>([])
+    private let limit: Int
+
+    init(limit: Int) { self.limit = limit }
+
+    func take() -> UnsafeMutableRawBufferPointer? { pages.withLock { $0.popLast() }?.memory }
+
+    /// false when there are enough.
+    func keep(_ memory: UnsafeMutableRawBufferPointer) -> Bool {
+        let page = Page(memory: memory)
+        return pages.withLock { pages in
+            guard pages.count < limit else { return false }
+            pages.append(page)
+            return true
+        }
+    }
 }
 
 /// A secret text (a password, a SAS, a setting's value) that prints as `<redacted>`. `reveal()` is the one way to its

@@ -24,6 +24,15 @@ struct ValueTests {
             return 2
         }
         #expect(secret.count == 2 && secret.withUnsafeBytes { Array($0) } == [1, 2])
+        // Memory of secrets that ended carries nothing over.
+        for size in [1, 4_096, 9_000] {
+            for _ in 0..<100 { _ = SecretBytes(copying: [UInt8](repeating: 0xee, count: size)) }
+            let next = SecretBytes(capacity: size) { memory in
+                #expect(size > 4_096 || !memory.contains(0xee))
+                return 0
+            }
+            #expect(next.count == 0)
+        }
         #expect(throws: Failed.self) { try SecretBytes(capacity: 1) { _ in throw Failed() } }
     }
 

@@ -1,6 +1,7 @@
 import COpenSSL
 import CofferCore
 import Glibc
+import Synchronization
 
 /// An RSA or EC key pair in OpenSSL's memory, which is cleansed when the last reference goes. Not printable, not
 /// encodable but by `pkcs8`.
@@ -10,12 +11,22 @@ final class AsymmetricKey: @unchecked Sendable {
     // @unchecked: `handle` is set once; EVP_PKEY(7) allows concurrent use of a finished key.
     private let handle: OpaquePointer
     let type: KeyType
+    /// Contexts ready to decrypt, one for each algorithm that was used. Each operation takes a copy, which spares it
+    /// looking up the algorithms.
+    private let decryption = Mutex<[EncryptionAlgorithm: Context]>([:])
+    private struct Context: @unchecked Sendable {
+        // @unchecked: it is only copied from, which reads it.
+        let pointer: OpaquePointer
+    }
 
     private init(owning handle: OpaquePointer, type: KeyType) {
         self.handle = handle
         self.type = type
     }
-    deinit { EVP_PKEY_free(handle) }
+    deinit {
+        decryption.withLock { for context in $0.values { EVP_PKEY_CTX_free(context.pointer) } }
+        EVP_PKEY_free(handle)
+    }
 
     /// Makes a key pair from OpenSSL's generator. RSA-4096 takes seconds: never on an event loop.
     static func generate(_ type: KeyType) throws(CryptographyError) -> AsymmetricKey {
@@ -112,11 +123,8 @@ final class AsymmetricKey: @unchecked Sendable {
 
     /// Every failure looks alike: the caller learns nothing about the padding.
     func decrypt(_ ciphertext: [UInt8], _ algorithm: EncryptionAlgorithm) throws(CryptographyError) -> SecretBytes {
-        let context = try operationContext()
+        guard let context = EVP_PKEY_CTX_dup(try decryptionContext(algorithm).pointer) else { throw .refused("memory") }
         defer { EVP_PKEY_CTX_free(context) }
-        guard EVP_PKEY_decrypt_init(context) == 1, setPadding(context, algorithm) else {
-            throw .refused("the algorithm")
-        }
         let capacity = Int(EVP_PKEY_get_size(handle))
         guard ciphertext.count == capacity else { throw .invalidInput }
         return try SecretBytes(capacity: capacity) { memory throws(CryptographyError) in
@@ -127,6 +135,25 @@ final class AsymmetricKey: @unchecked Sendable {
                 throw .invalidInput
             }
             return count
+        }
+    }
+
+    /// The key's own; not to be freed.
+    private func decryptionContext(_ algorithm: EncryptionAlgorithm) throws(CryptographyError) -> Context {
+        if let kept = decryption.withLock({ $0[algorithm] }) { return kept }
+        let context = try operationContext()
+        guard EVP_PKEY_decrypt_init(context) == 1, setPadding(context, algorithm) else {
+            EVP_PKEY_CTX_free(context)
+            throw .refused("the algorithm")
+        }
+        let made = Context(pointer: context)
+        return decryption.withLock { contexts in
+            if let earlier = contexts[algorithm] {
+                EVP_PKEY_CTX_free(context)
+                return earlier
+            }
+            contexts[algorithm] = made
+            return made
         }
     }
 

@@ -37,6 +37,7 @@ struct Serve: AsyncParsableCommand {
         edge.minimumTLSVersion = { platform.minimumTLSVersion(of: $0) }
         edge.placement = { endpoint in
             switch endpoint {
+            // Both hand what takes longer than a fraction of a millisecond to other threads themselves.
             case .storage, .vault: .eventLoop
             default: .threadPool
             }
