@@ -12,14 +12,15 @@ public enum JSONValue: Sendable, Hashable, Codable {
 
     /// Throws `DecodingError` for anything that is not JSON (RFC 8259).
     public init(parsing bytes: some Sequence<UInt8>) throws {
-        let parsed = try bytes.withContiguousStorageIfAvailable { try JSONParser.parse($0) }
-        self = try parsed ?? Array(bytes).withUnsafeBufferPointer { try JSONParser.parse($0) }
+        self = try JSONDecoder().decode(JSONValue.self, from: Data(bytes))
     }
 
     /// Members in the order of their names, so that equal values have equal bytes.
     public func serialized() -> [UInt8] {
-        // Only a number that is not finite cannot be written, and no initializer here makes one.
-        JSONWriter.write(self) ?? Array("null".utf8)
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        // A JSONValue holds nothing JSONEncoder refuses but a non-finite number, which no initializer here makes.
+        return (try? encoder.encode(self)).map { [UInt8]($0) } ?? Array("null".utf8)
     }
 
     /// Encodes any Codable into the same shape.
@@ -32,16 +33,17 @@ public enum JSONValue: Sendable, Hashable, Codable {
 
     public init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
+        // The frequent kinds first: each miss costs the making of an error.
         if container.decodeNil() {
             self = .null
+        } else if let value = try? container.decode(String.self) {
+            self = .string(value)
         } else if let value = try? container.decode(Bool.self) {
             self = .bool(value)
         } else if let value = try? container.decode(Int64.self) {
             self = .integer(value)
         } else if let value = try? container.decode(Double.self) {
             self = .number(value)
-        } else if let value = try? container.decode(String.self) {
-            self = .string(value)
         } else if let value = try? container.decode([JSONValue].self) {
             self = .array(value)
         } else {

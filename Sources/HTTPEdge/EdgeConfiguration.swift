@@ -83,10 +83,13 @@ public struct EdgeConfiguration: Sendable {
     public var gatewayPort: Int? = 0
     public var names: HostNames
     public var limits = EdgeLimits()
-    /// Where each endpoint's service runs. Storage, the hot path, stays on the event loop; services that make keys,
-    /// unpack archives or wait for workers do not.
+    /// Where each endpoint's service runs. The data planes stay on the event loop; what takes them longer than a
+    /// fraction of a millisecond they hand to other threads themselves.
     public var placement: @Sendable (Endpoint) -> HandlerPlacement = { endpoint in
-        if case .storage = endpoint { .eventLoop } else { .threadPool }
+        switch endpoint {
+        case .storage, .vault, .site: .eventLoop
+        default: .threadPool
+        }
     }
     /// The oldest TLS version an endpoint accepts, asked at every handshake.
     public var minimumTLSVersion: @Sendable (Endpoint) -> Transport.TLSVersion = { _ in .v1_2 }

@@ -50,8 +50,8 @@ final class EventLoopTaskExecutor: TaskExecutor, @unchecked Sendable {
 
 /// Runs `work` on Swift's shared thread pool, also when the caller runs on an event loop: for work that takes longer
 /// than about a millisecond. Costs two thread switches, about 50 microseconds.
-public func awayFromEventLoop<Result: Sendable>(_ work: @concurrent @Sendable () async throws -> Result) async rethrows
-    -> Result
-{
+public func awayFromEventLoop<Result: Sendable, Failure: Error>(
+    _ work: @concurrent @Sendable () async throws(Failure) -> Result
+) async throws(Failure) -> Result {
     try await withTaskExecutorPreference(globalConcurrentExecutor, operation: work)
 }

@@ -390,9 +390,9 @@ private let blobHost = "Host: acct.blob.core.coffer.localhost\r\n"
             let blob = try await RawClient.connect(port: server.plainPort!)
             try await blob.send("GET / HTTP/1.1\r\n\(blobHost)\r\n")
             try await blob.received(until: "here true away false back true child true.")
-            let vault = try await RawClient.connect(port: server.tlsPort!, tls: ("v.vault.azure.net", authority))
-            try await vault.send("GET / HTTP/1.1\r\nHost: v.vault.azure.net\r\n\r\n")
-            try await vault.received(until: "here false away false back false child false.")
+            let manager = try await RawClient.connect(port: server.tlsPort!, tls: ("management.azure.com", authority))
+            try await manager.send("GET / HTTP/1.1\r\nHost: management.azure.com\r\n\r\n")
+            try await manager.received(until: "here false away false back false child false.")
         }
     }
 

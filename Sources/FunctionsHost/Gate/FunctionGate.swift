@@ -36,9 +36,10 @@ public final class FunctionGate: WireService {
     private func routed(_ request: Request, _ entry: FunctionRuntime.Entry) async -> Response {
         guard let path = request.pathSegments else { return Pages.text(.badRequest, "The path is malformed.") }
         switch path.first?.lowercased() {
-        case "admin": return await admin.respond(to: request, path: Array(path.dropFirst()), entry)
+        case "admin":
+            return await awayFromEventLoop { await admin.respond(to: request, path: Array(path.dropFirst()), entry) }
         case "runtime" where path.count >= 2 && path[1].lowercased() == "webhooks":
-            return await admin.webhook(request, path: Array(path.dropFirst(2)), entry)
+            return await awayFromEventLoop { await admin.webhook(request, path: Array(path.dropFirst(2)), entry) }
         default: break
         }
         let app: RunningApp
@@ -112,8 +113,11 @@ public final class FunctionGate: WireService {
                     release: { release.run() })
             }
             defer { release.run() }
-            return try await exchange(
-                function, trigger, parameters, request, port: port, invocation, bodyLimit: limit, timeout: timeout)
+            // A payload is JSON around the whole body.
+            return try await awayFromEventLoop { () async throws(HandlerClient.Failure) in
+                try await exchange(
+                    function, trigger, parameters, request, port: port, invocation, bodyLimit: limit, timeout: timeout)
+            }
         } catch {
             release.run()
             return Self.failed(error, limit: limit, timeout: timeout)

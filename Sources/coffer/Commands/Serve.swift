@@ -35,13 +35,6 @@ struct Serve: AsyncParsableCommand {
         edge.plainPort = configuration.httpPort
         edge.gatewayPort = configuration.gatewayPort
         edge.minimumTLSVersion = { platform.minimumTLSVersion(of: $0) }
-        edge.placement = { endpoint in
-            switch endpoint {
-            // Both hand what takes longer than a fraction of a millisecond to other threads themselves.
-            case .storage, .vault: .eventLoop
-            default: .threadPool
-            }
-        }
         let server: EdgeServer
         do {
             server = try await EdgeServer.start(edge, authority: platform.authority) { platform.service(for: $0) }
