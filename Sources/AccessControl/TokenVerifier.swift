@@ -121,7 +121,7 @@ public final class TokenVerifier: Sendable {
         do {
             isGood = try await standing.isInGoodStanding(caller.objectID)
         } catch {
-            throw TokenRefusal(.principalUnknown, "The access token's principal cannot be looked up now; try again.")
+            throw TokenRefusal(.unavailable, "The access token's principal cannot be looked up now; try again.")
         }
         guard isGood else {
             throw TokenRefusal(.principalUnknown, "The access token's principal was deleted or disabled.")
@@ -235,6 +235,8 @@ private func sameAudience(_ left: String, _ right: String) -> Bool {
 public struct TokenRefusal: Error, Sendable {
     public enum Reason: Sendable {
         case malformed, badSignature, wrongIssuer, wrongAudience, expired, notYetValid, missingClaim, principalUnknown
+        /// Nothing is wrong with the token as far as is known: answer 503.
+        case unavailable
     }
     public let reason: Reason
     public let message: String

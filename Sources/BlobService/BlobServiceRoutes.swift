@@ -5,8 +5,8 @@ internal import StorageAccount
 /// Which request is which operation: method, what the path names, `restype` and `comp`, and for PUT the headers that
 /// tell blob writes apart (specs: Blob service REST API, version 2025-11-05).
 ///
-/// Operations run on the event loop of their connection, except those whose work grows with what is stored: lists of up
-/// to 5,000 names or 50,000 blocks would hold up everybody else's requests.
+/// Operations run on the event loop of their connection, except those whose work grows with what is stored (lists,
+/// block lists, deletes, the taking back of uncommitted blocks): they would hold up everybody else's requests.
 extension BlobService {
     func perform(_ call: BlobCall, at address: BlobAddress) async throws -> Response {
         if call.parameters["comp"] == "properties", call.parameters["restype"] == "account" {
@@ -43,7 +43,7 @@ extension BlobService {
         case (.PUT, nil): return try await createContainer(call, name)
         case (.GET, nil), (.HEAD, nil), (.GET, "metadata"), (.HEAD, "metadata"):
             return try await getContainerProperties(call, name)
-        case (.DELETE, nil): return try await deleteContainer(call, name)
+        case (.DELETE, nil): return try await awayFromEventLoop { try await deleteContainer(call, name) }
         case (.PUT, "metadata"): return try await setContainerMetadata(call, name)
         case (.GET, "acl"), (.HEAD, "acl"): return try await getContainerACL(call, name)
         case (.PUT, "acl"): return try await setContainerACL(call, name)
@@ -65,7 +65,7 @@ extension BlobService {
         case (.GET, nil): return try await getBlob(call, container, name)
         case (.HEAD, nil), (.GET, "metadata"), (.HEAD, "metadata"):
             return try await getBlobProperties(call, container, name)
-        case (.DELETE, nil): return try await deleteBlob(call, container, name)
+        case (.DELETE, nil): return try await awayFromEventLoop { try await deleteBlob(call, container, name) }
         case (.PUT, nil): return try await writeBlob(call, container, name)
         case (.PUT, "properties"): return try await setBlobProperties(call, container, name)
         case (.PUT, "metadata"): return try await setBlobMetadata(call, container, name)

@@ -39,9 +39,11 @@ extension [UInt8] {
         self = bytes
     }
 
-    /// Strict RFC 4648 §4 (padding required, no other characters); nil otherwise.
+    /// Strict RFC 4648 §4 (padding required, no other characters, no second spelling of the same bytes); nil otherwise.
     public init?(base64 text: some StringProtocol) {
-        guard let data = Data(base64Encoded: String(text)) else { return nil }
+        // Foundation also reads `AA=A`, `====` and bits behind the end.
+        let text = String(text)
+        guard let data = Data(base64Encoded: text), data.base64EncodedString() == text else { return nil }
         self.init(data)
     }
 

@@ -65,8 +65,8 @@ public final class SecretBytes: @unchecked Sendable, CustomStringConvertible, Cu
     public var customMirror: Mirror { Mirror(self, children: []) }
 }
 
-/// Single pages of secrets that ended, wiped and still locked, for secrets to come: two system calls and a page fault
-/// for each would cost more than the rest of a small secret.
+/// Single pages of secrets that ended, wiped and still locked where the system allowed it, for secrets to come: two
+/// system calls and a page fault for each would cost more than the rest of a small secret.
 private final class SparePages: Sendable {
     private struct Page: @unchecked Sendable {
         // @unchecked: a page that lies here belongs to nobody else.

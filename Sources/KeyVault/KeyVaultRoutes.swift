@@ -35,6 +35,7 @@ extension KeyVaultService: WireService {
         switch request.method {
         case .GET: return (2...3).contains(segments.count) && last != "versions"
         case .POST:
+            guard let length = request.body.declaredLength, length <= Limits.briefBytes else { return false }
             return ["unwrapkey", "wrapkey", "decrypt", "encrypt", "sign", "verify"].contains(last)
         default: return false
         }
@@ -96,6 +97,9 @@ extension KeyVaultService: WireService {
     }
 
     private func unauthorized(_ refusal: TokenRefusal) -> VaultError {
+        guard refusal.reason != .unavailable else {
+            return VaultError(503, "ServiceUnavailable", refusal.message, retryAfterSeconds: 1)
+        }
         let code =
             switch refusal.reason {
             case .wrongAudience: "AKV10022: Invalid audience."
@@ -103,7 +107,7 @@ extension KeyVaultService: WireService {
             case .expired: "AKV10046: The token has expired."
             case .notYetValid: "AKV10046: The token is not valid yet."
             case .badSignature: "AKV10046: Unable to resolve the key used for signature validation."
-            case .malformed, .missingClaim, .principalUnknown: "AKV10000: The token is not usable."
+            case .malformed, .missingClaim, .principalUnknown, .unavailable: "AKV10000: The token is not usable."
             }
         return VaultError(401, "Unauthorized", "\(code) \(refusal.message)")
     }

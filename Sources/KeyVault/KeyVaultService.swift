@@ -44,6 +44,9 @@ public final class KeyVaultService: Sendable {
         static let secretBytes = 25_600
         static let tags = 15
         static let requestBytes = 256 * 1_024
+        /// Above this a body takes long to read, and its request leaves the event loop; what the operations on keys
+        /// take is far below.
+        static let briefBytes = 8 * 1_024
         /// A backup carries every version.
         static let restoreBytes = 8 * 1_024 * 1_024
         static let accessPolicies = 1_024

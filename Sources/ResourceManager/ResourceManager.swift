@@ -217,7 +217,12 @@ public final class ResourceManager: WireService {
                 case .wrongIssuer: "InvalidAuthenticationTokenTenant"
                 case .malformed, .badSignature, .notYetValid, .missingClaim, .principalUnknown:
                     "InvalidAuthenticationToken"
+                case .unavailable: "ServerTimeout"
                 }
+            if error.reason == .unavailable {
+                let refusal = ControlError(status: 503, code: code, message: error.message)
+                return .failure(AuthenticationRefusal(response: ARMWire.response(refusal, to: request)))
+            }
             return refuse(code, error.message)
         }
     }

@@ -235,7 +235,7 @@ private struct Issuer {
         #expect(await issuer.reason(try await issuer.sign(issuer.claims, with: Issuer.other)) == .badSignature)
         #expect(state.withLock { $0.asked } == asked)
         try await publish { throw CancellationError() }
-        #expect(await issuer.reason(token) == .principalUnknown)
+        #expect(await issuer.reason(token) == .unavailable)
     }
 
     @Test func anAnswerThatAChangeOvertookIsNotRemembered() async throws {

@@ -118,10 +118,27 @@ import Testing
         #expect(await blobs.send(.GET, "/ccc/a").text == "committed")
     }
 
-    /// What is written of the blocks of `a`.
-    private func staged(_ blobs: Blobs) async throws -> StagedBlocks? {
+    @Test func namesThatOnlyLookTheSameAreCountedApart() async throws {
+        let blobs = try await Blobs.withContainer()
+        let (composed, decomposed) = ("\u{e9}", "e\u{301}")
+        func stage(_ name: String, _ number: Int) async {
+            let path = "/ccc/\(percentEncoded(name, keeping: ""))?comp=block&blockid=\(id(number))"
+            #expect(await blobs.send(.PUT, path, body: [1]).status == 201)
+        }
+        for number in 1...3 { await stage(decomposed, number) }
+        for number in 1...2 { await stage(composed, number) }
+        blobs.clock.advance(seconds: 4 * 86_400)
+        for number in 3...4 { await stage(composed, number) }
+        blobs.clock.advance(seconds: 4 * 86_400)
+        try await blobs.service.collectGarbage(in: blobs.accounts.account(named: "acct"))
+        #expect(try await staged(blobs, composed) == StagedBlocks(count: 2, idBytes: 2))
+        #expect(try await staged(blobs, decomposed) == nil)
+    }
+
+    /// What is written of the blocks of a name.
+    private func staged(_ blobs: Blobs, _ name: String = "a") async throws -> StagedBlocks? {
         let (volume, partition) = try await blobs.volume("ccc")
-        return try await volume.get(partition, [BlobKeys.stagedBlocks("a")])[0].map {
+        return try await volume.get(partition, [BlobKeys.stagedBlocks(name)])[0].map {
             try StagedBlocks(decoding: $0.visible)
         }
     }

@@ -119,6 +119,9 @@ import Testing
         #expect(await refusal(blobs, .get, query: ["$maxpagesize": "0"]).hasPrefix("400"))
         #expect(await refusal(blobs, .get, query: ["$include": "versions"]).hasPrefix("400"))
         #expect(await refusal(blobs, .get, query: ["$skiptoken": "elsewhere"]) == "400 InvalidQueryParameterValue")
+        for method in [.put, .patch, .post, .delete] as [ControlRequest.Method] {
+            #expect(await refusal(blobs, method) == "405 MethodNotAllowed")
+        }
     }
 
     @Test(

@@ -94,8 +94,10 @@ struct QueryParameters: Sendable {
     }
 
     private static func isName(_ name: UnsafeBufferPointer<UInt8>, _ part: Slice<UnsafeBufferPointer<UInt8>>) -> Bool {
-        if part.contains(0x25) { return decoded(part).lowercased().utf8.elementsEqual(name) }
-        return part.count == name.count
+        part.contains(0x25) ? isSame(decoded(part).utf8, name) : isSame(part, name)
+    }
+    private static func isSame(_ part: some Collection<UInt8>, _ name: UnsafeBufferPointer<UInt8>) -> Bool {
+        part.count == name.count
             && zip(part, name).allSatisfy { $0 == $1 || (0x41...0x5a).contains($0) && $0 | 0x20 == $1 }
     }
 

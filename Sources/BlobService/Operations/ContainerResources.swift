@@ -13,16 +13,17 @@ extension BlobService {
         _ request: ControlRequest, _ account: StorageAccountView
     ) async throws(ControlError) -> ControlResponse {
         do {
-            guard request.path.names.count == 3 else { return try await listResources(request, account) }
+            guard request.path.names.count == 3 else {
+                guard request.method == .get else { throw Self.methodNotAllowed("the list of blob containers") }
+                return try await listResources(request, account)
+            }
             let name = try BlobAddress.containerName(request.path.names[2])
             switch request.method {
             case .get, .head: return try await getResource(name, account, hasBody: request.method == .get)
             case .put: return try await putResource(name, request.body, account)
             case .patch: return try await patchResource(name, request.body, account)
             case .delete: return try await deleteResource(name, account)
-            case .post:
-                throw ControlError(
-                    status: 405, code: "MethodNotAllowed", message: "POST is not allowed on a blob container.")
+            case .post: throw Self.methodNotAllowed("a blob container")
             }
         } catch let error as ControlError {
             throw error
@@ -33,6 +34,10 @@ extension BlobService {
             }
             throw ControlError(status: refusal.status, code: refusal.code, message: refusal.message)
         }
+    }
+
+    private static func methodNotAllowed(_ what: String) -> ControlError {
+        ControlError(status: 405, code: "MethodNotAllowed", message: "The method is not allowed on \(what).")
     }
 
     /// `$filter` is a prefix of the name. There are no soft-deleted containers to include.
@@ -168,10 +173,10 @@ private struct ContainerChange {
             publicAccess = .some(access)
         }
         if let value = properties.member("metadata"), !value.isNull {
-            let pairs = try (value.objectValue ?? ["": .null]).map { name, value in
-                guard let text = value.stringValue else {
-                    throw ControlError.invalidValue("metadata", "It is an object of texts.")
-                }
+            let malformed = ControlError.invalidValue("metadata", "It is an object of texts.")
+            guard let members = value.objectValue else { throw malformed }
+            let pairs = try members.map { name, value in
+                guard let text = value.stringValue else { throw malformed }
                 return (name, text)
             }
             metadata = try checkedMetadata(pairs.sorted { $0.0 < $1.0 }).map {

@@ -54,14 +54,16 @@ extension BlobService {
             let rows = try await volume.scan(
                 partition, from: from, upTo: BlobKeys.allBlocks.upTo, limit: Self.rowsPerBatch)
             guard let last = rows.last else { return }
-            var old: [String: [VolumeRow]] = [:]
+            // By the name's bytes: texts that only look the same are two names.
+            var old: [[UInt8]: [VolumeRow]] = [:]
             for row in rows where !BlobKeys.blockID(of: row.key).isEmpty {
-                guard try BlockRecord(decoding: row.visible).uploaded < limit,
-                    let name = BlobKeys.blockName(of: row.key)
-                else { continue }
-                old[name, default: []].append(row)
+                guard try BlockRecord(decoding: row.visible).uploaded < limit else { continue }
+                old[Array(row.key.prefix { $0 != 0 }), default: []].append(row)
             }
-            for (name, blocks) in old { try await drop(blocks, of: name, partition, volume) }
+            for blocks in old.values {
+                guard let name = BlobKeys.blockName(of: blocks[0].key) else { continue }
+                try await drop(blocks, of: name, partition, volume)
+            }
             from = last.key + [0]
         }
     }

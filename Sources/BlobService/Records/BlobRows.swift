@@ -1,5 +1,6 @@
 internal import CofferCore
 internal import EncryptionAtRest
+internal import HTTPEdge
 internal import StorageAccount
 
 /// A blob's or snapshot's row as it was read.
@@ -140,6 +141,9 @@ extension BlobService {
         return .put(key, visible: record.encoded(), sealed: sealed)
     }
 
+    /// A commit of more extents looks for so many rows that it leaves the event loop.
+    private static let extentsCommittedInPlace = 64
+
     /// Commits into a container that must still be there; false when a check failed and the caller should read again.
     /// Throws 404 when the container went away meanwhile.
     func commit(
@@ -147,9 +151,16 @@ extension BlobService {
         linking: [ExtentReference] = [],
         releasing: [ExtentReference] = []
     ) async throws -> Bool {
-        let outcome = try await call.volume.commit(
-            container.partition, checks: [.present(BlobKeys.container)] + checks, writes: writes, linking: linking,
-            releasing: releasing)
+        let volume = call.volume
+        let checks = [.present(BlobKeys.container)] + checks
+        let outcome =
+            linking.count + releasing.count <= Self.extentsCommittedInPlace
+            ? try await volume.commit(
+                container.partition, checks: checks, writes: writes, linking: linking, releasing: releasing)
+            : try await awayFromEventLoop {
+                try await volume.commit(
+                    container.partition, checks: checks, writes: writes, linking: linking, releasing: releasing)
+            }
         if outcome != .conflict { return true }
         let current = try await readContainer(container.name, of: call.account)
         guard current?.record.id == container.record.id else {

@@ -1,4 +1,5 @@
 internal import EncryptionAtRest
+internal import HTTPEdge
 internal import StorageAccount
 
 /// What a row beside a name's uncommitted blocks tells of them: how many there are, so that their limit costs no look
@@ -55,12 +56,21 @@ extension BlobService {
         if let row { return try StagedBlocks(decoding: row.visible) }
         guard base?.record.hasStagedBlocks == true else { return StagedBlocks() }
         let range = BlobKeys.blocks(name)
-        let rows = try await volume.scan(partition, from: range.from, upTo: range.upTo, limit: .max)
+        let rows = try await awayFromEventLoop {
+            try await volume.scan(partition, from: range.from, upTo: range.upTo, limit: .max)
+        }
         return StagedBlocks(count: rows.count, idBytes: rows.first.map { BlobKeys.blockID(of: $0.key).count } ?? 0)
     }
 
     /// All uncommitted blocks of a name go.
     func unlinkStagedBlocks(_ call: BlobCall, _ container: ContainerHandle, _ name: String) async throws -> Unlinking {
+        // There may be 100,000.
+        try await awayFromEventLoop { try await unlinkEachStagedBlock(call, container, name) }
+    }
+
+    private func unlinkEachStagedBlock(
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String
+    ) async throws -> Unlinking {
         let key = BlobKeys.stagedBlocks(name)
         let range = BlobKeys.blocks(name)
         var unlinking = Unlinking()

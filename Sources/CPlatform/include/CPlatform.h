@@ -5,7 +5,7 @@
 #include <sys/types.h>
 
 /// Keeps freed buffers of up to 32 MiB inside the process, so that large chunks do not fault in fresh pages each time.
-/// For the start of a server, before its threads.
+/// For the start of a server.
 void coffer_tune_allocator(void);
 
 /// Overwrites memory in a way the compiler may not remove (explicit_bzero).

@@ -5,9 +5,9 @@ internal import NIOCore
 internal import StorageEngine
 internal import Synchronization
 
-/// Extents of up to a mebibyte, one after the other in files of about 64 MiB. A record is written whole when its extent
-/// is finished, so a segment never holds an abandoned one; a thread of its own writes all that wait and calls fdatasync
-/// once.
+/// Extents of up to `EmbeddedExtentWriter.segmentLimit` bytes, one after the other in files of about 64 MiB. A record
+/// is written whole when its extent is finished, so a segment never holds an abandoned one; a thread of its own writes
+/// all that wait and calls fdatasync once.
 final class SegmentStore: @unchecked Sendable {
     // @unchecked: `active` belongs to the thread after `open`.
 

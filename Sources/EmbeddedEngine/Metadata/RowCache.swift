@@ -32,12 +32,19 @@ final class RowCache: Sendable {
         /// Counts the times when entries went: what was read before one may be older than what went.
         var losses: UInt64 = 0
         var hasEnded = false
+        /// Waits to be freed outside the lock.
+        var dropped: [Key: Entry] = [:]
     }
     enum Answer {
         case rows([Row?])
         /// Ask the database, and hand what it says to `remember` with this number.
         case unknown(losses: UInt64)
     }
+
+    /// Who asks for more than so many rows at once asks the database.
+    private static let rowsPerAnswer = 64
+    /// The rows of a commit with more writes than so many are not kept: they would drive out all others.
+    private static let writesKept = 1_024
 
     private let bytesPerGeneration: Int
     private let state = Mutex(State())
@@ -47,7 +54,8 @@ final class RowCache: Sendable {
 
     /// All of `rows` as of one moment, or unknown.
     func find(_ partition: Partition, _ rows: [RowKey]) -> Answer {
-        state.withLock { state in
+        locked { state in
+            guard rows.count <= Self.rowsPerAnswer else { return .unknown(losses: state.losses) }
             var found: [Row?] = []
             found.reserveCapacity(rows.count)
             for row in rows {
@@ -63,11 +71,12 @@ final class RowCache: Sendable {
 
     /// Keeps what the database said, unless something newer may be known.
     func remember(_ partition: Partition, _ rows: [RowKey], _ found: [Row?], losses: UInt64) {
-        state.withLock { state in
+        guard rows.count <= Self.rowsPerAnswer else { return }
+        locked { state in
             guard state.losses == losses else { return }
             for (row, entry) in zip(rows, found) {
                 let key = Key(partition: partition, row: row)
-                guard !state.closed.contains(key), state.young[key] == nil, state.old[key] == nil, isKept(entry) else {
+                guard !state.closed.contains(key), state.young[key] == nil, state.old[key] == nil, fits(entry) else {
                     continue
                 }
                 insert(entry, at: key, &state)
@@ -90,10 +99,19 @@ final class RowCache: Sendable {
             // A conflict wrote nothing: what was known still holds.
             if case .success(.conflict) = result { continue }
             forEachPiece(of: job) { writes, state in
-                for write in writes { settle(write, Key(partition: job.partition, row: write.key), result, &state) }
+                for write in writes {
+                    settle(
+                        write, Key(partition: job.partition, row: write.key), result,
+                        isKept: job.writes.count <= Self.writesKept, &state)
+                }
             }
         }
-        state.withLock { $0.closed = [] }
+        // Half a million keys are freed outside the lock.
+        _ = state.withLock { state in
+            let closed = state.closed
+            state.closed = []
+            return closed
+        }
     }
 
     /// Forgets everything and keeps nothing more.
@@ -108,16 +126,26 @@ final class RowCache: Sendable {
     private func forEachPiece(of job: RowWriter.Job, _ body: (ArraySlice<RowWrite>, inout State) -> Void) {
         var rest = job.writes[...]
         while !rest.isEmpty {
-            state.withLock { body(rest.prefix(Self.writesPerPiece), &$0) }
+            locked { body(rest.prefix(Self.writesPerPiece), &$0) }
             rest = rest.dropFirst(Self.writesPerPiece)
         }
     }
     private static let writesPerPiece = 512
 
+    private func locked<Result>(_ body: (inout State) -> Result) -> Result {
+        let (result, _) = state.withLock { state in
+            let result = body(&state)
+            defer { state.dropped = [:] }
+            return (result, state.dropped)
+        }
+        return result
+    }
+
     // MARK: With the lock held
 
     private func settle(
-        _ write: RowWrite, _ key: Key, _ result: Result<CommitResult, StorageEngineError>, _ state: inout State
+        _ write: RowWrite, _ key: Key, _ result: Result<CommitResult, StorageEngineError>, isKept: Bool,
+        _ state: inout State
     ) {
         forget(key, &state)
         guard case .success(.committed(let version)) = result else {
@@ -129,10 +157,10 @@ final class RowCache: Sendable {
             case .put(let row, let value): Row(key: row, value: value, version: version)
             case .delete: nil
             }
-        if isKept(entry) { insert(entry, at: key, &state) } else { state.losses += 1 }
+        if isKept, fits(entry) { insert(entry, at: key, &state) } else { state.losses += 1 }
     }
 
-    private func isKept(_ entry: Entry) -> Bool { (entry?.value.count ?? 0) <= bytesPerGeneration / 8 }
+    private func fits(_ entry: Entry) -> Bool { (entry?.value.count ?? 0) <= bytesPerGeneration / 8 }
 
     private func entry(_ key: Key, _ state: inout State) -> Entry? {
         if let entry = state.young[key] { return .some(entry) }
@@ -146,6 +174,7 @@ final class RowCache: Sendable {
         let bytes = key.byteCount + (entry?.value.count ?? 0)
         if state.youngBytes + bytes > bytesPerGeneration, !state.young.isEmpty {
             if !state.old.isEmpty { state.losses += 1 }
+            state.dropped = state.old
             state.old = state.young
             state.young = [:]
             state.youngBytes = 0

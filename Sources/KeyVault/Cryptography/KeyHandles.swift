@@ -37,7 +37,9 @@ final class KeyHandles: Sendable {
     func keep(_ key: AsymmetricKey, as name: Name, ticket: UInt64, at now: Timestamp) {
         state.withLock { state in
             guard state.drops == ticket else { return }
-            if state.handles.count >= limit, let oldest = state.handles.min(by: { $0.value.used < $1.value.used }) {
+            if state.handles[name] == nil, state.handles.count >= limit,
+                let oldest = state.handles.min(by: { $0.value.used < $1.value.used })
+            {
                 state.handles[oldest.key] = nil
             }
             state.handles[name] = Kept(key: key, used: now)

@@ -146,7 +146,8 @@ extension KeyVaultService {
         let isLong =
             switch key.type {
             case .rsa(let bits): isPrivate && bits > Limits.bitsComputedInPlace
-            case .ec(let curve): curve == .p521
+            // OpenSSL 3.0 computes the other curves without code of their own.
+            case .ec(let curve): curve != .p256
             }
         return isLong ? try await threads.run(work) : try work()
     }

@@ -77,8 +77,9 @@ final class ProvenTokens: Sendable {
         static func == (left: Digest, right: Digest) -> Bool { left.words == right.words }
         func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
     }
-    /// A token takes some hundred bytes.
     private static let limit = 1_024
+    /// A longer query holds more than a token, or words that no client needs.
+    private static let queryBytesLimit = 2_048
     private let tokens = Mutex<[Digest: SharedAccessToken]>([:])
 
     func token(of request: Request, to service: StorageService) -> SharedAccessToken? {
@@ -88,7 +89,7 @@ final class ProvenTokens: Sendable {
     }
 
     func remember(_ token: SharedAccessToken, of request: Request, to service: StorageService) {
-        guard !token.signsRequestParts else { return }
+        guard !token.signsRequestParts, request.rawQuery.utf8.count <= Self.queryBytesLimit else { return }
         let digest = Digest(request, service)
         tokens.withLock { tokens in
             // Proving a token anew costs little more than finding it: a full memory starts over.

@@ -186,6 +186,7 @@ extension StorageAccountService {
             }
             return caller
         } catch {
+            guard error.reason != .unavailable else { throw StorageError(503, "ServerBusy", error.message) }
             var refusal = StorageError(
                 401, "InvalidAuthenticationInfo",
                 "Server failed to authenticate the request. Please refer to the information in the "
