@@ -8,8 +8,6 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("MemberImportVisibility"),
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
-    // The rooms are compiled apart; without this, a small helper of one costs a call through witness tables in another.
-    .unsafeFlags(["-cross-module-optimization"], .when(configuration: .release)),
 ]
 
 func library(_ name: String, _ package: String) -> Target.Dependency { .product(name: name, package: package) }
