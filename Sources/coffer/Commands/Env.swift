@@ -9,7 +9,8 @@ struct Env: AsyncParsableCommand {
         abstract: "Print exports that point az, the SDKs and curl at the running server.",
         discussion: """
             Use it as: eval "$(coffer env)"
-            Then: az cloud register -n Coffer --endpoint-resource-manager "$ARM_ENDPOINT" && az cloud set -n Coffer
+            Then: az cloud register -n Coffer --endpoint-resource-manager "$ARM_ENDPOINT"    (once)
+                  az cloud set -n Coffer
                   az login --service-principal -u "$CLIENT_ID" -p "$CLIENT_SECRET" --tenant "$TENANT_ID"
             The output holds the administrator's secret; with --no-secret it does not. With --azure-names no \
             'az cloud register' is needed: clients use Azure's public names, and the gateway answers for them.

@@ -29,6 +29,11 @@ struct Serve: AsyncParsableCommand {
         let home = Home(configuration: configuration)
         let log = Self.logger(configuration)
         let platform = try await Platform(configuration, log: log)
+        // Before anything that may fail: the administrator's secret is known once.
+        do { try keepAdministrator(platform.administrator, of: platform, home: home) } catch {
+            await platform.close()
+            throw error
+        }
         var edge = EdgeConfiguration(names: platform.names, logger: log)
         edge.addresses = configuration.listenAddresses
         edge.tlsPort = configuration.httpsPort
@@ -54,7 +59,11 @@ struct Serve: AsyncParsableCommand {
             platform, home: home, address: state.address, plainPort: state.httpPort, gatewayPort: state.gatewayPort,
             log: log)
         platform.attach(plane)
-        try await keepAdministrator(of: platform, plane, home: home)
+        if resetAdministrator {
+            let administrator = try await platform.identity.resetAdministratorSecret()
+            try await plane.manager.restoreAdministrator(administrator.objectID)
+            try keepAdministrator(administrator, of: platform, home: home)
+        }
         let maintenance = Maintenance(Maintenance.jobs(platform, log: log), log: log)
         try home.write(state)
         Self.greet(state, home: home)
@@ -70,12 +79,7 @@ struct Serve: AsyncParsableCommand {
 
     /// Keeps the administrator's credentials where `coffer env` reads them. They are made once; a lost file needs
     /// `--reset-administrator`.
-    private func keepAdministrator(of platform: Platform, _ plane: ControlPlane, home: Home) async throws {
-        var administrator = platform.administrator
-        if resetAdministrator {
-            administrator = try await platform.identity.resetAdministratorSecret()
-            try await plane.manager.restoreAdministrator(administrator.objectID)
-        }
+    private func keepAdministrator(_ administrator: Administrator, of platform: Platform, home: Home) throws {
         guard let secret = administrator.secret else { return }
         try home.write(
             Home.Administrator(
@@ -92,6 +96,7 @@ struct Serve: AsyncParsableCommand {
 
     /// Says what to do next; holds no secret.
     private static func greet(_ state: Home.RunState, home: Home) {
+        let folders = home.configuration.foldersAsFlags
         print(
             """
             Coffer \(Version.current) is ready (process \(state.pid)).
@@ -102,8 +107,9 @@ struct Serve: AsyncParsableCommand {
               root key \(home.configuration.rootKeyFile)   keep a copy: without it the data is gone
 
             In another terminal:
-              eval "$(\(CommandLine.arguments.first ?? "coffer") env)"
-              az cloud register --name Coffer --endpoint-resource-manager "$ARM_ENDPOINT" && az cloud set --name Coffer
+              eval "$(\(CommandLine.arguments.first ?? "coffer") env\(folders))"
+              az cloud register --name Coffer --endpoint-resource-manager "$ARM_ENDPOINT"    # once
+              az cloud set --name Coffer
               az login --service-principal --username "$CLIENT_ID" --password "$CLIENT_SECRET" --tenant "$TENANT_ID"
               az group create --name demo --location eastus
             """)

@@ -80,7 +80,7 @@ struct Home {
     func administrator() throws -> Administrator {
         guard let bytes = FileManager.default.contents(atPath: configuration.credentialsFile) else {
             throw CommandFailure(
-                "There are no administrator credentials at \(configuration.credentialsFile). Start the server once with 'coffer serve', "
+                "There are no administrator credentials at \(configuration.credentialsFile). Start the server with 'coffer serve' (with --reset-administrator when it made them once and they are lost), "
                     + "or name the file with --credentials-file.")
         }
         guard let administrator = try? JSONDecoder().decode(Administrator.self, from: bytes) else {

@@ -29,6 +29,17 @@ struct ServerConfiguration {
     }
     let sources: [Source]
 
+    /// The folders that flags named, as flags again: the commands beside the server need them too.
+    var foldersAsFlags: String {
+        sources.filter { $0.origin == "flag" }.map { source in
+            switch source.setting {
+            case .dataFolder: " --data-folder '\(source.value)'"
+            case .credentialsFile: " --credentials-file '\(source.value)'"
+            default: ""
+            }
+        }.joined()
+    }
+
     /// Throws `ValidationError` that names the setting, the value and what is allowed.
     static func load(_ options: SettingOptions) async throws -> ServerConfiguration {
         let environment = ProcessInfo.processInfo.environment
