@@ -21,6 +21,14 @@ struct Env: AsyncParsableCommand {
     @Flag(help: "For clients that use Azure's public host names.") var azureNames = false
 
     func run() async throws {
+        do { try await printExports() } catch {
+            // `eval "$(coffer env)" && …` must not go on without the exports, towards the real Azure.
+            print("false")
+            throw error
+        }
+    }
+
+    private func printExports() async throws {
         let home = Home(configuration: try await ServerConfiguration.load(options))
         guard let server = home.runningServer() else {
             throw CommandFailure("No server runs on \(home.configuration.dataFolder). Start one with 'coffer serve'.")
