@@ -24,11 +24,12 @@ def check(what, condition, seen=""):
 
 
 def refused(server, code, advice, *arguments):
-    """The command fails with `code`, says `advice` on stderr, and prints nothing else."""
+    """The command fails with `code`, says `advice` on stderr, and prints nothing else; `env` prints what fails an `eval`."""
     done = server.run(*arguments)
     text = done.stderr
     what = "coffer " + " ".join(arguments)
-    fits = done.returncode == code and advice in text and not done.stdout and not any(noise in text for noise in NOISE)
+    printed = "false\n" if arguments[0] == "env" else ""
+    fits = done.returncode == code and advice in text and done.stdout == printed and not any(noise in text for noise in NOISE)
     check(f"{what}: {code}, '{advice}'", fits, f"{done.returncode}: {done.stdout}{text}")
 
 
