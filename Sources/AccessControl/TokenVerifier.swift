@@ -7,8 +7,7 @@ internal import Synchronization
 /// Turns a bearer token into a `Caller`, or says why not: signature (RS256), issuer, audience and time are all checked.
 ///
 /// A verified token is remembered by its SHA-256 until it expires, so that a busy data plane pays for one RSA operation
-/// per token and not per request. Time and audience are checked every time, and a token is forgotten when its principal
-/// changes.
+/// per token and not per request. Time, audience and the principal's standing are checked every time.
 public final class TokenVerifier: Sendable {
     /// Longest token read, in bytes. Entra's own stay below 8 KiB.
     public static let tokenBytesLimit = 16_384
@@ -25,9 +24,14 @@ public final class TokenVerifier: Sendable {
     }
     private struct State {
         var trust = Trust()
-        /// Counts publications and changes of principals: what was verified before one is not remembered after it.
+        /// Counts publications: what was verified under older keys is never remembered under newer ones.
         var generation = 0
         var remembered: [SHA256.Digest: VerifiedToken] = [:]
+        /// Principals known to exist and to be enabled, until they change.
+        var inGoodStanding: Set<String> = []
+        var observers: [@Sendable () -> Void] = []
+        /// Counts what may change a standing: an answer from before one is not remembered after it.
+        var standingChanges = 0
     }
     private let clock: any WallClock
     private let state = Mutex(State())
@@ -37,7 +41,7 @@ public final class TokenVerifier: Sendable {
 
     /// Replaces the keys (JWKS JSON, RFC 7517) and the issuers that are trusted from now on. IdentityService calls it
     /// at start and on rollover. Keys that are not RSA signature keys with an identifier are refused by throwing.
-    /// `standing` is asked about the principal of each token once its signature is proven; nil vouches for all.
+    /// `standing` knows the principals; nil vouches for all.
     public func publish(
         jwks: [UInt8], issuers: Set<String>, standing: (any PrincipalStanding)? = nil
     ) async throws {
@@ -57,15 +61,47 @@ public final class TokenVerifier: Sendable {
             state.trust = trust
             state.generation += 1
             state.remembered = [:]
+            state.inGoodStanding = []
+            state.standingChanges += 1
         }
     }
 
-    /// Forgets the tokens of principals that changed: the next use of one asks for their standing. To be called after a
+    /// Principals changed: the next act of one asks for its standing, and observers hear of it. To be called after the
     /// change is durable and before it is acknowledged.
     public func forget(principals objectIDs: Set<String>) {
+        let observers = state.withLock { state in
+            state.standingChanges += 1
+            state.inGoodStanding.subtract(objectIDs)
+            return state.observers
+        }
+        for observer in observers { observer() }
+    }
+
+    /// Calls back, before a change of principals is acknowledged, those who hold what a principal was given.
+    public func onPrincipalChange(_ observer: @escaping @Sendable () -> Void) {
+        state.withLock { $0.observers.append(observer) }
+    }
+
+    /// Throws unless the principal exists and is enabled; `.unavailable` when nobody can tell. Also for callers inside
+    /// the process, who come without a token.
+    public func requireStanding(of caller: Caller) async throws(TokenRefusal) {
+        let (standing, isKnown, changes) = state.withLock {
+            ($0.trust.standing, $0.inGoodStanding.contains(caller.objectID), $0.standingChanges)
+        }
+        guard let standing, !isKnown else { return }
+        let isGood: Bool
+        do {
+            isGood = try await standing.isInGoodStanding(caller.objectID)
+        } catch {
+            throw TokenRefusal(.unavailable, "The caller's principal cannot be looked up now; try again.")
+        }
+        guard isGood else {
+            throw TokenRefusal(.principalUnknown, "The caller's principal was deleted or disabled.")
+        }
         state.withLock { state in
-            state.generation += 1
-            state.remembered = state.remembered.filter { !objectIDs.contains($0.value.caller.objectID) }
+            guard state.standingChanges == changes else { return }
+            if state.inGoodStanding.count >= Self.rememberedLimit { state.inGoodStanding = [] }
+            state.inGoodStanding.insert(caller.objectID)
         }
     }
 
@@ -84,6 +120,7 @@ public final class TokenVerifier: Sendable {
         guard audiences.contains(where: { sameAudience($0, verified.audience) }) else {
             throw TokenRefusal(.wrongAudience, "The access token was issued for another resource than this service.")
         }
+        try await requireStanding(of: verified.caller)
         return verified.caller
     }
 
@@ -110,22 +147,8 @@ public final class TokenVerifier: Sendable {
         guard trust.issuers.contains(issuer) else {
             throw TokenRefusal(.wrongIssuer, "The access token is from the wrong issuer.")
         }
-        try await requireStanding(of: verified.caller, trust)
         remember(verified, digest, generation)
         return verified
-    }
-
-    private func requireStanding(of caller: Caller, _ trust: Trust) async throws(TokenRefusal) {
-        guard let standing = trust.standing else { return }
-        let isGood: Bool
-        do {
-            isGood = try await standing.isInGoodStanding(caller.objectID)
-        } catch {
-            throw TokenRefusal(.unavailable, "The access token's principal cannot be looked up now; try again.")
-        }
-        guard isGood else {
-            throw TokenRefusal(.principalUnknown, "The access token's principal was deleted or disabled.")
-        }
     }
 
     private func remember(_ token: VerifiedToken, _ digest: SHA256.Digest, _ generation: Int) {

@@ -55,7 +55,7 @@ public final class KeyVaultService: Sendable {
         static let bitsComputedInPlace = 2_048
     }
 
-    /// Registers itself for changes of roles: from then on `onChange` observers hear of them.
+    /// Registers itself for changes of roles and principals: from then on `onChange` observers hear of them.
     public init(
         store: SealedStore, access: AccessController, tokens: TokenVerifier, installation: Installation,
         hostNames: HostNames,
@@ -73,6 +73,7 @@ public final class KeyVaultService: Sendable {
         self.randomness = randomness
         self.logger = logger
         access.onChange { [weak self] in self?.announce(nil) }
+        tokens.onPrincipalChange { [weak self] in self?.announce(nil) }
     }
 
     func addObserver(_ observer: @escaping @Sendable (String?) -> Void) { observers.withLock { $0.append(observer) } }

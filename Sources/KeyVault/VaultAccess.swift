@@ -67,13 +67,24 @@ func describe(_ caller: Caller) -> String {
 }
 
 extension KeyVaultService {
-    /// Throws 404 for a vault that does not exist or is deleted, 403 when its firewall refuses.
+    /// Throws 404 for a vault that does not exist or is deleted, 403 when its firewall refuses or the caller's
+    /// principal is no more.
     func open(_ address: VaultAddress, as caller: Caller) async throws -> OpenVault {
         guard let vault = try await index.find(address.name)?.vault, vault.deletion == nil else {
             throw VaultError.vaultNotFound(address.name)
         }
         try vault.admit(address.origin, caller)
+        try await requireStanding(of: caller)
         return openVault(vault, as: caller)
+    }
+
+    /// Callers inside the process come without a token: what a token's verification would find is found here.
+    private func requireStanding(of caller: Caller) async throws(VaultError) {
+        do { try await tokens.requireStanding(of: caller) } catch {
+            throw error.reason == .unavailable
+                ? VaultError(503, "ServiceUnavailable", error.message, retryAfterSeconds: 1)
+                : .forbidden(nil, "\(error.message)\r\nCaller: \(describe(caller))\r\n")
+        }
     }
     func records(of vault: Vault) -> ObjectRecords {
         ObjectRecords(store: store, incarnation: vault.incarnation, memory: objects)

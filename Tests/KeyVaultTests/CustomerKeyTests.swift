@@ -1,3 +1,4 @@
+import AccessControl
 import CofferCore
 import EncryptionAtRest
 import NIOHTTP1
@@ -45,6 +46,35 @@ import Testing
         #expect(try await vaults.service.currentKeyIdentifier(of: reference(uri: uri), as: identity) != before)
         let back = try await vaults.service.unwrapKey(wrapped, as: identity)
         #expect(back.withUnsafeBytes { Array($0) } == key.withUnsafeBytes { Array($0) })
+    }
+
+    private final class Standing: PrincipalStanding {
+        let refused = Mutex<Set<String>>([])
+        func isInGoodStanding(_ objectID: String) async throws -> Bool { !refused.withLock { $0.contains(objectID) } }
+    }
+
+    @Test func anIdentityThatIsDisabledOpensNothingAndTheChangeIsAnnounced() async throws {
+        let vaults = try await prepared()
+        let standing = Standing()
+        try await vaults.tokens.publish(jwks: TestTokens.jwks, issuers: [TestTokens.issuer], standing: standing)
+        let wrapped = try await vaults.service.wrapKey(SystemRandomness().secret(32), with: reference(), as: identity)
+        let announced = Mutex(0)
+        vaults.service.onChange { _ in announced.withLock { $0 += 1 } }
+        for isRefused in [true, false, true] {
+            standing.refused.withLock { $0 = isRefused ? [identity.objectID] : [] }
+            vaults.tokens.forget(principals: [identity.objectID])
+            let expected: KeyUnavailable.Code? = isRefused ? .accessDenied : nil
+            #expect(await code { _ = try await vaults.service.unwrapKey(wrapped, as: identity) } == expected)
+            #expect(
+                await code { _ = try await vaults.service.currentKeyIdentifier(of: reference(), as: identity) }
+                    == expected)
+            #expect(
+                await code {
+                    _ = try await vaults.service.wrapKey(
+                        SystemRandomness().secret(32), with: reference(), as: identity)
+                } == expected)
+        }
+        #expect(announced.withLock { $0 } == 3)
     }
 
     @Test func everyCutLinkEndsAccessAtOnceAndIsAnnouncedBefore() async throws {

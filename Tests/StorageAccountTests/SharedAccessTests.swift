@@ -1,3 +1,4 @@
+import AccessControl
 import CofferCore
 import Crypto
 import HTTPEdge
@@ -175,6 +176,28 @@ struct SharedAccessTests {
             let expected =
                 golden.name.hasPrefix("user delegation") ? "sharedAccess" : "403 KeyBasedAuthenticationNotPermitted"
             #expect(outcome == expected, "\(golden.name)")
+        }
+    }
+
+    private struct NobodyStands: PrincipalStanding {
+        func isInGoodStanding(_ objectID: String) async throws -> Bool { false }
+    }
+
+    @Test func whatADisabledPrincipalDelegatedEndsWithIt() async throws {
+        func outcomes() async -> [String: String] {
+            var outcomes: [String: String] = [:]
+            for golden in goldenRequests where golden.permissions != nil && !golden.url.contains("si=") {
+                outcomes[golden.name] = await fixture.outcome(
+                    fixture.request(golden.method, golden.url, golden.headers))
+            }
+            return outcomes
+        }
+        // Proven, and so remembered, before the change.
+        #expect(await outcomes().values.allSatisfy { $0 == "sharedAccess" })
+        try await fixture.tokens.publish(jwks: Array(#"{"keys":[]}"#.utf8), issuers: [], standing: NobodyStands())
+        for (name, outcome) in await outcomes() {
+            let isDelegated = name.hasPrefix("user delegation")
+            #expect(outcome == (isDelegated ? "403 AuthenticationFailed" : "sharedAccess"), "\(name)")
         }
     }
 

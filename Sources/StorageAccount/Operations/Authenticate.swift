@@ -18,6 +18,7 @@ extension StorageAccountService {
             request: request, account: account, service: service, now: clock.now(), tenantID: tenantID)
         if let token = try sharedAccess.token() {
             let grant = try await sharedAccess.grant(token, policies: policies)
+            if let principal = grant.delegatingPrincipal { try await requireStanding(of: principal) }
             if let holder = token.holder {
                 // The signature is bound to one user, who proves it with a token beside it.
                 let caller = try await principal(authorization ?? "", request, view, service)
@@ -36,6 +37,14 @@ extension StorageAccountService {
             return .accountKey
         }
         return .principal(try await principal(authorization, request, view, service))
+    }
+
+    /// What a principal delegated ends with the principal.
+    private func requireStanding(of principal: Caller) async throws(StorageError) {
+        do { try await tokens.requireStanding(of: principal) } catch {
+            guard error.reason != .unavailable else { throw StorageError(503, "ServerBusy", error.message) }
+            throw .authenticationFailed(detail: "The principal of the user delegation key was deleted or disabled.")
+        }
     }
 
     // MARK: Connection
