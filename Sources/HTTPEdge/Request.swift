@@ -49,10 +49,12 @@ public struct Request: Sendable {
     /// The query's parameters in the order sent, percent-decoded (`+` stays `+`); a parameter without `=` has an
     /// empty value. Malformed escapes stay as sent.
     public var query: [(name: String, value: String)] {
-        rawQuery.split(separator: "&").map { pair in
-            let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            let value = parts.count > 1 ? parts[1] : ""
-            return (percentDecoded(parts[0]) ?? String(parts[0]), percentDecoded(value) ?? String(value))
+        func decoded(_ part: Substring.UTF8View) -> String {
+            percentDecoded(Substring(part)) ?? String(Substring(part))
+        }
+        return rawQuery.utf8.split(separator: 0x26).map { pair in
+            guard let equals = pair.firstIndex(of: 0x3d) else { return (decoded(pair), "") }
+            return (decoded(pair[..<equals]), decoded(pair[pair.index(after: equals)...]))
         }
     }
 

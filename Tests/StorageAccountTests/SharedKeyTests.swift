@@ -74,7 +74,7 @@ struct SharedKeyTests {
         func text(_ scheme: SharedKeyString.Scheme, _ service: StorageService = .blob) -> String {
             let string = SharedKeyString(request: request, account: "acct", service: service)
             return String(
-                decoding: string.bytes(scheme, order: .bytes, query: QueryParameters(request.rawQuery)), as: UTF8.self)
+                decoding: string.bytes(scheme, order: .bytes, query: request.query), as: UTF8.self)
         }
         let canonical = "x-ms-date:Sun, 22 Nov 2026 00:00:00 GMT\nx-ms-meta-m:v\nx-ms-version:2020-10-02\n"
         #expect(
@@ -100,7 +100,7 @@ struct SharedKeyTests {
         let url = "https://goldenaccount.blob.core.windows.net/c/b"
         let unsigned = fixture.request(.PUT, url, headers)
         let bytes = SharedKeyString(request: unsigned, account: "goldenaccount", service: .blob)
-            .bytes(.sharedKey, order: order, query: QueryParameters(""))
+            .bytes(.sharedKey, order: order, query: [])
         let signature = Signatures.sign(String(decoding: bytes, as: UTF8.self), with: SymmetricKey(data: Array(0..<64)))
         headers.append(("Authorization", "SharedKey goldenaccount:\(signature)"))
         #expect(await fixture.outcome(fixture.request(.PUT, url, headers)) == "accountKey")

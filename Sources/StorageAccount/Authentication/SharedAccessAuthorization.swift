@@ -18,7 +18,7 @@ struct SharedAccessAuthorization {
     /// signature does not cover.
     func token() throws(StorageError) -> SharedAccessToken? {
         if let token = account.provenTokens.token(of: request, to: service) { return token }
-        let query = QueryParameters(request.rawQuery)
+        let query = request.query
         guard let parameters = try SharedAccessParameters(query) else { return nil }
         let token = try SharedAccessProof(
             request: request, query: query, parameters: parameters, account: account, service: service,

@@ -28,10 +28,10 @@ struct SharedAccessParameters {
 
     /// nil when the query holds no signature. Throws 403 `AuthenticationFailed` for a token that contradicts itself: a
     /// parameter twice, parts of two kinds, a control character that could move one signed field into another.
-    init?(_ query: QueryParameters) throws(StorageError) {
-        guard query.pairs.contains(where: { $0.name == "sig" }) else { return nil }
+    init?(_ query: [(name: String, value: String)]) throws(StorageError) {
+        guard query.contains(where: { $0.name == "sig" }) else { return nil }
         values.reserveCapacity(20)
-        for (name, value) in query.pairs {
+        for (name, value) in query {
             guard let field = Name(rawValue: name) else { continue }
             guard !value.utf8.contains(where: { $0 < 0x20 || $0 == 0x7f }) else {
                 throw .authenticationFailed(detail: "\(name) holds a control character.")

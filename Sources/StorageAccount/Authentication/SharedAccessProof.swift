@@ -7,7 +7,7 @@ internal import NIOHTTP1
 /// and that those words can be read.
 struct SharedAccessProof {
     let request: Request
-    let query: QueryParameters
+    let query: [(name: String, value: String)]
     let parameters: SharedAccessParameters
     let account: LoadedAccount
     let service: StorageService
@@ -184,7 +184,7 @@ struct SharedAccessProof {
     /// The same for query parameters and `srq`, with a newline before each.
     private func signedQuery() throws(StorageError) -> String {
         var text = ""
-        let lines = try lines(.requestQuery) { name in query.pairs.filter { $0.name == name }.map(\.value) }
+        let lines = try lines(.requestQuery) { name in query.filter { $0.name == name }.map(\.value) }
         for line in lines { text += "\n" + line }
         return text
     }

@@ -7,7 +7,7 @@ struct SharedAccessResource {
     let blob: String?
 
     /// Throws 400 `InvalidUri` when the path does not decode.
-    init(_ request: Request, _ query: QueryParameters) throws(StorageError) {
+    init(_ request: Request, _ query: [(name: String, value: String)]) throws(StorageError) {
         guard let path = percentDecoded(request.rawPath.dropFirst()) else {
             throw StorageError(400, "InvalidUri", "The request URI is invalid: its path holds a malformed escape.")
         }
@@ -16,7 +16,8 @@ struct SharedAccessResource {
             container = String(Substring(bytes[..<slash]))
             let rest = String(Substring(bytes[bytes.index(after: slash)...]))
             blob = rest.isEmpty ? nil : rest
-        } else if path.isEmpty || query.first("restype") != nil || path == "$root" || path == "$logs" || path == "$web"
+        } else if path.isEmpty || query.contains(where: { $0.name == "restype" }) || path == "$root" || path == "$logs"
+            || path == "$web"
         {
             container = path
             blob = nil

@@ -16,7 +16,7 @@ struct SharedKeyString {
     let service: StorageService
 
     /// Upper-case verb to resource: the bytes the client signed.
-    func bytes(_ scheme: Scheme, order: HeaderOrder, query: QueryParameters) -> [UInt8] {
+    func bytes(_ scheme: Scheme, order: HeaderOrder, query: [(name: String, value: String)]) -> [UInt8] {
         var text = SignedText()
         let fields = SignedHeaders(request.headers)
         if service == .table {
@@ -92,11 +92,11 @@ struct SharedKeyString {
     }
 
     /// `/account/path` and one line `name:value[,value…]` for each query parameter, in the order of lower-case names.
-    private func fullResource(into text: inout SignedText, _ query: QueryParameters) {
+    private func fullResource(into text: inout SignedText, _ query: [(name: String, value: String)]) {
         text.append("/")
         text.append(account)
         text.append(request.rawPath)
-        let sorted = query.pairs.map { (name: $0.name.lowercased(), value: $0.value) }
+        let sorted = query.map { (name: $0.name.lowercased(), value: $0.value) }
             .sorted { ($0.name, $0.value) < ($1.name, $1.value) }
         var last: String?
         for pair in sorted {
@@ -113,11 +113,11 @@ struct SharedKeyString {
     }
 
     /// `/account/path` and, of the query, only `?comp=value`.
-    private func shortResource(into text: inout SignedText, _ query: QueryParameters) {
+    private func shortResource(into text: inout SignedText, _ query: [(name: String, value: String)]) {
         text.append("/")
         text.append(account)
         text.append(request.rawPath)
-        if let comp = query.first("comp") {
+        if let comp = query.first(where: { $0.name == "comp" })?.value {
             text.append("?comp=")
             text.append(comp)
         }

@@ -125,7 +125,7 @@ extension StorageAccountService {
         guard account.view.allowsSharedKeyAccess else { throw .keyBasedAuthenticationNotPermitted }
         try requireFreshDate(request)
         let signature = Substring(parts[1][parts[1].index(after: colon)...])
-        let query = QueryParameters(request.rawQuery)
+        let query = request.query
         let string = SharedKeyString(request: request, account: account.record.name, service: service)
         for order in SharedKeyString.HeaderOrder.allCases
         where Signatures.verify(
