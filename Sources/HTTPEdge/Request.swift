@@ -142,25 +142,30 @@ public enum EdgeError: Error, Sendable, Equatable {
 }
 
 /// Decodes `%xx` (RFC 3986 §2.1); nil when an escape is malformed or the result is not UTF-8.
-public func percentDecoded(_ text: some StringProtocol) -> String? {
-    guard text.utf8.contains(0x25) else { return String(text) }
-    let encoded = Array(text.utf8)
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(encoded.count)
-    var position = 0
-    while position < encoded.count {
-        if encoded[position] != 0x25 {
-            bytes.append(encoded[position])
-            position += 1
-            continue
+public func percentDecoded(_ text: String) -> String? { percentDecoded(text[...]) }
+
+/// Decodes `%xx` (RFC 3986 §2.1); nil when an escape is malformed or the result is not UTF-8.
+public func percentDecoded(_ text: Substring) -> String? {
+    var text = text
+    return text.withUTF8 { encoded in
+        guard encoded.contains(0x25) else { return String(decoding: encoded, as: UTF8.self) }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(encoded.count)
+        var position = 0
+        while position < encoded.count {
+            if encoded[position] != 0x25 {
+                bytes.append(encoded[position])
+                position += 1
+                continue
+            }
+            guard position + 2 < encoded.count, let high = hexDigit(encoded[position + 1]),
+                let low = hexDigit(encoded[position + 2])
+            else { return nil }
+            bytes.append(high << 4 | low)
+            position += 3
         }
-        guard position + 2 < encoded.count, let high = hexDigit(encoded[position + 1]),
-            let low = hexDigit(encoded[position + 2])
-        else { return nil }
-        bytes.append(high << 4 | low)
-        position += 3
+        return String(validating: bytes, as: UTF8.self)
     }
-    return String(validating: bytes, as: UTF8.self)
 }
 
 private func hexDigit(_ character: UInt8) -> UInt8? {

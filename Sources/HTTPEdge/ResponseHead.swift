@@ -25,13 +25,31 @@ struct ResponseHead {
     /// a name that is no token or a value with a control character (RFC 9110 §5.5) could end the head early and forge a
     /// second response, and a client takes a 1xx (§15.2) for no response at all and the next one for this one's.
     func write(into buffer: inout ByteBuffer) -> Bool {
-        let start = buffer.writerIndex
-        let code = status.code
-        guard (200...999).contains(code) else { return false }
-        buffer.writeStaticString("HTTP/1.1 ")
-        buffer.writeBytes([UInt8(0x30 + code / 100), UInt8(0x30 + code / 10 % 10), UInt8(0x30 + code % 10), 0x20])
-        var isSound = buffer.writeFieldText(status.reasonPhrase)
-        buffer.writeStaticString("\r\n")
+        guard (200...999).contains(status.code) else { return false }
+        var isSound = false
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: bytesLimit) { output in
+            var text = HeadText(output)
+            write(to: &text)
+            isSound = text.isSound
+            return isSound ? text.count : 0
+        }
+        return isSound
+    }
+
+    private static let fixedBytes = 256
+
+    private var bytesLimit: Int {
+        headers.reduce(Self.fixedBytes + status.reasonPhrase.utf8.count + date.utf8.count) {
+            $0 + $1.name.utf8.count + $1.value.utf8.count + 4
+        }
+    }
+
+    private func write(to text: inout HeadText) {
+        text.append("HTTP/1.1 ")
+        text.append(decimal: Int(status.code))
+        text.append(" ")
+        text.append(value: status.reasonPhrase)
+        text.append("\r\n")
         var hasDate = false
         for (name, value) in headers {
             switch Self.kind(of: name) {
@@ -39,34 +57,29 @@ struct ResponseHead {
             case .date: hasDate = true
             case .other: break
             }
-            isSound = isSound && buffer.writeFieldName(name)
-            buffer.writeStaticString(": ")
-            isSound = isSound && buffer.writeFieldText(value)
-            buffer.writeStaticString("\r\n")
-        }
-        guard isSound else {
-            buffer.moveWriterIndex(to: start)
-            return false
+            text.append(name: name)
+            text.append(": ")
+            text.append(value: value)
+            text.append("\r\n")
         }
         if !hasDate {
-            buffer.writeStaticString("Date: ")
-            buffer.writeString(date)
-            buffer.writeStaticString("\r\n")
+            text.append("Date: ")
+            text.append(value: date)
+            text.append("\r\n")
         }
         switch framing {
         case .none, .untilClose: break
         case .length(let length):
-            buffer.writeStaticString("Content-Length: ")
-            buffer.writeDecimal(length)
-            buffer.writeStaticString("\r\n")
-        case .chunked: buffer.writeStaticString("Transfer-Encoding: chunked\r\n")
+            text.append("Content-Length: ")
+            text.append(decimal: length)
+            text.append("\r\n")
+        case .chunked: text.append("Transfer-Encoding: chunked\r\n")
         }
         switch connection {
-        case .unsaid: buffer.writeStaticString("\r\n")
-        case .close: buffer.writeStaticString("Connection: close\r\n\r\n")
-        case .keepAlive: buffer.writeStaticString("Connection: keep-alive\r\n\r\n")
+        case .unsaid: text.append("\r\n")
+        case .close: text.append("Connection: close\r\n\r\n")
+        case .keepAlive: text.append("Connection: keep-alive\r\n\r\n")
         }
-        return true
     }
 
     private enum Kind { case edge, date, other }
@@ -90,39 +103,65 @@ extension String {
     }
 }
 
+/// A head as it is written, in one pass over memory that was set aside for it. Every head is paid for with this: an
+/// append of its own to the buffer for each part took four times as long.
+private struct HeadText {
+    private let output: UnsafeMutableRawBufferPointer
+    private(set) var count = 0
+    /// False once a name or a value stood there that may not.
+    private(set) var isSound = true
+
+    init(_ output: UnsafeMutableRawBufferPointer) { self.output = output }
+
+    mutating func append(_ text: StaticString) { text.withUTF8Buffer { append($0) } }
+
+    mutating func append(decimal value: Int) {
+        guard value > 9 else { return append(digit: value) }
+        append(decimal: value / 10)
+        append(digit: value % 10)
+    }
+    private mutating func append(digit: Int) {
+        output[count] = UInt8(0x30 + digit)
+        count += 1
+    }
+
+    /// A field name: a token (RFC 9110 §5.6.2).
+    mutating func append(name: String) {
+        var name = name
+        name.withUTF8 { bytes in
+            isSound = isSound && !bytes.isEmpty && bytes.allSatisfy(Self.isTokenCharacter)
+            append(bytes)
+        }
+    }
+
+    /// A field value or reason phrase: no control character other than a tab.
+    mutating func append(value: String) {
+        var value = value
+        value.withUTF8 { bytes in
+            var isText = true
+            for byte in bytes { isText = isText && (byte >= 0x20 && byte != 0x7f || byte == 0x09) }
+            isSound = isSound && isText
+            append(bytes)
+        }
+    }
+
+    private mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) {
+        UnsafeMutableRawBufferPointer(rebasing: output[count..<count + bytes.count])
+            .copyMemory(from: UnsafeRawBufferPointer(bytes))
+        count += bytes.count
+    }
+
+    private static func isTokenCharacter(_ byte: UInt8) -> Bool {
+        switch byte {
+        case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2d, 0x5f, 0x21, 0x23...0x27, 0x2a, 0x2b, 0x2e, 0x5e, 0x60, 0x7c,
+            0x7e:
+            true
+        default: false
+        }
+    }
+}
+
 extension ByteBuffer {
-    /// Appends a field value or reason phrase; false when it has a control character other than a tab.
-    fileprivate mutating func writeFieldText(_ text: String) -> Bool {
-        let start = writerIndex
-        let count = writeString(text)
-        return withUnsafeReadableBytes { bytes in
-            let offset = start - readerIndex
-            return bytes[offset..<offset + count].allSatisfy { $0 >= 0x20 && $0 != 0x7f || $0 == 0x09 }
-        }
-    }
-
-    /// Appends a field name; false when it is no token (RFC 9110 §5.6.2).
-    fileprivate mutating func writeFieldName(_ name: String) -> Bool {
-        let start = writerIndex
-        let count = writeString(name)
-        guard count > 0 else { return false }
-        return withUnsafeReadableBytes { bytes in
-            let offset = start - readerIndex
-            return bytes[offset..<offset + count].allSatisfy { byte in
-                switch byte {
-                case 0x30...0x39, 0x41...0x5a, 0x61...0x7a, 0x2d, 0x5f, 0x21, 0x23...0x27, 0x2a, 0x2b, 0x2e, 0x5e, 0x60,
-                    0x7c, 0x7e:
-                    true
-                default: false
-                }
-            }
-        }
-    }
-
-    mutating func writeDecimal(_ value: Int) {
-        if value < 10 { writeInteger(UInt8(0x30 + value)) } else { writeString(String(value)) }
-    }
-
     /// A chunk's size line (RFC 9112 §7.1).
     mutating func writeChunkSize(_ count: Int) {
         writeString(String(count, radix: 16))

@@ -1,5 +1,4 @@
 internal import CofferCore
-internal import Crypto
 internal import HTTPEdge
 internal import Synchronization
 
@@ -59,42 +58,40 @@ struct SharedAccessToken: Sendable {
 /// Tokens that were proven under one account's keys, found again by their query. It goes with the `LoadedAccount`, so
 /// no change of keys or settings outlives it.
 final class ProvenTokens: Sendable {
-    /// SHA-256 of service and query: looking for the query itself would compare a guessed signature with a true one
-    /// byte by byte.
-    private struct Digest: Hashable {
-        let words: (UInt64, UInt64, UInt64, UInt64)
+    /// Service and query. Queries are found by their hash, which the process keys at random, and then compared in
+    /// constant time: how long a search takes says nothing of how much of a guessed signature is true.
+    private struct Question: Hashable {
+        let service: StorageService
+        var query: String
 
-        init(_ request: Request, _ service: StorageService) {
-            var query = request.rawQuery
-            let digest = query.withUTF8 { bytes in
-                var hash = SHA256()
-                withUnsafeBytes(of: service) { hash.update(bufferPointer: $0) }
-                hash.update(bufferPointer: UnsafeRawBufferPointer(bytes))
-                return hash.finalize()
-            }
-            words = digest.withUnsafeBytes { $0.loadUnaligned(as: (UInt64, UInt64, UInt64, UInt64).self) }
+        static func == (left: Question, right: Question) -> Bool {
+            var (left, right) = (left, right)
+            return left.service == right.service
+                && left.query.withUTF8 { left in right.query.withUTF8 { constantTimeEquals(left, $0) } }
         }
-        static func == (left: Digest, right: Digest) -> Bool { left.words == right.words }
-        func hash(into hasher: inout Hasher) { hasher.combine(words.0) }
+        func hash(into hasher: inout Hasher) {
+            var query = query
+            query.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+        }
     }
     private static let limit = 1_024
     /// A longer query holds more than a token, or words that no client needs.
     private static let queryBytesLimit = 2_048
-    private let tokens = Mutex<[Digest: SharedAccessToken]>([:])
+    private let tokens = Mutex<[Question: SharedAccessToken]>([:])
 
     func token(of request: Request, to service: StorageService) -> SharedAccessToken? {
         guard !request.rawQuery.isEmpty else { return nil }
-        let digest = Digest(request, service)
-        return tokens.withLock { $0[digest] }.flatMap { $0.covers(request) ? $0 : nil }
+        let question = Question(service: service, query: request.rawQuery)
+        return tokens.withLock { $0[question] }.flatMap { $0.covers(request) ? $0 : nil }
     }
 
     func remember(_ token: SharedAccessToken, of request: Request, to service: StorageService) {
         guard !token.signsRequestParts, request.rawQuery.utf8.count <= Self.queryBytesLimit else { return }
-        let digest = Digest(request, service)
+        let question = Question(service: service, query: request.rawQuery)
         tokens.withLock { tokens in
             // Proving a token anew costs little more than finding it: a full memory starts over.
             if tokens.count >= Self.limit { tokens.removeAll(keepingCapacity: true) }
-            tokens[digest] = token
+            tokens[question] = token
         }
     }
 }
