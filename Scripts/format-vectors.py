@@ -277,6 +277,16 @@ def account_key_vectors():
     return {"platformKey": platform_key.hex(), "platformWrapRandom": wrap_nonce.hex(), "platformWrapped": wrapped.hex(), "records": out}
 
 
+def inline_body(name: str, key: DataKey, plaintext: bytes):
+    """What is drawn, the reference with the body inside (form 2), the body beside (§8.2), and the reference to it (form 3)."""
+    extent, nonce = draw(name, 16), draw(name + " nonce", 24)
+    head = bytes([key.kind]) + key.domain
+    length = struct.pack(">Q", len(plaintext))
+    sealed = head + xaes_seal(key.inline, nonce, plaintext, fields("coffer/v1/inline-extent", key.account, head, extent, length))
+    beside = b"\x01" + extent + length[4:] + sealed
+    return extent + nonce, b"\x01\x02" + extent + length + sealed, beside, b"\x01\x03" + extent + length
+
+
 def volume_vectors():
     rows, parts = [], []
     rows_info = fields("coffer/v1/volume-rows", ACCOUNT)
@@ -284,20 +294,29 @@ def volume_vectors():
     def seal_row(partition, row_key, plaintext, nonce):
         return root_seal(ROOT, rows_info, ["coffer/v1/volume-row", ACCOUNT, partition.encode(), row_key], plaintext, nonce)
 
-    def add_row(name, expect, partition, row_key, visible, sealed, row=None):
+    def frame(value, bodies, length=None):
+        return b"\x02" + struct.pack(">I", len(value) if length is None else length) + value + bodies
+
+    def add_row(name, expect, partition, row_key, visible, sealed, row=None, bodies=b""):
         nonce = draw(name, 24)
         plaintext = b"\x01" + struct.pack(">I", len(visible)) + visible + sealed
+        value = row or seal_row(partition, b"d" + row_key, plaintext, nonce)
         rows.append(
             {
                 "name": name, "expect": expect, "partition": partition, "key": row_key.hex(), "visible": visible.hex(),
-                "sealedPart": sealed.hex(), "random": nonce.hex(),
-                "sealed": (row or seal_row(partition, b"d" + row_key, plaintext, nonce)).hex(),
+                "sealedPart": sealed.hex(), "bodies": bodies.hex(), "random": nonce.hex(),
+                "sealed": (frame(value, bodies) if bodies else value).hex(),
             }
         )
 
     add_row("both parts", "opens", "container-1", b"blob\x00v1", b"visible", b"sealed part")
     add_row("no parts, the account's partition", "opens", "", b"", b"", b"")
+    add_row("small bodies beside", "opens", "container-1", b"blob\x00v2", b"visible", b"sealed part", bodies=inline_body("beside", AEK, b"small")[2])
     nonce = draw("r", 24)
+    empty = seal_row("c", b"d1", b"\x01\0\0\0\0", nonce)
+    add_row("a frame with nothing beside", "corrupt: unknown format", "c", b"1", b"", b"", frame(empty, b""))
+    add_row("a frame longer than the row", "corrupt: unknown format", "c", b"1", b"", b"", frame(empty, b"body", len(empty) + 5))
+    add_row("a frame that cuts the value", "corrupt: not authentic", "c", b"1", b"", b"", frame(empty, b"", len(empty) - 1))
     add_row("another row", "corrupt: not authentic", "c", b"2", b"", b"", seal_row("c", b"d1", b"\x01\0\0\0\0", nonce))
     add_row("a link row's seal", "corrupt: not authentic", "c", b"1", b"", b"", seal_row("c", b"l1", b"\x01\0\0\0\0", nonce))
     add_row("a length beyond the end", "corrupt: unknown format", "c", b"1", b"", b"", seal_row("c", b"d1", b"\x01\0\0\0\x01", nonce))
@@ -393,17 +412,13 @@ def extent_vectors():
 
     inline = []
     for name, key, plaintext in (("inline, empty", AEK, b""), ("inline, small", AEK, b"small body"), ("inline, largest", CPK, pattern(16384))):
-        extent, nonce = draw(name, 16), draw(name + " nonce", 24)
-        head = bytes([key.kind]) + key.domain
-        length = struct.pack(">Q", len(plaintext))
-        sealed = head + xaes_seal(key.inline, nonce, plaintext, fields("coffer/v1/inline-extent", key.account, head, extent, length))
-        reference = b"\x01\x02" + extent + length + sealed
+        random, inside, beside, reference = inline_body(name, key, plaintext)
         vector = {
-            "name": name, **key.json(), "plaintextBytes": len(plaintext), "random": (extent + nonce).hex(),
-            "referenceSHA256": hashlib.sha256(reference).hexdigest(),
+            "name": name, **key.json(), "plaintextBytes": len(plaintext), "random": random.hex(), "reference": reference.hex(),
+            "bodySHA256": hashlib.sha256(beside).hexdigest(),
         }
         if len(plaintext) < 100:
-            vector["plaintext"], vector["reference"] = plaintext.hex(), reference.hex()
+            vector["plaintext"], vector["body"], vector["referenceWithBodyInside"] = plaintext.hex(), beside.hex(), inside.hex()
         inline.append(vector)
     return {"pattern": "(i * 31 + (i >> 8) * 7 + 5) & 255", "wrappedKeys": wrapped, "extents": extents, "inline": inline}
 
@@ -420,15 +435,16 @@ def reference_vectors():
         ("as it is", "decodes", reference()),
         ("a trailing byte", "refused", reference() + b"\0"),
         ("an unknown version", "refused", reference(version=2)),
-        ("an unknown form", "refused", reference(form=3)),
+        ("an unknown form", "refused", reference(form=4)),
         ("a length beyond the limit", "refused", reference(length=(1 << 45) + 1)),
         ("the largest length", "decodes", reference(length=1 << 45)),
         ("an unknown chunk size", "refused", reference(k=15)),
         ("no location", "refused", reference(location=b"")),
         ("a location too long", "refused", reference(location=bytes(65))),
         ("a wrapped key too short", "refused", reference(wrapped=wrapped[:-1])),
-        ("an inline body of another length", "refused", b"\x01\x02" + extent + struct.pack(">Q", 5) + bytes(57 + 4)),
-        ("an inline body too large", "refused", b"\x01\x02" + extent + struct.pack(">Q", 16385) + bytes(57 + 16385)),
+        ("a body beside that is not there", "refused", b"\x01\x03" + extent + struct.pack(">Q", 5)),
+        ("a body inside of another length", "refused", b"\x01\x02" + extent + struct.pack(">Q", 5) + bytes(57 + 4)),
+        ("a body inside, too large", "refused", b"\x01\x02" + extent + struct.pack(">Q", 16385) + bytes(57 + 16385)),
         ("nothing", "refused", b""),
     ]
     out = []

@@ -17,13 +17,14 @@ import Testing
         let committed = try await volume.commit(
             partition, checks: [.absent([2])],
             writes: [
-                .put([2], visible: [9, 9], sealed: sealed), .put([1], visible: [], sealed: []),
-                .put([2, 0], visible: [1], sealed: []),
+                .put([2], visible: [9, 9], sealed: SealedPart(sealed)), .put([1], visible: [], sealed: .none),
+                .put([2, 0], visible: [1], sealed: .none),
             ])
         guard case .committed(let version) = committed else { throw Failure.unexpected }
         let rows = try await volume.get(partition, [[2], [7], [1]])
         #expect(rows.map { $0?.visible } == [[9, 9], nil, []])
-        #expect(try await volume.open(rows[0]!.sealed, at: [2], in: partition, under: key) == Array("inner".utf8))
+        #expect(
+            try await volume.open(rows[0]!.sealed.message, at: [2], in: partition, under: key) == Array("inner".utf8))
         #expect(try await volume.scan(partition, from: [], upTo: nil, limit: 10).map(\.key) == [[1], [2], [2, 0]])
         #expect(try await volume.scan(partition, from: [2], upTo: [2, 0], limit: 10).map(\.key) == [[2]])
         #expect(try await volume.scan(partition, from: [], upTo: nil, limit: 2).map(\.key) == [[1], [2]])
@@ -44,7 +45,7 @@ import Testing
             store.write(store.randomness.bytes(20_000), under: key),
         ]
         _ = try await volume.commit(
-            partition, checks: [], writes: [.put([0xff], visible: [], sealed: [])], linking: extents)
+            partition, checks: [], writes: [.put([0xff], visible: [], sealed: .none)], linking: extents)
         _ = try await volume.commit(partition, checks: [], writes: [], releasing: [extents[0]])
         #expect(try await volume.scan(partition, from: [], upTo: nil, limit: 10).map(\.key) == [[0xff]])
         let kinds = try await store.engine.scan(volume.engine(partition), from: RowKey([]), upTo: nil, limit: 10).map(
@@ -83,7 +84,7 @@ import Testing
     @Test func aRowOpensOnlyWhereItWasPut() async throws {
         let store = try await Store.withAccount()
         let volume = store.volume
-        _ = try await volume.commit(partition, checks: [], writes: [.put([1], visible: [1], sealed: [])])
+        _ = try await volume.commit(partition, checks: [], writes: [.put([1], visible: [1], sealed: .none)])
         let row = try await store.engine.get(volume.engine(partition), [RowKind.data.key([1])])[0]!
         _ = try await store.engine.commit(
             volume.engine(partition), checks: [], writes: [.put(RowKind.data.key([2]), row.value)])
@@ -131,7 +132,8 @@ import Testing
         let small = try await store.write(Array(body.prefix(5_000)), under: key)
         let manifest = try await volume.seal(small.encoded + mark, at: [1], in: partition, under: key)
         _ = try await volume.commit(
-            partition, checks: [], writes: [.put([1], visible: mark, sealed: manifest)], linking: [large])
+            partition, checks: [], writes: [.put([1], visible: mark, sealed: SealedPart(manifest, of: [small]))],
+            linking: [large])
         _ = try await store.sealed.records(.storage, "accounts").commit([.put("k", mark)])
         let secret = key.secret.withUnsafeBytes { Array($0) }
         var bytesSeen = 0

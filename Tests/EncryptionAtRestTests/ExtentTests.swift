@@ -18,7 +18,7 @@ import Testing
             #expect(reference.isInline == (count == 0 || count <= 16_384 && (expected ?? 0) <= 16_384))
             #expect(reference.log2ChunkBytes == (reference.isInline ? 0 : (expected ?? 0) > 8 << 20 ? 16 : 14))
             #expect(try await store.read(reference, under: key) == plaintext)
-            #expect(ExtentReference(encoded: reference.encoded) == reference)
+            #expect(decoded(reference) == reference)
         }
     }
 
@@ -173,11 +173,11 @@ import Testing
         let key = try await store.volume.accountKey()
         let reference = try await store.write(Array("small".utf8), under: key)
         #expect(try await store.engine.list(after: nil, limit: 1).isEmpty)
-        let encoded = reference.encoded
+        let encoded = reference.encoded + InlineBodies.encode([reference])
         for bit in 0..<encoded.count * 8 {
             var damaged = encoded
             damaged[bit / 8] ^= 1 << UInt8(bit % 8)
-            guard let reference = ExtentReference(encoded: damaged) else { continue }
+            guard let reference = decoded(damaged, reference.encoded.count) else { continue }
             let found = await code { try await store.read(reference, under: key) }
             #expect(found == .corrupt || found == .keyMismatch, "bit \(bit)")
         }
@@ -190,16 +190,30 @@ import Testing
         for count in [0, 10, 20_000] {
             let reference = try await store.write(randomness.bytes(count), under: key)
             let encoded = reference.encoded
-            #expect(ExtentReference(encoded: encoded) == reference)
-            #expect(ExtentReference(encoded: encoded + [0]) == nil)
-            for count in 0..<encoded.count { #expect(ExtentReference(encoded: encoded.prefix(count)) == nil) }
+            #expect(decoded(reference) == reference)
+            #expect(decoded(encoded + [0], encoded.count + 1) == nil)
+            for count in 0..<encoded.count { #expect(decoded(Array(encoded.prefix(count)), count) == nil) }
+            let beside = encoded + InlineBodies.encode([reference])
+            for count in encoded.count..<beside.count {
+                #expect(decoded(Array(beside.prefix(count)), encoded.count) == nil)
+            }
             for _ in 0..<2_000 {
                 var bytes = encoded
                 for _ in 0..<randomness.number(1..<4) {
                     bytes[randomness.number(0..<bytes.count)] = UInt8(randomness.number(0..<256))
                 }
-                if let decoded = ExtentReference(encoded: bytes) { #expect(decoded.encoded == bytes) }
+                if let decoded = decoded(bytes, bytes.count) { #expect(decoded.encoded == bytes) }
             }
         }
     }
+}
+
+private func decoded(_ reference: ExtentReference) -> ExtentReference? {
+    decoded(reference.encoded + InlineBodies.encode([reference]), reference.encoded.count)
+}
+
+/// `bytes` are those of a reference, `count`, and then what lies beside.
+private func decoded(_ bytes: [UInt8], _ count: Int) -> ExtentReference? {
+    var bodies = InlineBodies(bytes[count...])
+    return ExtentReference(encoded: bytes[..<count], &bodies)
 }

@@ -32,7 +32,7 @@ struct RestartedExtents: ExtentStore {
     private func held(_ store: Store) async throws -> Int {
         try await store.engine.list(after: nil, limit: 1_000).count
     }
-    private func put(_ key: UInt8) -> [VolumeWrite] { [.put([key], visible: [], sealed: [])] }
+    private func put(_ key: UInt8) -> [VolumeWrite] { [.put([key], visible: [], sealed: .none)] }
 
     @Test func theLastHolderMakesGarbageAndTheSweepDeletesItLater() async throws {
         let store = try await Store.withAccount()
@@ -173,7 +173,7 @@ struct RestartedExtents: ExtentStore {
             for number in 1...8 as ClosedRange<UInt8> {
                 group.addTask {
                     for turn in 0..<5 as Range<UInt8> {
-                        let write = VolumeWrite.put([number, turn], visible: [], sealed: [])
+                        let write = VolumeWrite.put([number, turn], visible: [], sealed: .none)
                         let outcome = try await store.volume.commit(
                             partition, checks: [], writes: [write], linking: [reference])
                         #expect(outcome != .conflict)

@@ -15,13 +15,15 @@ import Testing
         let customer = store.volume.customerProvidedKey(store.randomness.secret(32))
         let reference = try await store.write(store.randomness.bytes(100_000), under: key)
         let own = try await store.write(store.randomness.bytes(100_000), under: customer)
-        let sealed = try await store.volume.seal([1], at: [1], in: partition, under: key)
+        let small = try await store.write([1, 2, 3], under: key)
+        let sealed = try await store.volume.seal(small.encoded, at: [1], in: partition, under: key)
         let sealedOwn = try await store.volume.seal([1], at: [2], in: partition, under: customer)
         _ = try await store.volume.commit(
             partition, checks: [],
             writes: [
-                .put([1], visible: [], sealed: sealed), .put([2], visible: [], sealed: sealedOwn),
-                .put([3], visible: [1], sealed: []),
+                .put([1], visible: [], sealed: SealedPart(sealed, of: [small])),
+                .put([2], visible: [], sealed: SealedPart(sealedOwn)),
+                .put([3], visible: [1], sealed: .none),
             ],
             linking: [reference, own])
         _ = try await store.sealed.records(.identity, "x").commit([.put("a", [1]), .put("b", [2])])
@@ -35,7 +37,8 @@ import Testing
         #expect(report.recordsOpened == 2 && report.accountsOpened == 1 && report.rowsOpened == 3)
         #expect(report.sealedPartsOpened == 1 && report.sealedPartsUnchecked == 1)
         #expect(report.extentsOpened == 1 && report.extentsUnchecked == 1)
-        #expect(report.chunksOpened == 7 && report.plaintextBytesOpened == 100_000)
+        #expect(report.chunksOpened == 7 && report.plaintextBytesOpened == 100_003)
+        #expect(report.smallBodiesOpened == 1)
         let quick = try await store.sealed.verify(depth: .metadata)
         #expect(quick.isSound && quick.chunksOpened == 1 && quick.extentsOpened == 1)
     }
@@ -61,7 +64,7 @@ import Testing
         }
         _ = try await store.engine.commit(Partition("strange"), checks: [], writes: [.put(RowKey("k"), [])])
         let lost = store.sealed.volume(account: AccountID(bytes: Array(16..<32)))
-        _ = try await lost.commit(.account, checks: [], writes: [.put([1], visible: [], sealed: [])])
+        _ = try await lost.commit(.account, checks: [], writes: [.put([1], visible: [], sealed: .none)])
         let report = try await store.sealed.verify()
         #expect(!report.isSound && report.problemCount == 5)
         #expect(

@@ -72,12 +72,15 @@ struct Manifest: Sendable {
         }
     }
 
-    init(from reader: inout RecordReader) throws(RecordError) {
+    /// `bodies` are those beside the part that holds the manifest; all of them belong to it.
+    init(from reader: inout RecordReader, bodies: InlineBodies) throws(RecordError) {
+        var bodies = bodies
         let extentCount = try reader.int()
         guard extentCount <= reader.remaining else { throw .malformed }
         var extents: [ExtentReference] = []
         extents.reserveCapacity(extentCount)
-        for _ in 0..<extentCount { extents.append(try ExtentReference(from: &reader)) }
+        for _ in 0..<extentCount { extents.append(try ExtentReference(from: &reader, &bodies)) }
+        guard bodies.isAtEnd else { throw .malformed }
         let count = try reader.int()
         guard count <= reader.remaining else { throw .malformed }
         slices = []
@@ -104,8 +107,8 @@ struct Manifest: Sendable {
 
 extension ExtentReference {
     func encode(into writer: inout RecordWriter) { writer.byteString(encoded) }
-    init(from reader: inout RecordReader) throws(RecordError) {
-        guard let reference = ExtentReference(encoded: try reader.byteString()) else { throw .malformed }
+    init(from reader: inout RecordReader, _ bodies: inout InlineBodies) throws(RecordError) {
+        guard let reference = ExtentReference(encoded: try reader.byteString()[...], &bodies) else { throw .malformed }
         self = reference
     }
 }

@@ -20,9 +20,8 @@ extension BlobService {
             var secrets = try await self.open(row, call, container, under: key)
             secrets.metadata = metadata
             record.touch(at: call.now)
-            let sealed = try await call.volume.seal(
-                secrets.encoded(including: record.customerKeySHA256 == nil), at: row.key, in: container.partition,
-                under: key)
+            let sealed = try await self.seal(
+                secrets, including: record.customerKeySHA256 == nil, at: row.key, call, container, under: key)
             return ((), sealed)
         }
         var response = Response(status: .ok)

@@ -34,11 +34,11 @@ extension BlobService {
         let partition = VolumePartition.container(record.id)
         let marked = try await account.volume.commit(
             partition, checks: [.absent(BlobKeys.container)],
-            writes: [.put(BlobKeys.container, visible: Array(name.utf8), sealed: [])])
+            writes: [.put(BlobKeys.container, visible: Array(name.utf8), sealed: .none)])
         precondition(marked != .conflict, "a random identifier of 128 bits came twice")
         let key = AccountKeySpace.container(name)
         let outcome = try await account.volume.commit(
-            .account, checks: [.absent(key)], writes: [.put(key, visible: try record.encoded(), sealed: [])])
+            .account, checks: [.absent(key)], writes: [.put(key, visible: try record.encoded(), sealed: .none)])
         guard outcome != .conflict else {
             _ = try await account.volume.commit(partition, checks: [], writes: [.delete(BlobKeys.container)])
             throw StorageError.containerAlreadyExists
@@ -136,7 +136,9 @@ extension BlobService {
             defer { containers.forget(name, of: account.id) }
             let outcome = try await account.volume.commit(
                 .account, checks: [.unchanged(key, handle.version)],
-                writes: [.delete(key), .put(AccountKeySpace.deleted(record.id), visible: Array(name.utf8), sealed: [])])
+                writes: [
+                    .delete(key), .put(AccountKeySpace.deleted(record.id), visible: Array(name.utf8), sealed: .none),
+                ])
             return outcome == .conflict ? nil : record.id
         }
         // The container is gone whatever happens here.

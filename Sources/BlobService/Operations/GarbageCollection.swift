@@ -80,7 +80,7 @@ extension BlobService {
         staged.remove(blocks.count)
         var writes = blocks.map { VolumeWrite.delete($0.key) }
         if staged.count > 0 {
-            writes.append(.put(stagedKey, visible: staged.encoded(), sealed: []))
+            writes.append(.put(stagedKey, visible: staged.encoded(), sealed: .none))
         } else {
             writes.append(.delete(stagedKey))
             if base?.record.isUncommitted == true { writes.append(.delete(baseKey)) }

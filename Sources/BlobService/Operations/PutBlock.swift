@@ -56,8 +56,9 @@ extension BlobService {
         let block = BlockRecord(
             id: id, length: UInt64(body.length), uploaded: call.now, customerKeySHA256: key.customerProvidedKeySHA256,
             releasable: extents.compactMap(\.withoutKey))
-        let sealed = try await call.volume.seal(
+        let message = try await call.volume.seal(
             body.extent.map(BlockRecord.encodeExtent) ?? [], at: blockKey, in: container.partition, under: key)
+        let sealed = SealedPart(message, of: extents)
         func attempt() async throws -> Bool? {
             let rows = try await call.volume.get(container.partition, [baseKey, stagedKey, blockKey])
             let base = try rows[0].map(BlobRow.init)
@@ -66,14 +67,14 @@ extension BlobService {
             try staged.add(idBytes: idBytes.count, isNew: rows[2] == nil)
             // The base blob's row says that blocks lie beside it; a blob never committed gets a row that only says so.
             var writes = [
-                VolumeWrite.put(stagedKey, visible: staged.encoded(), sealed: []),
+                VolumeWrite.put(stagedKey, visible: staged.encoded(), sealed: .none),
                 VolumeWrite.put(blockKey, visible: block.encoded(), sealed: sealed),
             ]
             if base?.record.hasStagedBlocks != true {
                 var record = base?.record ?? BlobRecord(etag: ETag(at: call.now, after: nil), at: call.now)
                 if base == nil { record.isUncommitted = true }
                 record.hasStagedBlocks = true
-                writes.append(.put(baseKey, visible: record.encoded(), sealed: base?.sealed ?? []))
+                writes.append(.put(baseKey, visible: record.encoded(), sealed: base?.sealed ?? .none))
             }
             let checks: [VolumeCheck] = [
                 base.map { .unchanged(baseKey, $0.version) } ?? .absent(baseKey),

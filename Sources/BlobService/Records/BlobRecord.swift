@@ -155,7 +155,7 @@ struct BlobRecord: Sendable {
 
 extension ExtentReference {
     /// What a row's visible part keeps of an extent it holds: enough to release it, without its key. nil for a body
-    /// inside its reference.
+    /// that comes with its reference.
     var withoutKey: ExtentReference? { isInline ? nil : ExtentReference(releasing: location) }
 }
 
@@ -194,11 +194,12 @@ struct BlobSecrets: Sendable {
     }
 
     init() {}
-    init(decoding bytes: [UInt8]) throws(RecordError) {
+    /// `bodies` are those beside the part.
+    init(decoding bytes: [UInt8], bodies: InlineBodies) throws(RecordError) {
         var reader = RecordReader(bytes)
         guard try reader.byte() == Self.version else { throw .malformed }
         metadata = try reader.pairs()
-        manifest = try Manifest(from: &reader)
+        manifest = try Manifest(from: &reader, bodies: bodies)
         if try reader.flag() { try decodeAccountPart(&reader) }
         try reader.finish()
     }
@@ -261,9 +262,11 @@ struct BlockRecord: Sendable {
         extent.encode(into: &writer)
         return writer.bytes
     }
-    static func decodeExtent(_ bytes: [UInt8]) throws(RecordError) -> ExtentReference {
+    static func decodeExtent(_ bytes: [UInt8], bodies: InlineBodies) throws(RecordError) -> ExtentReference {
         var reader = RecordReader(bytes)
-        let extent = try ExtentReference(from: &reader)
+        var bodies = bodies
+        let extent = try ExtentReference(from: &reader, &bodies)
+        guard bodies.isAtEnd else { throw .malformed }
         try reader.finish()
         return extent
     }

@@ -7,7 +7,7 @@ internal import StorageAccount
 struct BlobRow: Sendable {
     let key: [UInt8]
     let record: BlobRecord
-    let sealed: [UInt8]
+    let sealed: SealedPart
     let version: RecordVersion
 
     init(_ row: VolumeRow) throws {
@@ -90,8 +90,8 @@ extension BlobService {
         -> BlobSecrets
     {
         guard !row.sealed.isEmpty else { return BlobSecrets() }
-        let plain = try await call.volume.open(row.sealed, at: row.key, in: container.partition, under: key)
-        var secrets = try BlobSecrets(decoding: plain)
+        let plain = try await call.volume.open(row.sealed.message, at: row.key, in: container.partition, under: key)
+        var secrets = try BlobSecrets(decoding: plain, bodies: row.sealed.inlineBodies)
         if !row.record.accountSealed.isEmpty {
             let accountKey = try await call.volume.accountKey()
             try secrets.decodeAccountPart(
@@ -136,9 +136,19 @@ extension BlobService {
                 secrets.encodedAccountPart(), at: key, in: container.partition,
                 under: try await call.volume.accountKey())
         }
-        let sealed = try await call.volume.seal(
-            secrets.encoded(including: !isCustomers), at: key, in: container.partition, under: dataKey)
-        return .put(key, visible: record.encoded(), sealed: sealed)
+        return .put(
+            key, visible: record.encoded(),
+            sealed: try await seal(secrets, including: !isCustomers, at: key, call, container, under: dataKey))
+    }
+
+    /// The sealed part of a row at `key`; `including` MD5 and tags or without.
+    func seal(
+        _ secrets: BlobSecrets, including accountPart: Bool, at key: [UInt8], _ call: BlobCall,
+        _ container: ContainerHandle, under dataKey: DataKey
+    ) async throws -> SealedPart {
+        let message = try await call.volume.seal(
+            secrets.encoded(including: accountPart), at: key, in: container.partition, under: dataKey)
+        return SealedPart(message, of: secrets.manifest.extents)
     }
 
     /// A commit of more extents looks for so many rows that it leaves the event loop.
@@ -237,7 +247,7 @@ extension BlobService {
     @_optimize(none)
     func updateBlob<Result>(
         _ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil,
-        _ change: (_ row: BlobRow, _ record: inout BlobRecord) async throws -> (Result, sealed: [UInt8]?)
+        _ change: (_ row: BlobRow, _ record: inout BlobRecord) async throws -> (Result, sealed: SealedPart?)
     ) async throws -> (BlobRecord, Result) {
         try await retrying {
             let row = try await existingBlob(call, container, name, snapshot: snapshot)
@@ -254,14 +264,13 @@ extension BlobService {
     func changeAccountPart(
         _ row: BlobRow, _ record: inout BlobRecord, _ call: BlobCall, _ container: ContainerHandle,
         _ change: (inout BlobSecrets) -> Void
-    ) async throws -> [UInt8]? {
+    ) async throws -> SealedPart? {
         let key = try await call.volume.accountKey()
         if record.customerKeySHA256 == nil {
             var secrets = try await open(row, call, container, under: key)
             change(&secrets)
             record.tagCount = UInt64(secrets.tags.count)
-            return try await call.volume.seal(
-                secrets.encoded(including: true), at: row.key, in: container.partition, under: key)
+            return try await seal(secrets, including: true, at: row.key, call, container, under: key)
         }
         var part = BlobSecrets()
         if !record.accountSealed.isEmpty {

@@ -75,7 +75,7 @@ extension BlobService {
             defer { containers.forget(name, of: account.id) }
             let outcome = try await account.volume.commit(
                 .account, checks: [.unchanged(key, handle.version)],
-                writes: [.put(key, visible: try record.encoded(), sealed: [])])
+                writes: [.put(key, visible: try record.encoded(), sealed: .none)])
             return outcome == .conflict ? nil : (record, result)
         }
     }

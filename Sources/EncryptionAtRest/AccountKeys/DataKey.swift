@@ -12,7 +12,7 @@ public final class DataKey: Sendable, CustomStringConvertible, CustomReflectable
     let secret: SecretBytes
     /// Seals the inner part of rows.
     let rows: XAES256GCM
-    /// Seals small bodies that live inside their reference.
+    /// Seals small bodies that lie in rows.
     let inline: XAES256GCM
     /// 16 bytes derived from the key that say which key sealed a thing, without telling anything about it.
     let domainID: [UInt8]

@@ -3,9 +3,9 @@ internal import CofferCore
 /// An extent as the manifest of a blob names it: where, how long, and its wrapped key. For use inside a sealed part
 /// only.
 ///
-/// A body of up to 16 KiB has no extent: its ciphertext lives inside the reference (`isInline`), which makes a small
-/// Put one commit. `Codable` writes one base64 text; `encoded` is the same as bytes.
-public struct ExtentReference: Sendable, Codable, Hashable {
+/// A body of up to 16 KiB has no extent: its ciphertext comes with the reference (`isInline`) and lies beside the
+/// sealed part, which makes a small Put one commit.
+public struct ExtentReference: Sendable, Hashable {
     /// The engine's name of the extent, up to 64 bytes; empty for an inline body.
     public let location: [UInt8]
     /// 16 random bytes.
@@ -21,7 +21,12 @@ public struct ExtentReference: Sendable, Codable, Hashable {
     public var isInline: Bool { location.isEmpty }
 
     private static let version: UInt8 = 1
-    private enum Form { static let extent: UInt8 = 1, inline: UInt8 = 2 }
+    private enum Form {
+        static let extent: UInt8 = 1
+        /// A body inside its reference: read, no longer written.
+        static let inside: UInt8 = 2
+        static let beside: UInt8 = 3
+    }
 
     init(location: [UInt8], extentID: [UInt8], plaintextBytes: Int, log2ChunkBytes: UInt8, wrappedKey: [UInt8]) {
         self.location = location
@@ -45,17 +50,15 @@ public struct ExtentReference: Sendable, Codable, Hashable {
         inlineCiphertext = ciphertext
     }
 
-    /// docs/format.md §8.
+    /// docs/format.md §8. A small body is not in it: `SealedPart` puts it beside.
     public var encoded: [UInt8] {
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(32 + location.count + wrappedKey.count + inlineCiphertext.count)
+        bytes.reserveCapacity(32 + location.count + wrappedKey.count)
         bytes.append(Self.version)
-        bytes.append(isInline ? Form.inline : Form.extent)
+        bytes.append(isInline ? Form.beside : Form.extent)
         bytes.append(contentsOf: extentID)
         bytes.append(bigEndian: UInt64(plaintextBytes))
-        if isInline {
-            bytes.append(contentsOf: inlineCiphertext)
-        } else {
+        if !isInline {
             bytes.append(log2ChunkBytes)
             bytes.append(UInt8(location.count))
             bytes.append(contentsOf: location)
@@ -64,8 +67,16 @@ public struct ExtentReference: Sendable, Codable, Hashable {
         return bytes
     }
 
-    /// nil for anything that `encoded` would not write.
-    public init?(encoded bytes: some Sequence<UInt8>) {
+    /// An extent's reference; nil for anything else.
+    init?(extent bytes: ArraySlice<UInt8>) {
+        var none = InlineBodies([])
+        self.init(encoded: bytes, &none)
+        guard !isInline else { return nil }
+    }
+
+    /// nil for anything that `encoded` does not write, now or in earlier versions. `bodies` are those beside the part
+    /// that holds the reference; a small body is taken from them.
+    public init?(encoded bytes: ArraySlice<UInt8>, _ bodies: inout InlineBodies) {
         var reader = FieldReader(bytes)
         guard reader.integer(UInt8.self) == Self.version, let form = reader.integer(UInt8.self),
             let id = reader.take(16),
@@ -81,26 +92,17 @@ public struct ExtentReference: Sendable, Codable, Hashable {
             self.init(
                 location: Array(location), extentID: Array(id), plaintextBytes: Int(length), log2ChunkBytes: k,
                 wrappedKey: Array(wrapped))
-        case Form.inline:
+        case Form.beside:
+            guard reader.isAtEnd, let body = bodies.next(), body.extentID.elementsEqual(id),
+                body.plaintextBytes == Int(length)
+            else { return nil }
+            self = body
+        case Form.inside:
             guard length <= UInt64(InlineExtent.plaintextBytesLimit),
                 reader.rest.count == Int(length) + InlineExtent.overheadBytes
             else { return nil }
             self.init(inline: Array(reader.rest), extentID: Array(id), plaintextBytes: Int(length))
         default: return nil
         }
-    }
-
-    public init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        guard let bytes = [UInt8](base64: try container.decode(String.self)),
-            let reference = ExtentReference(encoded: bytes)
-        else {
-            throw DecodingError.dataCorruptedError(in: container, debugDescription: "not an extent reference")
-        }
-        self = reference
-    }
-    public func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        try container.encode(encoded.base64)
     }
 }

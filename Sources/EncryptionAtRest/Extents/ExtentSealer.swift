@@ -5,7 +5,7 @@ internal import Synchronization
 
 /// Seals one extent as bytes come in. Memory: at most 256 KiB of it (1 MiB above 8 MiB expected). One call at a time.
 ///
-/// A body that ends within 16 KiB never reaches the extent store: `finish` returns it sealed inside its reference. A
+/// A body that ends within 16 KiB never reaches the extent store: `finish` returns it sealed with its reference. A
 /// sealer dropped before `finish` leaves nothing behind.
 public final class ExtentSealer: Sendable {
     private struct State {

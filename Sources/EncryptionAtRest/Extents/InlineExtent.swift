@@ -1,7 +1,7 @@
 internal import CofferCore
 internal import NIOCore
 
-/// A small body sealed inside its reference: kind of key | key domain 16 | nonce 24 | ciphertext | tag 16
+/// A small body sealed by itself: kind of key | key domain 16 | nonce 24 | ciphertext | tag 16
 /// (docs/format.md §8.2).
 enum InlineExtent {
     static let plaintextBytesLimit = 16_384

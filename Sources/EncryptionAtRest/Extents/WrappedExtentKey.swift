@@ -8,7 +8,7 @@ internal import CofferCore
 /// commitment, from the same derivation, says beyond doubt which key was meant: AES-GCM alone does not, and a client
 /// chooses customer-provided keys.
 enum WrappedExtentKey {
-    static let headBytes = SealedPart.headerBytes
+    static let headBytes = SealedMessage.headerBytes
     private static let saltEnd = headBytes + 32
     private static let commitmentEnd = saltEnd + 32
     static let byteCount = commitmentEnd + 32 + AEAD.tagBytes
@@ -23,7 +23,7 @@ enum WrappedExtentKey {
             let salt = randomness.bytes(32)
             let wrapped = KeyDerivation.withDerived(64, from: key.secret, salt: salt, info: info(extentID, key)) {
                 derived in
-                var wrapped = SealedPart.header(key) + salt
+                var wrapped = SealedMessage.header(key) + salt
                 wrapped.append(contentsOf: derived[32..<64])
                 let additional = bound(wrapped, extentID, key)
                 wrapped.append(contentsOf: repeatElement(0, count: 48))
@@ -41,12 +41,13 @@ enum WrappedExtentKey {
 
     /// Throws `.keyMismatch` when `key` is not the one it was wrapped under.
     static func open(_ wrapped: [UInt8], of extentID: [UInt8], under key: DataKey) throws(SealedStoreError) -> AEAD {
-        guard wrapped.count == byteCount, wrapped[0] == SealedPart.version, wrapped[1] == SealedPart.algorithm else {
+        guard wrapped.count == byteCount, wrapped[0] == SealedMessage.version, wrapped[1] == SealedMessage.algorithm
+        else {
             throw SealedStoreError(
                 .corrupt, "The wrapped key of an extent is not in a format this version of Coffer reads.")
         }
         let salt = Array(wrapped[headBytes..<saltEnd])
-        guard constantTimeEquals(wrapped[..<headBytes], SealedPart.header(key)[...]) else {
+        guard constantTimeEquals(wrapped[..<headBytes], SealedMessage.header(key)[...]) else {
             throw SealedStoreError(.keyMismatch, "The extent was sealed under another key.")
         }
         let aead: AEAD? = KeyDerivation.withDerived(64, from: key.secret, salt: salt, info: info(extentID, key)) {

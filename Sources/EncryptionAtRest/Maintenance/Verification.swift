@@ -30,6 +30,8 @@ public struct VerificationReport: Sendable, Codable, Equatable {
     public var accountsOpened = 0
     public var rowsOpened = 0
     public var sealedPartsOpened = 0
+    /// Bodies of up to 16 KiB, which lie in rows.
+    public var smallBodiesOpened = 0
     public var extentsOpened = 0
     public var chunksOpened = 0
     public var plaintextBytesOpened = 0
@@ -176,15 +178,27 @@ private struct Verifier {
     ) async throws {
         let contents = try volume.decode(row, in: partition)
         report.rowsOpened += 1
+        let message = contents.sealed.message
         guard !contents.sealed.isEmpty else { return }
-        let isCustomerProvided =
-            contents.sealed.count > 2 && contents.sealed[2] == DataKey.Kind.customerProvided.rawValue
+        let isCustomerProvided = message.count > 2 && message[2] == DataKey.Kind.customerProvided.rawValue
         guard let key, !isCustomerProvided else {
             report.sealedPartsUnchecked += 1
             return
         }
-        _ = try await volume.open(contents.sealed, at: contents.key, in: partition, under: key)
+        _ = try await volume.open(message, at: contents.key, in: partition, under: key)
         report.sealedPartsOpened += 1
+        try verifyBodies(contents.sealed.inlineBodies, key)
+    }
+
+    private mutating func verifyBodies(_ bodies: InlineBodies, _ key: DataKey) throws(SealedStoreError) {
+        var bodies = bodies
+        while let body = bodies.next() {
+            report.plaintextBytesOpened += try InlineExtent.open(body, under: key).readableBytes
+            report.smallBodiesOpened += 1
+        }
+        guard bodies.isAtEnd else {
+            throw SealedStoreError(.corrupt, "What lies beside a row's sealed part is no small body.")
+        }
     }
 
     private mutating func verifyLink(

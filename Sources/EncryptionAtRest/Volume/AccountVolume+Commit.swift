@@ -16,7 +16,7 @@ extension AccountVolume {
     /// `ExtentSealer.finish`, or one this very partition holds already (a snapshot, a copy inside the container).
     /// `releasing` names each the writes cease to refer to, once per holder; with its last holder gone, an extent is
     /// garbage and is deleted later. What moves from one row to another (a block list takes over its blocks) is named
-    /// in neither. Bodies that live inside their reference need not be named and are ignored.
+    /// in neither. Bodies that come with their reference need not be named and are ignored.
     ///
     /// Returns `.conflict` when a check failed. Throws `.unavailable` when `linking` names an extent that was discarded
     /// or belongs to another partition: its bytes must be sealed anew.
@@ -199,7 +199,7 @@ struct LinkRow: Equatable {
     init?(_ bytes: [UInt8]) {
         var reader = FieldReader(bytes)
         guard reader.integer(UInt8.self) == Self.version, let count = reader.integer(UInt32.self), count > 0,
-            let reference = ExtentReference(encoded: reader.rest), !reference.isInline
+            let reference = ExtentReference(extent: reader.rest)
         else { return nil }
         self.init(count: count, reference: reference)
     }

@@ -14,7 +14,7 @@ extension AccountVolume {
         return ExtentSealer(core: core, dataKey: dataKey, expectedBytes: expectedBytes)
     }
 
-    /// Seals a body of at most 16 KiB inside its reference. Longer is a mistake in the program.
+    /// Seals a body of at most 16 KiB that comes with its reference. Longer is a mistake in the program.
     public func sealInline(_ plaintext: ByteBuffer, under dataKey: DataKey) async throws -> ExtentReference {
         try await confirmKey(dataKey)
         precondition(plaintext.readableBytes <= InlineExtent.plaintextBytesLimit)

@@ -69,21 +69,23 @@ public final class AccountVolume: Sendable {
         FieldList(.volumeRow, account.bytes, Array(partition.name.utf8), key.bytes)
     }
 
-    func encode(visible: [UInt8], sealed: [UInt8], at key: RowKey, in partition: VolumePartition) -> [UInt8] {
-        rowSeal.seal(RowContents.encode(visible: visible, sealed: sealed), bound: bound(key, in: partition))
+    func encode(visible: [UInt8], sealed: SealedPart, at key: RowKey, in partition: VolumePartition) -> [UInt8] {
+        let contents = RowContents.encode(visible: visible, sealed: sealed.message)
+        return RowFrame.encode(rowSeal.seal(contents, bound: bound(key, in: partition)), bodies: sealed.bodies)
     }
 
     func decode(_ row: Row, in partition: VolumePartition) throws(SealedStoreError) -> VolumeRow {
+        guard let frame = RowFrame(row.value) else { throw Self.unknownRowFormat }
         let plaintext = try rowSeal.open(
-            row.value, bound: bound(row.key, in: partition), what: "A row of a storage account")
-        guard let contents = RowContents(plaintext) else {
-            throw SealedStoreError(
-                .corrupt, "A row of a storage account is not in a format this version of Coffer reads.")
-        }
+            frame.value, bound: bound(row.key, in: partition), what: "A row of a storage account")
+        guard let contents = RowContents(plaintext) else { throw Self.unknownRowFormat }
         return VolumeRow(
-            key: Array(row.key.bytes.dropFirst()), visible: contents.visible, sealed: contents.sealed,
-            version: RecordVersion(row: row.version))
+            key: Array(row.key.bytes.dropFirst()), visible: contents.visible,
+            sealed: SealedPart(contents.sealed, bodies: frame.bodies), version: RecordVersion(row: row.version))
     }
+
+    private static let unknownRowFormat = SealedStoreError(
+        .corrupt, "A row of a storage account is not in a format this version of Coffer reads.")
 
     // MARK: Sealed parts
 
@@ -93,7 +95,7 @@ public final class AccountVolume: Sendable {
         _ plaintext: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
     ) async throws -> [UInt8] {
         try await confirmKey(dataKey)
-        let header = SealedPart.header(dataKey)
+        let header = SealedMessage.header(dataKey)
         return dataKey.rows.seal(
             plaintext, additional: sealedPartBound(key, partition, header), randomness: core.randomness, header: header)
     }
@@ -104,10 +106,10 @@ public final class AccountVolume: Sendable {
         _ sealed: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
     ) async throws -> [UInt8] {
         try await confirmKey(dataKey)
-        let header = try SealedPart.checkHeader(sealed, dataKey)
+        let header = try SealedMessage.checkHeader(sealed, dataKey)
         guard
             let plaintext = dataKey.rows.open(
-                sealed[SealedPart.headerBytes...], additional: sealedPartBound(key, partition, header))
+                sealed[SealedMessage.headerBytes...], additional: sealedPartBound(key, partition, header))
         else { throw SealedStoreError(.corrupt, "The sealed part of a row does not open: it is damaged or was moved.") }
         return plaintext
     }
@@ -137,11 +139,11 @@ public struct VolumeRow: Sendable {
     /// What lists and deletes may read without the account's key.
     public let visible: [UInt8]
     /// What only `open` reads; empty when the row has none.
-    public let sealed: [UInt8]
+    public let sealed: SealedPart
     public let version: RecordVersion
 }
 public enum VolumeCheck: Sendable { case absent([UInt8]), present([UInt8]), unchanged([UInt8], RecordVersion) }
-public enum VolumeWrite: Sendable { case put([UInt8], visible: [UInt8], sealed: [UInt8]), delete([UInt8]) }
+public enum VolumeWrite: Sendable { case put([UInt8], visible: [UInt8], sealed: SealedPart), delete([UInt8]) }
 public enum VolumeCommit: Sendable, Equatable { case committed(RecordVersion), conflict }
 
 /// The rows of a volume partition lie apart by their first byte.
@@ -156,6 +158,39 @@ enum RowKind: UInt8 {
     func key(_ rest: [UInt8]) -> RowKey { RowKey([rawValue] + rest) }
     var end: RowKey { RowKey([rawValue + 1]) }
     var start: RowKey { RowKey([rawValue]) }
+}
+
+/// A row as the engine keeps it: sealed, and behind a length the small bodies it refers to, which are sealed already.
+/// Without bodies the sealed value stands alone (docs/format.md §5.1).
+struct RowFrame {
+    private static let version: UInt8 = 2
+    let value: [UInt8]
+    let bodies: ArraySlice<UInt8>
+
+    static func encode(_ value: [UInt8], bodies: ArraySlice<UInt8>) -> [UInt8] {
+        guard !bodies.isEmpty else { return value }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(5 + value.count + bodies.count)
+        bytes.append(version)
+        bytes.append(bigEndian: UInt32(value.count))
+        bytes.append(contentsOf: value)
+        bytes.append(contentsOf: bodies)
+        return bytes
+    }
+
+    init?(_ bytes: [UInt8]) {
+        guard bytes.first == Self.version else {
+            value = bytes
+            bodies = []
+            return
+        }
+        var reader = FieldReader(bytes[1...])
+        guard let count = reader.integer(UInt32.self), let value = reader.take(Int(count)), !reader.isAtEnd else {
+            return nil
+        }
+        self.value = Array(value)
+        bodies = reader.rest
+    }
 }
 
 /// What a row's seal holds: version 1 | length of the visible part (32 bits, big endian) | visible | sealed.
@@ -184,8 +219,9 @@ struct RowContents: Equatable {
     }
 }
 
-/// The head of a sealed part: version 1 | algorithm 1 | kind of key | key domain 16. Then nonce, ciphertext and tag.
-enum SealedPart {
+/// The head of a sealed part's message: version 1 | algorithm 1 | kind of key | key domain 16. Then nonce, ciphertext
+/// and tag.
+enum SealedMessage {
     static let version: UInt8 = 1
     static let algorithm: UInt8 = 1
     static let headerBytes = 19

@@ -43,6 +43,7 @@ struct Verify: AsyncParsableCommand {
             records   \(report.recordsOpened) opened
             accounts  \(report.accountsOpened) key chains resolved, \(report.unavailableAccounts.count) with a customer key that cannot be had
             rows      \(report.rowsOpened) read, \(report.sealedPartsOpened) sealed parts opened, \(report.sealedPartsUnchecked) under keys not at hand
+            bodies    \(report.smallBodiesOpened) small ones in rows opened
             extents   \(report.extentsOpened) opened (\(report.chunksOpened) chunks, \(report.plaintextBytesOpened) bytes), \
             \(report.extentsUnchecked) under keys not at hand
             waiting   \(report.garbageExtents) deleted extents, \(report.orphanExtents) left by a crash (\(report.orphanBytes) bytes)
