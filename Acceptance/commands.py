@@ -39,6 +39,7 @@ def usage(server):
         (["serve", "--nosuch"], "coffer serve --help"),
         (["serve", "--https-port", "x"], "httpsPort is 'x'"),
         (["serve", "--log-level", "loud"], "use one of"),
+        (["serve", "--worker-network", "none"], "use one of isolated, host"),
         (["env", "--domain", "single"], "two labels"),
         (["logs"], "Missing expected argument"),
         (["logs", "app", "--lines", "0"], "1 to 10000"),

@@ -6,8 +6,11 @@ import io
 import json
 import secrets
 import shutil
+import socket
 import sys
+import threading
 import time
+import urllib.parse
 import zipfile
 from pathlib import Path
 
@@ -16,8 +19,8 @@ from cofferclient import Server, service_sas, shared_key  # noqa: E402
 
 # Listens on both families, as Go, Node and .NET do unless told otherwise.
 HANDLER = r'''#!/usr/bin/env python3
-import json, os, socket, subprocess, urllib.error, urllib.request
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import json, os, socket, ssl, urllib.error, urllib.parse, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 def attempt(path):
     try:
         return open(path, "rb").read(64).decode("latin-1")
@@ -35,8 +38,41 @@ def token(header):
         return urllib.request.urlopen(request).status
     except urllib.error.HTTPError as error:
         return error.code
-def look():
+def status(url):
+    tls = ssl.create_default_context(cafile=os.environ["COFFER_CA_FILE"])
+    gateway = urllib.request.ProxyHandler({"https": os.environ["COFFER_GATEWAY"]})
+    try:
+        return urllib.request.build_opener(gateway, urllib.request.HTTPSHandler(context=tls)).open(url, timeout=5).status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError as error:
+        return repr(error)
+# A program may bind a socket to a device without any privilege: past the loopback of its own namespace.
+def answer(family, kind, address, port, device):
+    with socket.socket(family, kind) as end:
+        end.settimeout(1)
+        try:
+            if device:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            end.connect((address, port)); end.send(b"GET / HTTP/1.0\r\n\r\n")
+            return end.recv(64).decode("latin-1")
+        except OSError:
+            return ""
+def reached(ports):
+    gateways = [socket.inet_ntoa(bytes.fromhex(line.split()[2])[::-1]) for line in open("/proc/net/route").readlines()[1:]]
+    found = []
+    for port in ports:
+        for device in [None] + [name for _, name in socket.if_nameindex() if name != "lo"]:
+            for address in ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1"] + [g for g in gateways if g != "0.0.0.0" and not device]:
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    if answer(socket.AF_INET6 if ":" in address else socket.AF_INET, kind, address, port, device):
+                        found.append([address, port, device, kind.name])
+    return found
+def look(query):
     return {
+        "port": int(os.environ["FUNCTIONS_CUSTOMHANDLER_PORT"]), "reached": reached([int(port) for port in query.get("port", [])]),
+        "statuses": [status(url) for url in query.get("url", [])], "names": [name for _, name in socket.if_nameindex()],
+        "network": os.readlink("/proc/self/ns/net"),
         "authority": attempt(os.environ["COFFER_CA_FILE"]), "root": sorted(os.listdir("/")), "etc": sorted(os.listdir("/etc")),
         "user": os.getuid(), "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()],
         "descriptors": sorted(os.readlink("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")
@@ -50,10 +86,10 @@ def look():
 class H(BaseHTTPRequestHandler):
     def do_GET(self):
         print("before\x1b[2J\x1b]0;owned\x07after", flush=True)
-        body = json.dumps(look()).encode()
+        body = json.dumps(look(urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query))).encode()
         self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
     def log_message(self, *a): pass
-class Server(HTTPServer):
+class Server(ThreadingHTTPServer):
     address_family = socket.AF_INET6
     def server_bind(self):
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -94,7 +130,87 @@ def deploy(client, paths):
     setting = {"workspaceId": logs, "logs": [{"category": "FunctionAppLogs", "enabled": True}]}
     client.arm("PUT", f"{site}/providers/microsoft.insights/diagnosticSettings/d", {"properties": setting})
     client.arm("PUT", f"{site}/config/appsettings", {"properties": {"WEBSITE_RUN_FROM_PACKAGE": f"{blobs}box/app.zip?{sas}"}})
-    return name, host
+    return name, host, blobs
+
+
+class Loopback:
+    """Listens on the machine's loopback, with an answer for whoever comes, and counts them."""
+
+    def __init__(self):
+        self.port, self.visits, self.ends = 0, [], []
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                end = socket.socket(family, kind)
+                end.bind((address, self.port))
+                self.port = end.getsockname()[1]
+                if kind == socket.SOCK_STREAM:
+                    end.listen()
+                self.ends.append(end)
+                threading.Thread(target=self.answer, args=(end, kind), daemon=True).start()
+
+    def answer(self, end, kind):
+        while True:
+            if kind == socket.SOCK_STREAM:
+                visitor, peer = end.accept()
+                self.visits.append((kind.name, peer))
+                visitor.sendall(b"found")
+                visitor.close()
+            else:
+                peer = end.recvfrom(64)[1]
+                self.visits.append((kind.name, peer))
+                end.sendto(b"found", peer)
+
+
+def processes_of(server):
+    """Processes below the server: number and name."""
+    found, rest = {}, [server.process.pid]
+    while rest:
+        for task in Path(f"/proc/{rest.pop()}/task").glob("*/children"):
+            for child in task.read_text().split():
+                found[int(child)] = Path(f"/proc/{child}/comm").read_text().strip()
+                rest.append(int(child))
+    return found
+
+
+def is_alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def network(client, server, host, check):
+    """What one app's worker reaches: of another app, of the machine, of Coffer."""
+    other, other_host, blobs = deploy(client, [])
+    seen = wait_for(client, other_host)
+    check("a second app serves beside it", bool(seen), seen)
+    port = seen.get("port", 0)
+    machine = Loopback()
+    for target in (port, machine.port):
+        with socket.create_connection(("127.0.0.1", target), timeout=5) as visit:
+            visit.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            check(f"the machine itself reaches port {target}", visit.recv(1) != b"", target)
+    machine.visits.clear()
+    urls = [f"{blobs}box?restype=container&comp=list", f"https://{other}.vault.coffer.localhost/secrets?api-version=7.4"]
+    query = urllib.parse.urlencode([("port", port), ("port", machine.port)] + [("url", url) for url in urls])
+    data = client.call("GET", f"https://{host}/api/F?{query}")[2]
+    seen = json.loads(data)
+    check("it reaches neither another app's handler nor the machine's loopback", seen["reached"] == [], seen["reached"])
+    check("nothing of it arrives there either", machine.visits == [], machine.visits)
+    check("it has a network of its own", seen["network"] != os.readlink("/proc/self/ns/net"), seen["network"])
+    check("it has a way out of it", len(seen["names"]) > 1, seen["names"])
+    check("it reaches Coffer's blobs and vaults by name", all(s in (401, 403, 404, 409) for s in seen["statuses"]), seen["statuses"])
+
+
+def wait_for(client, host):
+    """What the worker tells once it serves; nothing if it does not."""
+    for _ in range(60):
+        status, _, data = client.call("GET", f"https://{host}/api/F")
+        if status == 200:
+            return json.loads(data)
+        time.sleep(0.5)
+    print(f"        {data[:600]}")
+    return {}
 
 
 def main():
@@ -111,14 +227,9 @@ def main():
         client = server.client()
         paths = [server.environment[name] for name in ("COFFER_ROOT_KEY_FILE", "COFFER_CREDENTIALS_FILE")]
         paths += [server.environment["COFFER_DATA_FOLDER"] + "/run.json", "/etc/shadow", "/etc/passwd", os.path.expanduser("~/.bashrc")]
-        name, host = deploy(client, paths)
-        for _ in range(60):
-            status, _, data = client.call("GET", f"https://{host}/api/F")
-            if status == 200:
-                break
-            time.sleep(0.5)
-        check("a handler that listens on both families serves", status == 200, data)
-        seen = json.loads(data) if status == 200 else {}
+        name, host, _ = deploy(client, paths)
+        seen = wait_for(client, host)
+        check("a handler that listens on both families serves", bool(seen), seen)
         check("the worker reads the certificate authority", "BEGIN CERTIFICATE" in seen.get("authority", ""), seen.get("authority"))
         unread = all(value in ("FileNotFoundError", "PermissionError", "NotADirectoryError") for value in seen["secrets"].values())
         check("it reads neither Coffer's files nor the machine's", unread, seen["secrets"])
@@ -130,6 +241,7 @@ def main():
         check("its first process holds no secret", "COFFER" not in seen["first"] and "KEY" not in seen["first"], seen["first"])
         check("it is not root and holds no capability", seen["user"] != 0 and not any(int(c, 16) for c in seen["capabilities"]), seen)
         check("its identity endpoint answers to its own header only", (seen["token"], seen["forged"]) == (200, 401), seen)
+        network(client, server, host, check)
         for _ in range(50):
             printed = server.run("logs", name).stdout
             if "before" in printed:
@@ -138,6 +250,15 @@ def main():
         check("coffer logs prints no control characters", "before" in printed and "\x1b" not in printed and "\x07" not in printed, repr(printed[-300:]))
         log = (server.home / "log").read_text()
         check("the server's own work left no errors", " error " not in log, log[-600:])
+        left = processes_of(server)
+        check("both workers run below the server", sum(name.startswith("pas") for name in left.values()) == 2, left)
+        server.kill()
+        for _ in range(50):
+            left = {process: name for process, name in left.items() if is_alive(process)}
+            if not left:
+                break
+            time.sleep(0.1)
+        check("a killed server leaves no process of a worker", not left, left)
     finally:
         server.kill()
         shutil.rmtree(server.home, ignore_errors=True)

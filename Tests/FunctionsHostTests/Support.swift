@@ -175,6 +175,7 @@ final class World: Sendable {
 
     init(
         settings: [String: String] = [:], limits: PackageLimits = PackageLimits(),
+        network: WorkerNetwork = .isolated, openPorts: [Int] = [],
         _ change: (inout Site) -> Void = { _ in }
     ) async throws {
         let engine = InMemoryEngine()
@@ -185,6 +186,8 @@ final class World: Sendable {
         try await sites.load()
         var configuration = FunctionsHostConfiguration(names: names, instanceID: "instance-1")
         configuration.packageLimits = limits
+        configuration.workerNetwork = network
+        configuration.workerPorts = openPorts
         runtime = FunctionRuntime(
             sites: sites, vaults: vaults, http: storage, identities: TestIdentities(), logs: logs,
             configuration: configuration,
@@ -365,4 +368,5 @@ func handlerPackage(
             """, mode: 0o100755)
     return zip
 }
-let canSandbox = (try? Sandbox()) != nil && FileManager.default.isExecutableFile(atPath: "/usr/bin/python3")
+let canSandbox =
+    (try? Sandbox(network: .isolated)) != nil && FileManager.default.isExecutableFile(atPath: "/usr/bin/python3")

@@ -25,6 +25,13 @@ final class MemoryFile: Sendable {
         try bytes.withUnsafeBytes { buffer in Result { () throws(PackageError) in try append(buffer) } }.get()
     }
 
+    /// What it holds from its beginning, at most `limit` bytes.
+    func contents(limit: Int) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: limit) { buffer, count in
+            count = max(0, pread(descriptor, buffer.baseAddress, limit, 0))
+        }
+    }
+
     /// No more writing, growing or shrinking, by anyone who holds the descriptor.
     func seal() { _ = fcntl(descriptor, 1_033 /* F_ADD_SEALS */, 0x1 | 0x2 | 0x4 | 0x8) }
 

@@ -11,7 +11,7 @@ struct AppLoader: Sendable {
             throw HostFailure(
                 message:
                     "The Key Vault reference in \(Self.packageSetting) is not resolved (\(status.status.rawValue)). "
-                        + "\(status.details)"
+                    + "\(status.details)"
             )
         }
         let value = settings.value(Self.packageSetting)?.reveal().trimmed ?? ""
@@ -22,7 +22,8 @@ struct AppLoader: Sendable {
         guard value.lowercased().hasPrefix("https://") || value.lowercased().hasPrefix("http://") else {
             throw HostFailure(
                 message:
-                    Self.packageSetting + (value == "1" ? "=1 (a package in the site's own folder)" : " without https://")
+                    Self.packageSetting
+                    + (value == "1" ? "=1 (a package in the site's own folder)" : " without https://")
                     + " is not supported; "
                     + "set it to the https URL of a ZIP package.")
         }
@@ -62,8 +63,8 @@ struct AppLoader: Sendable {
             return RunningApp(
                 site: site, settings: settings, host: host, catalog: catalog, worker: nil, workerMissing: missing)
         }
-        let sandbox = try Sandbox()
         let configuration = services.configuration
+        let sandbox = try Sandbox(network: configuration.workerNetwork)
         let hostName = services.hostName(of: site)
         let worker = Worker(
             Worker.Description(
@@ -71,13 +72,14 @@ struct AppLoader: Sendable {
                 sandboxed: Sandbox.Worker(
                     site: site.name, executable: executable(handler, package), arguments: handler.arguments,
                     workingDirectory: handler.workingDirectory, unpackedBytes: package.unpackedBytes, dataBytes: nil,
-                    controlGroup: nil,
+                    controlGroup: nil, network: nil,
                     sharedFiles: configuration.workerFiles),
                 package: package,
                 environment: WorkerEnvironment.variables(
                     of: site, settings: settings, hostName: hostName, instanceID: configuration.instanceID,
                     added: configuration.workerEnvironment),
-                identityEndpoint: configuration.identityEndpoint, memoryBytes: configuration.workerMemoryBytes,
+                identityEndpoint: configuration.identityEndpoint, network: configuration.workerNetwork,
+                openPorts: configuration.workerPorts, memoryBytes: configuration.workerMemoryBytes,
                 readinessSeconds: host.readinessTimeoutSeconds),
             Worker.Services(
                 sandbox: sandbox, group: services.group, logs: services.logs, identities: services.identityEndpoint,

@@ -23,6 +23,9 @@ public struct FunctionsHostConfiguration: Sendable {
     public var concurrentRequestsPerSite = 1_000
     /// `IDENTITY_ENDPOINT` of workers: `http://127.0.0.1:PORT/msi/token`. nil: workers get no identity.
     public var identityEndpoint: String?
+    public var workerNetwork = WorkerNetwork.isolated
+    /// Of this server, on 127.0.0.1: all that a worker in a network of its own reaches there.
+    public var workerPorts: [Int] = []
     /// Variables for every worker, such as `HTTPS_PROXY` and `SSL_CERT_FILE`; app settings override them.
     public var workerEnvironment: [String: String] = [:]
     /// Files every worker may read at their own path, such as the certificates that `SSL_CERT_FILE` names.

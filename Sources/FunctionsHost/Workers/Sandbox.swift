@@ -10,15 +10,20 @@ internal import Glibc
 /// namespace nobody else sees, however many they are (one mount, where `--ro-bind-data` would need a mount and a
 /// descriptor per file), and they end with the worker.
 ///
+/// The outer stage has a process namespace too. What it starts beside the worker (`pasta`, which carries the worker's
+/// network, and a shell that watches it) cannot outlive it, however the worker or the server ends.
+///
 /// Settings never stand on a command line or in the environment of a privileged stage (`TAR_OPTIONS` and `LD_PRELOAD`
 /// would be the app's way to root there): a shell that already runs as the worker's user reads them from a memory file.
 struct Sandbox: Sendable {
     static let root = "/home/site/wwwroot"
+    /// Where the outer stage has it.
+    private static let unpacked = "/mnt/package"
     static let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     private static let searched = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"]
     /// The files of `/etc` that programs need and that tell nothing: names, certificates, time zone.
     private static let sharedConfiguration = [
-        "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl/certs", "/etc/ca-certificates.conf",
+        "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl/certs", "/etc/ca-certificates.conf",
         "/etc/localtime", "/etc/ld.so.cache",
         "/etc/alternatives", "/etc/gai.conf", "/etc/protocols", "/etc/services",
     ]
@@ -37,8 +42,9 @@ struct Sandbox: Sendable {
     let runsAsRoot: Bool
 
     /// Throws when the machine lacks a tool; the message names the package to install.
-    init() throws(PackageError) {
+    init(network: WorkerNetwork) throws(PackageError) {
         func find(_ name: String) -> String? { Self.searched.map { "\($0)/\(name)" }.first { access($0, X_OK) == 0 } }
+        if network == .isolated { try Self.checkNetworkTools(find) }
         guard let bubblewrap = find("bwrap") else {
             throw PackageError(
                 .configuration, "Workers need bubblewrap on the server (Debian: apt install bubblewrap).")
@@ -53,8 +59,30 @@ struct Sandbox: Sendable {
         tools = Tools(bubblewrap: bubblewrap, tar: tar, setpriv: setpriv)
     }
 
+    static func checkNetworkTools(_ find: (String) -> String?) throws(PackageError) {
+        let packages = [
+            "pasta": "passt", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux",
+            "setpriv": "util-linux",
+        ]
+        for (tool, package) in packages.sorted(by: { $0.key < $1.key }) where find(tool) == nil {
+            throw PackageError(
+                .configuration,
+                "Workers need \(tool) on the server for a network of their own (Debian: apt install \(package)). "
+                    + IsolatedNetwork.alternative)
+        }
+        let device = open(IsolatedNetwork.device, O_RDWR | O_CLOEXEC)
+        guard device >= 0 else {
+            throw PackageError(
+                .configuration,
+                "Workers need \(IsolatedNetwork.device) for a network of their own, and the server cannot open it "
+                    + "(\(String(cString: strerror(errno)))): load the module 'tun', give a container the device, and "
+                    + "let the server's user read and write it. \(IsolatedNetwork.alternative)")
+        }
+        close(device)
+    }
+
     /// A user of its own for each site, so that one app can neither signal another's processes nor stand in for them on
-    /// a port.
+    /// a port of a network they share.
     static func userID(of site: String) -> UInt32 {
         let digest = Array(SHA256.hash(data: Array(site.lowercased().utf8)))
         return 0x6000_0000 | UInt32(digest[0]) << 20 | UInt32(digest[1]) << 12 | UInt32(digest[2]) << 4
@@ -71,23 +99,27 @@ struct Sandbox: Sendable {
         var dataBytes: Int?
         /// `cgroup.procs` of the worker's control group.
         var controlGroup: String?
+        /// nil: the machine's.
+        var network: IsolatedNetwork?
         /// Files shown read-only at the same path (Coffer's certificate authority).
         var sharedFiles: [String]
     }
 
-    /// Descriptor 3 is the package's tar, 4 the settings.
+    /// Descriptor 3 is the package's tar, 4 the settings. With a network of its own, 5 takes what went wrong with it,
+    /// and 6 is its resolv.conf(5).
     func commandLine(_ worker: Worker) -> [String] {
         var outer = [tools.bubblewrap, "--dev-bind", "/", "/"]
         if !runsAsRoot { outer.append("--unshare-user") }
         // The package's pages, its folders' and some air.
         outer += [
             "--size", String(worker.unpackedBytes + worker.unpackedBytes / 8 + (8 << 20)), "--perms", "0755", "--tmpfs",
-            "/mnt",
+            "/mnt", "--perms", "0755", "--dir", Self.unpacked, "--unshare-pid", "--proc", "/proc",
         ]
-        if runsAsRoot { outer += ["--cap-add", "ALL"] }
+        if runsAsRoot || worker.network != nil { outer += ["--cap-add", "ALL"] }
         outer += ["--die-with-parent", "--", "/bin/sh", "-c", Self.unpackScript, "worker"]
         outer += [tools.tar, worker.controlGroup ?? "", worker.dataBytes.map { String($0 / 1_024) } ?? ""]
         outer += [String(Self.descriptorsLimit), runsAsRoot ? String(Self.processesLimit) : ""]
+        outer += [worker.network?.arguments.joined(separator: " ") ?? "", IsolatedNetwork.filter]
         return outer + innerCommandLine(worker)
     }
 
@@ -107,6 +139,10 @@ struct Sandbox: Sendable {
         }
         for folder in ["/etc", "/etc/ssl"] { inner += ["--perms", "0755", "--dir", folder] }
         for path in Self.sharedConfiguration { inner += ["--ro-bind-try", path, path] }
+        let resolver = "/etc/resolv.conf"
+        inner +=
+            worker.network == nil
+            ? ["--ro-bind-try", resolver, resolver] : ["--perms", "0644", "--ro-bind-data", "6", resolver]
         inner += [
             "--proc", "/proc", "--dev", "/dev", "--size", String(Self.temporaryBytes), "--perms", "1777", "--tmpfs",
             "/tmp",
@@ -119,7 +155,7 @@ struct Sandbox: Sendable {
             for folder in Self.folders(above: path) { inner += ["--perms", "0755", "--dir", folder] }
             inner += ["--ro-bind-try", path, path]
         }
-        inner += ["--ro-bind", "/mnt", Self.root, "--remount-ro", "/"]
+        inner += ["--ro-bind", Self.unpacked, Self.root, "--remount-ro", "/"]
         inner += ["--die-with-parent", "--new-session", "--clearenv", "--setenv", "PATH", Self.path]
         inner += ["--chdir", worker.workingDirectory.isEmpty ? Self.root : Self.root + "/" + worker.workingDirectory]
         if runsAsRoot { inner += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"] }
@@ -143,19 +179,42 @@ struct Sandbox: Sendable {
         return folders
     }
 
+    /// The network's part: a sleeper that can do nothing holds a new pair of user and network namespaces; pasta, in the
+    /// former and so without any of the server's rights, joins the latter to the machine's network, and tells by its
+    /// PID file that it is ready; then the worker moves in. When pasta ends, so does the worker. Where memory is short,
+    /// the kernel takes the worker first.
     private static let unpackScript = """
         set -e
         umask 022
-        tar=$1 group=$2 data=$3 files=$4 processes=$5
-        shift 5
+        tar=$1 group=$2 data=$3 files=$4 processes=$5 network=$6 filter=$7
+        shift 7
         [ -z "$group" ] || echo $$ > "$group"
         ulimit -c 0
-        "$tar" -x -p --no-same-owner -C /mnt -f /dev/fd/3
+        "$tar" -x -p --no-same-owner -C /mnt/package -f /dev/fd/3
         exec 3<&-
+        if [ -n "$network" ]; then
+          refuse() { echo "$1" >&5; exit 1; }
+          bare="setpriv --bounding-set=-all --inh-caps=-all"
+          sleeper='sleep 600 >/dev/null 2>&1 & echo $!'
+          space=$(unshare -U -r -n $bare sh -c "$sleeper" 2>&1 4<&- 5>&- 6<&-) || refuse "$space"
+          enter="nsenter --preserve-credentials -t $space -U"
+          mkfifo /mnt/ready
+          (
+            $enter pasta -f -q $network -P /mnt/ready --no-netns-quit --netns "/proc/$space/ns/net" \
+              >/mnt/log 2>&1 5>&- || :
+            { echo "pasta ended"; tail -n 20 /mnt/log; } >&5
+            kill -9 $$
+          ) 4<&- 6<&- &
+          read -r started </mnt/ready
+          answer=$(echo "$filter" | $enter -n nft -f - 2>&1) || refuse "nft: $answer"
+          exec 5>&-
+          echo 500 >/proc/self/oom_score_adj
+        fi
         ulimit -n "$files"
         [ -z "$data" ] || ulimit -d "$data"
         [ -z "$processes" ] || ulimit -p "$processes"
-        exec "$@"
+        [ -n "$network" ] || exec "$@"
+        exec nsenter --net="/proc/$space/ns/net" sh -c 'kill "$0"; exec setpriv --ambient-caps=-all "$@"' "$space" "$@"
         """
     private static let startScript = """
         . /dev/fd/4

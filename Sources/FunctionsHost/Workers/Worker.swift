@@ -22,6 +22,9 @@ actor Worker {
         var package: Package
         var environment: [String: RedactedString]
         var identityEndpoint: String?
+        var network: WorkerNetwork
+        /// Coffer's own.
+        var openPorts: [Int]
         var memoryBytes: Int
         var readinessSeconds: Int64
     }
@@ -51,6 +54,8 @@ actor Worker {
     private var process: WorkerProcess?
     private var starting: Task<Void, Never>?
     private var group: ControlGroup?
+    /// What went wrong with its network.
+    private var networkReport: MemoryFile?
     private var identityHeader: RedactedString?
     /// Counts starts, so that news of an earlier process does not touch a later one.
     private var run = 0
@@ -147,7 +152,8 @@ actor Worker {
         var worker = description.sandboxed
         group = ControlGroup(
             name: "\(description.site.name.lowercased())-\(services.randomness.bytes(4).hex)",
-            memoryBytes: description.memoryBytes + description.package.unpackedBytes)
+            memoryBytes: description.memoryBytes + description.package.unpackedBytes
+                + (description.network == .isolated ? IsolatedNetwork.memoryBytes : 0))
         worker.controlGroup = group?.processesFile
         worker.dataBytes = group == nil ? description.memoryBytes : nil
         if let identity = description.site.identity { identityHeader = services.identities?.register(identity) }
@@ -159,7 +165,19 @@ actor Worker {
         let settings = try MemoryFile(name: "coffer-settings")
         try settings.append(Sandbox.script(environment: environment))
         settings.seal()
-        let files = [description.package.archive.reopened(), settings.reopened()]
+        var memory = [settings]
+        if description.network == .isolated {
+            let machine = MachineNetwork.now()
+            worker.network = IsolatedNetwork(port: port, openPorts: description.openPorts, machine: machine)
+            let report = try MemoryFile(name: "coffer-network")
+            let resolver = try MemoryFile(name: "coffer-resolver")
+            try resolver.append(Array(machine.resolverConfiguration.utf8))
+            networkReport = report
+            memory += [report, resolver]
+        }
+        // The report is written, the others are read from their beginning.
+        var files = [description.package.archive.reopened()]
+        files += memory.map { $0 === networkReport ? fcntl($0.descriptor, F_DUPFD_CLOEXEC, 0) : $0.reopened() }
         defer { for file in files where file >= 0 { close(file) } }
         guard files.allSatisfy({ $0 >= 0 }) else {
             throw WorkerProcess.LaunchFailure(message: "the server is out of file descriptors")
@@ -170,17 +188,12 @@ actor Worker {
     /// nil once the handler listens; why not, otherwise.
     private func readiness(of process: WorkerProcess, port: Int) async -> String? {
         let deadline = NIODeadline.now() + .seconds(description.readinessSeconds)
-        let bootstrap = ClientBootstrap(group: services.group).connectTimeout(.seconds(1))
         while NIODeadline.now() < deadline {
             if process.hasEnded { return nil }
-            if let channel = try? await bootstrap.connect(host: "127.0.0.1", port: port).get() {
-                try? await channel.close()
-                // The table is read piece by piece while other sockets come and go, so a line can be missed: look
-                // again.
-                if let listener = ProcessTree.listener(onPort: port) {
-                    return isOwn(listener, process)
-                        ? nil : "Another program listens on the port that was meant for the worker."
-                }
+            // The table is read piece by piece while other sockets come and go, so a line can be missed: look again.
+            if await listens(process, port: port), let listener = ProcessTree.listener(onPort: port) {
+                return isOwn(listener, process)
+                    ? nil : "Another program listens on the port that was meant for the worker."
             }
             try? await Task.sleep(for: .milliseconds(25))
         }
@@ -188,10 +201,24 @@ actor Worker {
             "The worker did not listen on FUNCTIONS_CUSTOMHANDLER_PORT within \(description.readinessSeconds) seconds."
     }
 
-    /// Whether the worker itself took its port: another app's worker, which shares the loopback, must not get its
-    /// requests. As root each app has a user of its own; otherwise the socket must be held inside the sandbox.
+    /// Whether somebody takes the worker's connections. In its own network, only the handler's socket tells: pasta
+    /// takes connections from the start.
+    private func listens(_ process: WorkerProcess, port: Int) async -> Bool {
+        if description.network == .isolated {
+            let inside = ProcessTree.isolated(below: process.processID).first
+            return inside.flatMap { ProcessTree.listener(onPort: port, seenBy: $0) } != nil
+        }
+        let bootstrap = ClientBootstrap(group: services.group).connectTimeout(.seconds(1))
+        guard let channel = try? await bootstrap.connect(host: "127.0.0.1", port: port).get() else { return false }
+        try? await channel.close()
+        return true
+    }
+
+    /// Whether the worker's sandbox took its port of the machine's loopback: nobody else must get its requests. As root
+    /// each app that shares the machine's network has a user of its own; otherwise the socket must be held in the
+    /// sandbox.
     private func isOwn(_ listener: ProcessTree.Listener, _ process: WorkerProcess) -> Bool {
-        services.sandbox.runsAsRoot
+        services.sandbox.runsAsRoot && description.network == .host
             ? listener.user == Sandbox.userID(of: description.site.name)
             : ProcessTree.holds(listener, below: process.processID)
     }
@@ -220,7 +247,8 @@ actor Worker {
     // MARK: Ending
 
     private func ended(_ number: Int, _ ending: WorkerProcess.Ending) {
-        didEnd(number, "The worker \(ending.description).")
+        let report = networkReport.map { String(decoding: $0.contents(limit: 4_096), as: UTF8.self) } ?? ""
+        didEnd(number, IsolatedNetwork.failure(report) ?? "The worker \(ending.description).")
     }
 
     private func didEnd(_ number: Int, _ reason: String) {
@@ -252,6 +280,7 @@ actor Worker {
     private func forgetProcess() {
         process = nil
         group = nil
+        networkReport = nil
         if let identityHeader { services.identities?.revoke(identityHeader) }
         identityHeader = nil
         snapshot.withLock { snapshot in

@@ -86,7 +86,7 @@ final class WorkerProcess: Sendable {
     /// Asks the handler itself to end: the sandbox's own processes would take it with them at once.
     func terminate() {
         guard !hasEnded else { return }
-        for child in ProcessTree.descendants(of: processID) where ProcessTree.name(of: child) != "bwrap" {
+        for child in ProcessTree.workers(below: processID) where ProcessTree.name(of: child) != "bwrap" {
             kill(child, SIGTERM)
         }
     }
@@ -150,9 +150,24 @@ enum ProcessTree {
         text("/proc/\(process)/comm")?.split(separator: "\n").first.map(String.init) ?? ""
     }
 
-    /// Resident memory of the whole tree, shared pages counted once per process: bytes.
+    /// Those of the descendants that have another network than this process.
+    static func isolated(below root: pid_t) -> [pid_t] {
+        func network(_ process: String) -> String? {
+            try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/ns/net")
+        }
+        let own = network("self")
+        return descendants(of: root).filter { process in network(String(process)).map { $0 != own } ?? false }
+    }
+
+    /// The sandbox's inside: without what carries its network, if it has one of its own.
+    static func workers(below root: pid_t) -> [pid_t] {
+        let isolated = isolated(below: root)
+        return isolated.isEmpty ? descendants(of: root) : isolated
+    }
+
+    /// Resident memory of the worker's processes, shared pages counted once per process: bytes.
     static func residentBytes(of root: pid_t) -> Int {
-        let pages = ([root] + descendants(of: root)).reduce(0) { sum, process in
+        let pages = workers(below: root).reduce(0) { sum, process in
             let fields = text("/proc/\(process)/statm")?.split(separator: " ") ?? []
             return sum + (fields.count > 1 ? Int(fields[1]) ?? 0 : 0)
         }
@@ -166,12 +181,14 @@ enum ProcessTree {
     }
 
     /// Who gets connections to a TCP port of 127.0.0.1: a socket of that address, of all IPv4 addresses, or of all IPv6
-    /// addresses that takes IPv4 too (`::`, what many runtimes listen on unasked). nil when nobody does.
-    static func listener(onPort port: Int) -> Listener? {
+    /// addresses that takes IPv4 too (`::`, what many runtimes listen on unasked). nil when nobody does. In the network
+    /// of `process`, or in this process's own.
+    static func listener(onPort port: Int, seenBy process: pid_t? = nil) -> Listener? {
+        let folder = "/proc/\(process.map { String($0) } ?? "self")/net"
         // An IPv4 socket wins over one of both families: the kernel asks it first.
-        listener(onPort: port, in: "/proc/net/tcp", addresses: ["0100007F", "00000000"])
+        return listener(onPort: port, in: folder + "/tcp", addresses: ["0100007F", "00000000"])
             ?? listener(
-                onPort: port, in: "/proc/net/tcp6",
+                onPort: port, in: folder + "/tcp6",
                 addresses: ["0000000000000000FFFF00000100007F", "00000000000000000000000000000000"])
     }
     private static func listener(onPort port: Int, in table: String, addresses: Set<Substring>) -> Listener? {

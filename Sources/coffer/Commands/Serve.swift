@@ -55,9 +55,7 @@ struct Serve: AsyncParsableCommand {
             httpPort: server.plainPort ?? 0,
             gatewayPort: server.gatewayPort ?? 0, domain: configuration.domain,
             advertisedPort: configuration.advertisedPort)
-        let plane = try await ControlPlane(
-            platform, home: home, address: state.address, plainPort: state.httpPort, gatewayPort: state.gatewayPort,
-            log: log)
+        let plane = try await ControlPlane(platform, home: home, ports: state, log: log)
         platform.attach(plane)
         if resetAdministrator {
             let administrator = try await platform.identity.resetAdministratorSecret()

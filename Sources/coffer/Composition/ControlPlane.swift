@@ -19,8 +19,7 @@ struct ControlPlane: Sendable {
     let outbound: OutboundClient
 
     /// Loads sites and roles, and starts what runs by itself. `ports` are the listeners' own.
-    init(_ platform: Platform, home: Home, address: String, plainPort: Int, gatewayPort: Int, log: Logger) async throws
-    {
+    init(_ platform: Platform, home: Home, ports: Home.RunState, log: Logger) async throws {
         let clock = SystemClock()
         let randomness = SystemRandomness()
         let group = MultiThreadedEventLoopGroup.singleton
@@ -29,12 +28,15 @@ struct ControlPlane: Sendable {
         let authority = try NIOSSLCertificate(bytes: Array(platform.authority.certificatePEM.utf8), format: .pem)
         outbound = OutboundClient(
             OutboundClient.Configuration(
-                hostNames: platform.names, gateway: (address, gatewayPort), trustRoots: [authority]), group: group)
+                hostNames: platform.names, gateway: (ports.address, ports.gatewayPort), trustRoots: [authority]),
+            group: group)
         var settings = FunctionsHostConfiguration(names: platform.names, instanceID: randomness.bytes(32).hex)
-        settings.identityEndpoint = "http://127.0.0.1:\(plainPort)/msi/token"
+        settings.identityEndpoint = "http://127.0.0.1:\(ports.httpPort)/msi/token"
+        settings.workerNetwork = home.configuration.workerNetwork
+        settings.workerPorts = [ports.httpsPort, ports.httpPort, ports.gatewayPort]
         // Not HTTPS_PROXY and SSL_CERT_FILE themselves: they would cut a function off from everything but Coffer.
         settings.workerEnvironment = [
-            "COFFER_GATEWAY": "http://\(address):\(gatewayPort)", "COFFER_CA_FILE": home.authorityFile,
+            "COFFER_GATEWAY": "http://127.0.0.1:\(ports.gatewayPort)", "COFFER_CA_FILE": home.authorityFile,
         ]
         settings.workerFiles = [home.authorityFile]
         runtime = FunctionRuntime(

@@ -2,6 +2,7 @@ import ArgumentParser
 import CofferCore
 import Configuration
 import Foundation
+import FunctionsHost
 import Logging
 import SystemPackage
 
@@ -18,6 +19,7 @@ struct ServerConfiguration {
     let gatewayPort: Int
     /// nil: URLs carry no port.
     let advertisedPort: Int?
+    let workerNetwork: WorkerNetwork
     let logLevel: Logger.Level
     let shutdownSeconds: Int
 
@@ -143,6 +145,12 @@ struct ServerConfiguration {
         gatewayPort = try number(.gatewayPort, 0...65_535)
         let advertised = try number(.advertisedPort, 0...65_535)
         advertisedPort = advertised == 0 ? nil : advertised
+        guard let network = WorkerNetwork(rawValue: try text(.workerNetwork).lowercased()) else {
+            throw ValidationError(
+                "workerNetwork is '\(try text(.workerNetwork))'; use one of "
+                    + WorkerNetwork.allCases.map(\.rawValue).joined(separator: ", ") + ".")
+        }
+        workerNetwork = network
         guard let level = Logger.Level(rawValue: try text(.logLevel).lowercased()) else {
             throw ValidationError("logLevel is '\(try text(.logLevel))'; use one of \(Setting.logLevel.explanation)")
         }

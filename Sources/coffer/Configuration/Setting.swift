@@ -4,7 +4,7 @@ import Foundation
 /// `dataFolder` in the file.
 enum Setting: String, CaseIterable {
     case dataFolder, rootKeyFile, credentialsFile, domain, address, httpsPort, httpPort, gatewayPort, advertisedPort
-    case logLevel, shutdownSeconds
+    case workerNetwork, logLevel, shutdownSeconds
 
     var explanation: String {
         switch self {
@@ -18,6 +18,8 @@ enum Setting: String, CaseIterable {
         case .gatewayPort: "Port of the CONNECT gateway for HTTPS_PROXY (0 picks a free one)."
         case .advertisedPort:
             "Port to write into URLs, for clients that reach the TLS port without the gateway (0: none)."
+        case .workerNetwork:
+            "Network of function workers: 'isolated', one each, or 'host', the machine's with its whole loopback."
         case .logLevel: "trace, debug, info, notice, warning, error or critical."
         case .shutdownSeconds: "Longest wait for running requests at shutdown, in seconds."
         }
@@ -34,6 +36,7 @@ enum Setting: String, CaseIterable {
         case .httpPort: "18081"
         case .gatewayPort: "18080"
         case .advertisedPort: "0"
+        case .workerNetwork: "isolated"
         case .logLevel: "notice"
         case .shutdownSeconds: "15"
         }

@@ -20,6 +20,8 @@ struct SettingOptions: ParsableArguments {
     var gatewayPort: String?
     @Option(help: ArgumentHelp(Setting.advertisedPort.explanation, valueName: "port"))
     var advertisedPort: String?
+    @Option(help: ArgumentHelp(Setting.workerNetwork.explanation, valueName: "kind"))
+    var workerNetwork: String?
     @Option(help: ArgumentHelp(Setting.logLevel.explanation, valueName: "level"))
     var logLevel: String?
     @Option(help: ArgumentHelp(Setting.shutdownSeconds.explanation, valueName: "seconds"))
@@ -32,7 +34,8 @@ struct SettingOptions: ParsableArguments {
             (.dataFolder, dataFolder), (.rootKeyFile, rootKeyFile), (.credentialsFile, credentialsFile),
             (.domain, domain),
             (.address, address), (.httpsPort, httpsPort), (.httpPort, httpPort), (.gatewayPort, gatewayPort),
-            (.advertisedPort, advertisedPort), (.logLevel, logLevel), (.shutdownSeconds, shutdownSeconds),
+            (.advertisedPort, advertisedPort), (.workerNetwork, workerNetwork), (.logLevel, logLevel),
+            (.shutdownSeconds, shutdownSeconds),
         ]
         return Dictionary(uniqueKeysWithValues: pairs.compactMap { setting, value in value.map { (setting, $0) } })
     }
