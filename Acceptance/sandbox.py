@@ -252,6 +252,15 @@ def main():
         check("the server's own work left no errors", " error " not in log, log[-600:])
         left = processes_of(server)
         check("both workers run below the server", sum(name.startswith("pas") for name in left.values()) == 2, left)
+        groups = [str(group) for folder in ("", "memory/") for group in Path("/sys/fs/cgroup").glob(f"{folder}coffer-{name}-*")]
+        server.stop()
+        # Without a group to wait for, a worker's last processes may take a moment more.
+        if groups:
+            left = [process for process in left if is_alive(process)] + [group for group in groups if os.path.exists(group)]
+            check("a server that stops leaves neither processes nor groups", not left, left)
+        server.start()
+        check("a worker starts again", bool(wait_for(server.client(), host)), host)
+        left = processes_of(server)
         server.kill()
         for _ in range(50):
             left = {process: name for process, name in left.items() if is_alive(process)}

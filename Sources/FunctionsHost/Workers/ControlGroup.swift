@@ -4,7 +4,7 @@ internal import Glibc
 /// A memory limit the kernel keeps, where this process may make control groups (version 1 or 2). Gone with its last
 /// reference.
 final class ControlGroup: Sendable {
-    private static let removalAttempts = 50
+    private static let removalAttempts = 500
 
     let processesFile: String
     private let path: String
@@ -27,11 +27,17 @@ final class ControlGroup: Sendable {
     }
     deinit {
         let path = path
+        Task.detached { await Self.remove(path) }
+    }
+
+    /// Returns when its last process is gone, and it with them; after five seconds in any case.
+    func remove() async { await Self.remove(path) }
+
+    private static func remove(_ path: String) async {
         // The last processes may still be dying: a group with members does not go.
-        Task.detached {
-            for _ in 0..<Self.removalAttempts where rmdir(path) != 0 && errno == EBUSY {
-                try? await Task.sleep(for: .milliseconds(100))
-            }
+        for _ in 0..<removalAttempts {
+            guard rmdir(path) != 0, errno == EBUSY else { return }
+            try? await Task.sleep(for: .milliseconds(10))
         }
     }
 

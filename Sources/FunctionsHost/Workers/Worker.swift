@@ -325,7 +325,8 @@ actor Worker {
             process.kill()
             _ = await process.ending()
         }
-        withExtendedLifetime(group) {}
+        // The sandbox's first process is gone; those inside follow it.
+        await group?.remove()
     }
 
     private func report(_ message: String) {
