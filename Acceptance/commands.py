@@ -40,6 +40,7 @@ def usage(server):
         (["serve", "--https-port", "x"], "httpsPort is 'x'"),
         (["serve", "--log-level", "loud"], "use one of"),
         (["serve", "--worker-network", "none"], "use one of isolated, host"),
+        (["serve", "--package-megabytes", "0"], "packageMegabytes is '0'"),
         (["env", "--domain", "single"], "two labels"),
         (["logs"], "Missing expected argument"),
         (["logs", "app", "--lines", "0"], "1 to 10000"),

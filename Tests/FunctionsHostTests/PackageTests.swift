@@ -8,7 +8,7 @@ import Testing
 struct PackageTests {
     private func refused(_ zip: ByteBuffer, limits: PackageLimits = PackageLimits()) -> PackageError? {
         do throws(PackageError) {
-            _ = try Package(zip, limits: limits)
+            _ = try Package(zip, limits: limits, memory: PackageMemory(limitBytes: 1 << 30))
             return nil
         } catch { return error }
     }
@@ -22,7 +22,8 @@ struct PackageTests {
     }
 
     @Test func readsAPackage() throws {
-        let package = try Package(handlerPackage().build(), limits: PackageLimits())
+        let package = try Package(
+            handlerPackage().build(), limits: PackageLimits(), memory: PackageMemory(limitBytes: 1 << 30))
         #expect(package.files == ["HttpTrigger1/function.json", "data.txt", "handler", "host.json"])
         #expect(package.configuration.keys.sorted() == ["HttpTrigger1/function.json", "host.json"])
     }
@@ -68,6 +69,27 @@ struct PackageTests {
         for mode: UInt32 in [0o020666, 0o060666, 0o010666, 0o140777] {
             #expect(refused(file("dev", "", mode: mode))?.reason == .unsafe)
         }
+    }
+
+    @Test func allPackagesShareOneMemory() async throws {
+        let memory = PackageMemory(limitBytes: 1 << 20)
+        var first: Package? = try Package(handlerPackage().build(), limits: PackageLimits(), memory: memory)
+        var large = handlerPackage()
+        large.add("large", String(repeating: "x", count: 460 << 10))
+        #expect(throws: PackageError.self) {
+            try Package(large.build(), limits: PackageLimits(), memory: memory)
+        }
+        withExtendedLifetime(first) {}
+        first = nil
+        // Given back with the first; and one that was refused has taken nothing.
+        _ = try Package(large.build(), limits: PackageLimits(), memory: memory)
+        var limits = PackageLimits()
+        limits.mountedBytes = 16 << 10
+        let world = try await World(settings: ["WEBSITE_RUN_FROM_PACKAGE": World.package], limits: limits)
+        world.storage.put(World.package, Array(handlerPackage().build().readableBytesView))
+        let answer = try await world.send(world.get("/api/HttpTrigger1"))
+        #expect(answer.status == 503 && answer.body.contains("all mounted packages together may take"))
+        #expect(answer.body.contains("--package-megabytes"))
     }
 
     @Test func limitsHold() {
@@ -155,7 +177,7 @@ struct PackageTests {
         zip.add("\(deep)/with a space and é.txt", "deep")
         zip.add("empty/", "", mode: 0o040755)
         zip.add("link", deep + "/with a space and é.txt", mode: 0o120777)
-        let package = try Package(zip.build(), limits: PackageLimits())
+        let package = try Package(zip.build(), limits: PackageLimits(), memory: PackageMemory(limitBytes: 1 << 30))
         let file = package.archive.reopened()
         defer { close(file) }
         let tar = Process()

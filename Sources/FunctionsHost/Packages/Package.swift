@@ -12,12 +12,16 @@ struct Package: Sendable {
     let files: [String]
     /// `host.json` and every `NAME/function.json`, by path.
     let configuration: [String: [UInt8]]
+    private let memory: PackageMemory.Share
     /// Of the zip, for recognizing the same package.
     let sha256: String
 
     /// Unpacks in memory. Throws `PackageError`; nothing stays behind then.
-    init(_ zip: ByteBuffer, limits: PackageLimits) throws(PackageError) {
+    init(_ zip: ByteBuffer, limits: PackageLimits, memory: PackageMemory) throws(PackageError) {
         let archive = try ZipArchive(zip, limits: limits)
+        // Before the first byte of it is unpacked.
+        self.memory = try memory.share(
+            unpackedBytes: archive.entries.reduce(0) { $0 + Self.pages($1.unpackedBytes) + Self.pages(1) })
         let file = try MemoryFile(name: "coffer-package")
         let tar = TarWriter(file: file)
         var folders = Set<String>()
@@ -56,8 +60,7 @@ struct Package: Sendable {
                 try tar.padding(after: entry.unpackedBytes)
                 if keeps { configuration[entry.path] = kept }
                 files.append(entry.path)
-                // What a file takes in a file system of pages.
-                unpacked += (entry.unpackedBytes + 4_095) & ~4_095
+                unpacked += Self.pages(entry.unpackedBytes)
             }
         }
         try tar.end()
@@ -68,6 +71,9 @@ struct Package: Sendable {
         unpackedBytes = unpacked + (folders.count + 1) * 4_096
         sha256 = Array(zip.withUnsafeReadableBytes { SHA256.hash(data: $0) }).hex
     }
+
+    /// What a file takes in a file system of pages: bytes.
+    private static func pages(_ bytes: Int) -> Int { (bytes + 4_095) & ~4_095 }
 
     private static func isConfiguration(_ path: String) -> Bool {
         path == "host.json" || (path.hasSuffix("/function.json") && path.split(separator: "/").count == 2)

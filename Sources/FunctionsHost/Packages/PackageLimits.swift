@@ -4,6 +4,8 @@ public struct PackageLimits: Sendable, Equatable {
     public var archiveBytes = 1 << 30
     /// All files together, unpacked.
     public var unpackedBytes = 2 << 30
+    /// Of memory for all mounted packages together, each counted twice: its archive, and what its worker sees.
+    public var mountedBytes = 8 << 30
     /// Unpacked size over packed size of one file above 1 MiB. Deflate cannot pass 1,032; real code stays below 100.
     public var expansionRatio = 200
     public var entries = 50_000

@@ -46,7 +46,8 @@ public final class FunctionRuntime: Sendable {
         services = HostServices(
             configuration: configuration, sites: sites, vaults: vaults, http: http, identities: identities,
             identityEndpoint: identityEndpoint, logs: logs,
-            handlers: HTTPClient(eventLoopGroupProvider: .shared(group), configuration: client), group: group,
+            handlers: HTTPClient(eventLoopGroupProvider: .shared(group), configuration: client),
+            packageMemory: PackageMemory(limitBytes: configuration.packageLimits.mountedBytes), group: group,
             clock: clock,
             randomness: randomness, logger: logger)
         sites.onChange { [weak self] change in self?.follow(change) }

@@ -47,6 +47,7 @@ struct HostServices: Sendable {
     let identityEndpoint: (any IdentityEndpointRegistry)?
     let logs: any FunctionLogSink
     let handlers: HTTPClient
+    let packageMemory: PackageMemory
     let group: any EventLoopGroup
     let clock: any WallClock
     let randomness: any Randomness

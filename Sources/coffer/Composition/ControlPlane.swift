@@ -32,6 +32,7 @@ struct ControlPlane: Sendable {
             group: group)
         var settings = FunctionsHostConfiguration(names: platform.names, instanceID: randomness.bytes(32).hex)
         settings.identityEndpoint = "http://127.0.0.1:\(ports.httpPort)/msi/token"
+        settings.packageLimits.mountedBytes = home.configuration.packageMegabytes << 20
         settings.workerNetwork = home.configuration.workerNetwork
         settings.workerPorts = [ports.httpsPort, ports.httpPort, ports.gatewayPort]
         // Not HTTPS_PROXY and SSL_CERT_FILE themselves: they would cut a function off from everything but Coffer.

@@ -20,6 +20,7 @@ struct ServerConfiguration {
     /// nil: URLs carry no port.
     let advertisedPort: Int?
     let workerNetwork: WorkerNetwork
+    let packageMegabytes: Int
     let logLevel: Logger.Level
     let shutdownSeconds: Int
 
@@ -151,6 +152,7 @@ struct ServerConfiguration {
                     + WorkerNetwork.allCases.map(\.rawValue).joined(separator: ", ") + ".")
         }
         workerNetwork = network
+        packageMegabytes = try number(.packageMegabytes, 1...16_777_216)
         guard let level = Logger.Level(rawValue: try text(.logLevel).lowercased()) else {
             throw ValidationError("logLevel is '\(try text(.logLevel))'; use one of \(Setting.logLevel.explanation)")
         }

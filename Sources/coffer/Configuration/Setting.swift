@@ -4,7 +4,7 @@ import Foundation
 /// `dataFolder` in the file.
 enum Setting: String, CaseIterable {
     case dataFolder, rootKeyFile, credentialsFile, domain, address, httpsPort, httpPort, gatewayPort, advertisedPort
-    case workerNetwork, logLevel, shutdownSeconds
+    case workerNetwork, packageMegabytes, logLevel, shutdownSeconds
 
     var explanation: String {
         switch self {
@@ -20,6 +20,7 @@ enum Setting: String, CaseIterable {
             "Port to write into URLs, for clients that reach the TLS port without the gateway (0: none)."
         case .workerNetwork:
             "Network of function workers: 'isolated', one each, or 'host', the machine's with its whole loopback."
+        case .packageMegabytes: "Memory for all mounted function packages together, in MiB; each counts twice."
         case .logLevel: "trace, debug, info, notice, warning, error or critical."
         case .shutdownSeconds: "Longest wait for running requests at shutdown, in seconds."
         }
@@ -37,6 +38,7 @@ enum Setting: String, CaseIterable {
         case .gatewayPort: "18080"
         case .advertisedPort: "0"
         case .workerNetwork: "isolated"
+        case .packageMegabytes: "8192"
         case .logLevel: "notice"
         case .shutdownSeconds: "15"
         }

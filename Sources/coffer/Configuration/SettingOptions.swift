@@ -22,6 +22,8 @@ struct SettingOptions: ParsableArguments {
     var advertisedPort: String?
     @Option(help: ArgumentHelp(Setting.workerNetwork.explanation, valueName: "kind"))
     var workerNetwork: String?
+    @Option(help: ArgumentHelp(Setting.packageMegabytes.explanation, valueName: "number"))
+    var packageMegabytes: String?
     @Option(help: ArgumentHelp(Setting.logLevel.explanation, valueName: "level"))
     var logLevel: String?
     @Option(help: ArgumentHelp(Setting.shutdownSeconds.explanation, valueName: "seconds"))
@@ -34,7 +36,8 @@ struct SettingOptions: ParsableArguments {
             (.dataFolder, dataFolder), (.rootKeyFile, rootKeyFile), (.credentialsFile, credentialsFile),
             (.domain, domain),
             (.address, address), (.httpsPort, httpsPort), (.httpPort, httpPort), (.gatewayPort, gatewayPort),
-            (.advertisedPort, advertisedPort), (.workerNetwork, workerNetwork), (.logLevel, logLevel),
+            (.advertisedPort, advertisedPort), (.workerNetwork, workerNetwork),
+            (.packageMegabytes, packageMegabytes), (.logLevel, logLevel),
             (.shutdownSeconds, shutdownSeconds),
         ]
         return Dictionary(uniqueKeysWithValues: pairs.compactMap { setting, value in value.map { (setting, $0) } })
