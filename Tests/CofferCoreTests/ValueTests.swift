@@ -1,4 +1,5 @@
 import CofferCore
+import Foundation
 import Testing
 
 struct ValueTests {
@@ -111,6 +112,35 @@ struct ValueTests {
         #expect([UInt8](hex: "00fF") == [0, 255])
         #expect([UInt8](hex: "0") == nil)
         #expect([0xfb, 0xff].map { UInt8($0) }.base64URL == "-_8")
+    }
+
+    /// RFC 4648 §10, and every length around the groups of three against another implementation.
+    @Test func base64IsThatOfTheStandard() {
+        let vectors = [
+            "": "", "f": "Zg==", "fo": "Zm8=", "foo": "Zm9v", "foob": "Zm9vYg==", "fooba": "Zm9vYmE=",
+            "foobar": "Zm9vYmFy",
+        ]
+        for (plain, text) in vectors {
+            #expect(plain.utf8.base64 == text)
+            #expect([UInt8](base64: text) == Array(plain.utf8))
+        }
+        for length in 0..<70 {
+            let bytes = (0..<length).map { UInt8(truncatingIfNeeded: $0 * 37 + length * 11) }
+            let text = Data(bytes).base64EncodedString()
+            #expect(bytes.base64 == text)
+            #expect([UInt8](base64: text) == bytes)
+            let url = text.replacing("+", with: "-").replacing("/", with: "_")
+            #expect(bytes.base64URL == url.replacing("=", with: ""))
+            #expect([UInt8](base64URL: url) == bytes)
+            #expect([UInt8](base64URL: bytes.base64URL) == bytes)
+            #expect(bytes.withUnsafeBytes { $0.base64URL } == bytes.base64URL)
+        }
+        for text in ["A", "AQ=", "A===", "AQ==AQ==", "AAAAA", "AB", "AAB", "\u{e9}AA", "-_8=="] {
+            #expect([UInt8](base64URL: text) == nil, "\(text)")
+        }
+        for text in ["=", "==", "===", "A===", "-_8=", "AQI", "AQJ="] {
+            #expect([UInt8](base64: text) == nil, "\(text)")
+        }
     }
 
     @Test func mergePatchFollowsTheStandard() throws {
