@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs every command of `coffer` the wrong way, and checks the exit code and that the message says what to do. usage: commands.py"""
 
+import json
 import os
 import shutil
 import socket
@@ -91,6 +92,7 @@ def with_a_server(server):
     env = other.run("env")
     check("a first start that found no port leaves an administrator to the next", "CLIENT_SECRET" in env.stdout, env.stderr)
     other.stop()
+    gateway(server)
     credentials = Path(server.environment["COFFER_CREDENTIALS_FILE"])
     credentials.rename(server.home / "away.json")
     refused(server, 1, "--credentials-file", "env")
@@ -106,6 +108,26 @@ def with_a_server(server):
     server.stop()
     done = server.run("verify")
     check("coffer verify", done.returncode == 0 and done.stdout.rstrip().endswith("sound"), done.stdout + done.stderr)
+
+
+def ask_gateway(state, target):
+    with socket.create_connection(("127.0.0.1", state["gatewayPort"]), timeout=30) as connection:
+        connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        return connection.makefile("rb").read().decode()
+
+
+def gateway(server):
+    """A client that was led here by mistake finds the reason in what it prints, and its user in the log; a flood fills no log."""
+    state = json.loads((server.home / "data" / "run.json").read_text())
+    answer = ask_gateway(state, "example.com:443")
+    line = answer.split("\r\n")[0]
+    check("the gateway's refusal says why in its first line", line == "HTTP/1.1 403 example.com:443 Is Not Served By This Gateway", answer)
+    check("and what to do in its body", "GatewayHostNotAllowed" in answer, answer)
+    for number in range(200):
+        ask_gateway(state, f"flood-{number}.example:443")
+    lines = [line for line in (server.home / "log").read_text().splitlines() if "the gateway refused" in line]
+    check("the log has the refusal", any("example.com:443" in line for line in lines), lines)
+    check("200 more leave a few lines", len(lines) <= 30, len(lines))
 
 
 def main():

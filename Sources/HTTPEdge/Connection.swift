@@ -265,6 +265,7 @@ final class Connection: ChannelDuplexHandler, @unchecked Sendable {
         if refusal.status == .badRequest || refusal.retryAfterSeconds != nil || exchange.method == .CONNECT {
             exchange.keepsAlive = false
         }
+        if let foreign = refusal.foreignAuthority { shared.logRefused(foreign) }
         send(refusal.response(requestID: exchange.id), exchange)
     }
 

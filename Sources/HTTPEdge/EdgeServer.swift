@@ -152,6 +152,7 @@ final class EdgeShared: Sendable {
     let anyLoop: any EventLoop
     private let portsBox = Mutex(EdgePorts())
     private let population = Mutex(Population())
+    private let refusedHosts = Mutex(LineBudget(linesPerMinute: 10))
 
     private struct Population {
         var open = 0
@@ -205,6 +206,16 @@ final class EdgeShared: Sendable {
             try channel.pipeline.syncOperations.addHandler(
                 GatewayHandler(pipelines: pipelines, loopState: loopState, isOverLimit: isOverLimit))
         }
+    }
+
+    /// A client asked the gateway for a host of somebody else. Its user sees little more than that it failed, so the
+    /// log says what was asked for. `authority` holds only what a host name may (`Authority`).
+    func logRefused(_ authority: String) {
+        guard let omitted = refusedHosts.withLock({ $0.take(at: configuration.clock.now()) }) else { return }
+        configuration.logger.notice(
+            "the gateway refused a host or port that is not this server's",
+            metadata: omitted == 0
+                ? ["host": .string(authority)] : ["host": .string(authority), "unlogged": .stringConvertible(omitted)])
     }
 
     private func leave() {

@@ -83,6 +83,7 @@ final class GatewayHandler: ChannelInboundHandler, RemovableChannelHandler {
 
     private func refuse(_ refusal: Refusal, _ context: ChannelHandlerContext) {
         isDone = true
+        if let foreign = refusal.foreignAuthority { pipelines.shared.logRefused(foreign) }
         refusal.writeAndClose(context.channel, loopState)
     }
 }

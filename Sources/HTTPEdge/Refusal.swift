@@ -8,6 +8,8 @@ struct Refusal: Error, Equatable {
     let code: String
     let message: String
     var retryAfterSeconds: Int?
+    /// What a client of the gateway asked for, when it is not this server's.
+    var foreignAuthority: String?
 
     init(_ status: HTTPResponseStatus, _ code: String, _ message: String, retryAfterSeconds: Int? = nil) {
         self.status = status
@@ -99,12 +101,16 @@ struct Refusal: Error, Equatable {
     static func httpsRequired(_ authority: String) -> Refusal {
         Refusal(.forbidden, "HttpsRequired", "This endpoint is served over https only. Use https://\(authority).")
     }
+    /// `host` holds only what a host name and a port may. The reason stands in the status line as well, because that is
+    /// what most clients print of a refused CONNECT.
     static func gatewayHost(_ host: String) -> Refusal {
-        Refusal(
-            .forbidden, "GatewayHostNotAllowed",
+        var refusal = Refusal(
+            .custom(code: 403, reasonPhrase: "\(host) Is Not Served By This Gateway"), "GatewayHostNotAllowed",
             "This gateway leads to this server's own endpoints only; '\(host)' is none of them. "
-                + "Use it with https on port 443, or with http on port 80."
+                + "Use it with https on port 443, or with http on port 80. For anything else, unset HTTPS_PROXY."
         )
+        refusal.foreignAuthority = host
+        return refusal
     }
     static let notAProxyRequest = Refusal(
         .badRequest, "GatewayExpectsProxyRequest",

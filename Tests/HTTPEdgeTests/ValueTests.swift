@@ -175,3 +175,16 @@ extension RequestTarget {
         #expect(seen.count == 10_000)
     }
 }
+
+@Suite struct LineBudgetTests {
+    @Test func aFloodLeavesAFewLinesAndTheirNumber() {
+        var budget = LineBudget(linesPerMinute: 2)
+        let start = Timestamp(year: 2026, month: 11, day: 22)!
+        #expect((0..<5).map { budget.take(at: start.adding(seconds: $0)) } == [0, 0, nil, nil, nil])
+        #expect(budget.take(at: start.adding(seconds: 60)) == 3)
+        #expect(budget.take(at: start.adding(seconds: 119)) == 0)
+        #expect(budget.take(at: start.adding(seconds: 119)) == nil)
+        // A clock that was set back silences nothing.
+        #expect(budget.take(at: start.adding(seconds: -600)) == 1)
+    }
+}
