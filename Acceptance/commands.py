@@ -6,10 +6,12 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "Scripts"))
+SCRIPTS = Path(__file__).resolve().parent.parent / "Scripts"
+sys.path.insert(0, str(SCRIPTS))
 from cofferclient import Server  # noqa: E402
 
 FAILED = []
@@ -55,6 +57,14 @@ def usage(server):
     for arguments in [[], *([name] for name in ("serve", "env", "status", "config", "verify", "logs"))]:
         done = server.run(*arguments, "--help")
         check(f"coffer {' '.join(arguments)} --help", done.returncode == 0 and "OVERVIEW" in done.stdout, done.stderr)
+
+
+def demo():
+    """No server runs: what asks for help gets it, and nothing else."""
+    done = subprocess.run([sys.executable, str(SCRIPTS / "demo.py"), "--help"], capture_output=True, text=True)
+    check("demo.py --help", done.returncode == 0 and done.stdout.startswith("usage: demo.py") and "--keep" in done.stdout, done.stderr)
+    done = subprocess.run([sys.executable, str(SCRIPTS / "demo.py"), "--nosuch"], capture_output=True, text=True)
+    check("demo.py --nosuch", done.returncode == 2 and "--nosuch" in done.stderr, done.stdout)
 
 
 def without_a_server(server):
@@ -137,6 +147,7 @@ def main():
         del server.environment[name]
     try:
         usage(server)
+        demo()
         without_a_server(server)
         with_a_server(server)
     finally:

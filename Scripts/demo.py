@@ -5,6 +5,7 @@ Needs a server ('make run' or 'coffer serve') and nothing but Python's standard 
 of the same REST APIs that az and the SDKs use. Set COFFER to the binary's path if it is not in .build.
 """
 
+import argparse
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import zipfile
 
 from cofferclient import Client, Refused, binary, exports, service_sas, shared_key
 
+LOCATION = "eastus"
 RUN = secrets.token_hex(3)
 GROUP, VAULT, ACCOUNT, APP = f"demo-{RUN}", f"demo-vault-{RUN}", f"demo{RUN}", f"demo-app-{RUN}"
 
@@ -31,6 +33,14 @@ def connect():
     return Client(exports(done.stdout))
 
 
+def options():
+    summary, details = __doc__.split("\n\n", 1)
+    parser = argparse.ArgumentParser(description=summary, epilog=details)
+    parser.add_argument("--keep", action="store_true", help="leave everything in place for a look afterwards, instead of deleting it")
+    return parser.parse_args()
+
+
+arguments = options()
 client = connect()
 call, arm = client.call, client.arm
 
@@ -129,15 +139,15 @@ def call_function(host, key, wanted):
 def first_half():
     global vault_uri, blob_uri
     step("1. A resource group, a vault with purge protection, and a storage account with an identity.")
-    arm("PUT", group, {"location": "eastus"})
+    arm("PUT", group, {"location": LOCATION})
     properties = {
         "tenantId": client.tenant, "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": True,
-        "enableRbacAuthorization": False, "accessPolicies": [
+        "softDeleteRetentionInDays": 7, "enableRbacAuthorization": False, "accessPolicies": [
             {"tenantId": client.tenant, "objectId": client.object_id(), "permissions": {"keys": ["all"], "secrets": ["all"]}}
         ],
     }
-    vault_uri = arm("PUT", vault, {"location": "eastus", "properties": properties})["properties"]["vaultUri"]
-    body = {"location": "eastus", "sku": {"name": "Standard_LRS"}, "kind": "StorageV2", "identity": {"type": "SystemAssigned"}}
+    vault_uri = arm("PUT", vault, {"location": LOCATION, "properties": properties})["properties"]["vaultUri"]
+    body = {"location": LOCATION, "sku": {"name": "Standard_LRS"}, "kind": "StorageV2", "identity": {"type": "SystemAssigned"}}
     made = arm("PUT", account, body, version="2025-01-01")
     blob_uri, principal = made["properties"]["primaryEndpoints"]["blob"], made["identity"]["principalId"]
     seen(f"the vault is {vault_uri}, the account's identity is {principal}")
@@ -181,9 +191,9 @@ def first_half():
 def second_half(key):
     step("6. A function app whose code is an encrypted blob. Its address is a secret, and only the app's identity may read it.")
     plan = f"{group}/providers/Microsoft.Web/serverfarms/demo-plan"
-    arm("PUT", plan, {"location": "eastus", "kind": "functionapp", "sku": {"name": "Y1", "tier": "Dynamic"}, "properties": {"reserved": True}})
+    arm("PUT", plan, {"location": LOCATION, "kind": "functionapp", "sku": {"name": "Y1", "tier": "Dynamic"}, "properties": {"reserved": True}})
     body = {
-        "location": "eastus", "kind": "functionapp,linux", "identity": {"type": "SystemAssigned"},
+        "location": LOCATION, "kind": "functionapp,linux", "identity": {"type": "SystemAssigned"},
         "properties": {"serverFarmId": plan, "reserved": True, "siteConfig": {}},
     }
     made = arm("PUT", site, body)
@@ -234,6 +244,22 @@ def second_half(key):
     seen("503")
 
 
+def clean_up():
+    """Deletes what the story made. A vault that holds customer keys must have purge protection, so it cannot be purged here."""
+    try:
+        arm("DELETE", group)
+    except Refused as refusal:
+        print(f"(not cleaned up: {refusal})")
+        return
+    print("(cleaned up)")
+    path = f"{client.subscription}/providers/Microsoft.KeyVault/locations/{LOCATION}/deletedVaults/{VAULT}"
+    try:
+        date = arm("GET", path)["properties"]["scheduledPurgeDate"]
+    except Refused:
+        return  # The story stopped before there was a vault.
+    print(f"(the deleted vault {VAULT} stays until {date[:10]}: with purge protection nobody purges it before)")
+
+
 def main():
     print("Coffer: vault key -> account key -> data key -> bytes; identity -> secret -> package -> running function.")
     try:
@@ -242,9 +268,8 @@ def main():
     except Refused as refusal:
         sys.exit(f"\n  stopped: {refusal}")
     finally:
-        if "--keep" not in sys.argv:
-            arm("DELETE", group)
-            print("(cleaned up)")
+        if not arguments.keep:
+            clean_up()
 
 
 if __name__ == "__main__":
