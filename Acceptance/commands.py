@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Runs every command of `coffer` the wrong way, and checks the exit code and that the message says what to do. usage: commands.py"""
 
-import json
 import os
+import json
+import secrets
 import shutil
 import socket
 import stat
 import subprocess
 import sys
+import time
+import urllib.parse
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "Scripts"
@@ -41,6 +44,7 @@ def usage(server):
         (["nosuch"], "coffer --help"),
         (["serve", "--nosuch"], "coffer serve --help"),
         (["serve", "--https-port", "x"], "httpsPort is 'x'"),
+        (["serve", "--address", "foo"], "--address takes an IP address"),
         (["serve", "--log-level", "loud"], "use one of"),
         (["serve", "--worker-network", "none"], "use one of isolated, host"),
         (["serve", "--package-megabytes", "0"], "packageMegabytes is '0'"),
@@ -70,6 +74,8 @@ def demo():
 def without_a_server(server):
     for name in (["env"], ["status"], ["logs", "app"]):
         refused(server, 1, "coffer serve", *name)
+    unset = server.run("env", "--unset")
+    check("coffer env --unset needs no server", unset.returncode == 0 and "HTTPS_PROXY" in unset.stdout, unset.stderr)
     refused(server, 1, "--data-folder", "verify")
     refused(server, 1, "coffer config", "serve", "--data-folder", "/proc/nowhere")
     # A key on a disk that is not there now must not be replaced by a new one.
@@ -102,7 +108,12 @@ def with_a_server(server):
     env = other.run("env")
     check("a first start that found no port leaves an administrator to the next", "CLIENT_SECRET" in env.stdout, env.stderr)
     other.stop()
+    environment = server.run("env").stdout
+    leave = f"{environment}\n{server.run('env', '--unset').stdout}\nexport -p"
+    left = subprocess.run(["sh", "-c", leave], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    check("coffer env --unset leaves nothing of coffer env", str(server.home) not in left.stdout and "CLIENT" not in left.stdout, left)
     gateway(server)
+    no_logs_yet(server)
     credentials = Path(server.environment["COFFER_CREDENTIALS_FILE"])
     credentials.rename(server.home / "away.json")
     refused(server, 1, "--credentials-file", "env")
@@ -115,9 +126,12 @@ def with_a_server(server):
     refused(server, 1, "coffer serve", "status")
     server.start()
     check("a server killed starts again", server.run("status").returncode == 0)
-    server.stop()
+    stopping(server)
     done = server.run("verify")
     check("coffer verify", done.returncode == 0 and done.stdout.rstrip().endswith("sound"), done.stdout + done.stderr)
+    quick = server.run("verify", "--metadata-only")
+    check("coffer verify --metadata-only", quick.returncode == 0 and "extents left out" in quick.stdout, quick.stdout + quick.stderr)
+    warnings(server)
 
 
 def ask_gateway(state, target):
@@ -138,6 +152,59 @@ def gateway(server):
     lines = [line for line in (server.home / "log").read_text().splitlines() if "the gateway refused" in line]
     check("the log has the refusal", any("example.com:443" in line for line in lines), lines)
     check("200 more leave a few lines", len(lines) <= 30, len(lines))
+
+
+def no_logs_yet(server):
+    client = server.client()
+    run = secrets.token_hex(3)
+    group = f"{client.subscription}/resourceGroups/commands-{run}"
+    plan, site = (f"{group}/providers/Microsoft.Web/{kind}" for kind in ("serverfarms/plan", f"sites/app-{run}"))
+    workspace = f"{group}/providers/Microsoft.OperationalInsights/workspaces/logs-{run}"
+    client.arm("PUT", group, {"location": "eastus"})
+    client.arm("PUT", plan, {"location": "eastus", "kind": "functionapp", "sku": {"name": "Y1"}, "properties": {"reserved": True}})
+    client.arm("PUT", site, {"location": "eastus", "kind": "functionapp,linux", "properties": {"serverFarmId": plan, "reserved": True}})
+    client.arm("PUT", workspace, {"location": "eastus", "properties": {}}, version="2023-09-01")
+    setting = {"workspaceId": workspace, "logs": [{"category": "FunctionAppLogs", "enabled": True}]}
+    path = f"{site}/providers/microsoft.insights/diagnosticSettings/logs"
+    client.arm("PUT", path, {"properties": setting}, version="2021-05-01-preview")
+    done = server.run("logs", f"app-{run}")
+    fits = done.returncode == 0 and not done.stdout and "has logged nothing yet" in done.stderr
+    check("coffer logs of an app that has logged nothing says so", fits, f"{done.returncode}: {done.stdout}{done.stderr}")
+    client.arm("DELETE", group)
+
+
+def stopping(server):
+    """A request under way holds up a graceful stop; meanwhile the commands say so."""
+    client = server.client()
+    state = json.loads((server.home / "data" / "run.json").read_text())
+    host = urllib.parse.urlsplit(client.environment["AZURE_AUTHORITY_HOST"]).hostname
+    with socket.create_connection(("127.0.0.1", state["httpsPort"]), timeout=30) as plain:
+        with client.tls.wrap_socket(plain, server_hostname=host) as connection:
+            head = f"POST /{client.tenant}/oauth2/v2.0/token HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+            connection.sendall(head.encode())
+            answer = connection.recv(1_000)
+            check("a request has begun", answer.startswith(b"HTTP/1.1 100 "), answer)
+            server.process.terminate()
+            deadline = time.monotonic() + 30
+            while "is stopping" not in server.run("status").stderr and time.monotonic() < deadline:
+                pass
+            for name in ("status", "env", "verify"):
+                refused(server, 1, "is stopping", name)
+    check("the server ends once the request has", server.process.wait(timeout=60) == 0)
+    refused(server, 1, "No server runs", "status")
+
+
+def warnings(server):
+    """What is allowed and unwise is said once, at the start."""
+    log = (server.home / "log").read_text()
+    check("a usual start warns of nothing", " warning " not in log, log[-2000:])
+    open_key = Server(server.home / "unwise", coffer=server.coffer, options=["--address", "0.0.0.0"])
+    open_key.environment["COFFER_ROOT_KEY_FILE"] = str(open_key.home / "data" / "keys" / "root.key")
+    open_key.start()
+    open_key.stop()
+    log = (open_key.home / "log").read_text()
+    check("a root key inside the data folder is warned of", log.count("the root key lies inside the data folder") == 1, log)
+    check("an address of the network is warned of", log.count("the server listens beyond this machine") == 1, log)
 
 
 def main():

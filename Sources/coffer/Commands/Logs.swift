@@ -19,9 +19,7 @@ struct Logs: AsyncParsableCommand {
 
     func run() async throws {
         let home = Home(configuration: try await ServerConfiguration.load(options))
-        guard let state = home.runningServer() else {
-            throw CommandFailure("No server runs on \(home.configuration.dataFolder). Start one with 'coffer serve'.")
-        }
+        let state = try home.answeringServer()
         let client = LocalClient(state)
         let site = try await identifier(client, home)
         let settings = try await client.manage(
@@ -37,14 +35,21 @@ struct Logs: AsyncParsableCommand {
             )
         }
         let query = "FunctionAppLogs | where _ResourceId == '\(site)' | take \(lines)"
+        var isEmpty = true
         for workspace in Set(workspaces).sorted() {
             let answer = try await client.manage(
                 .POST, "\(workspace)/api/query?api-version=2017-10-01", ["query": .string(query)], home: home)
             for row in answer["tables"]?.arrayValue?.first?["rows"]?.arrayValue ?? [] {
                 let fields = (row.arrayValue ?? []).map { $0.stringValue ?? "" }
                 guard fields.count >= 4 else { continue }
+                isEmpty = false
                 print("\(fields[0]) \(fields[1]) \(fields[3].isEmpty ? "-" : fields[3]) \(Self.printable(fields[2]))")
             }
+        }
+        if isEmpty {
+            // Not among the lines: whatever reads them finds none.
+            FileHandle.standardError.write(
+                Data("'\(app)' has logged nothing yet. Call one of its functions, and ask again.\n".utf8))
         }
     }
 

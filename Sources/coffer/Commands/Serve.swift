@@ -34,6 +34,8 @@ struct Serve: AsyncParsableCommand {
             await platform.close()
             throw error
         }
+        // Only now: a link is followed when what it leads to is there.
+        for warning in configuration.warnings { log.warning("\(warning)") }
         var edge = EdgeConfiguration(names: platform.names, logger: log)
         edge.addresses = configuration.listenAddresses
         edge.tlsPort = configuration.httpsPort
@@ -50,7 +52,7 @@ struct Serve: AsyncParsableCommand {
                     + "\(configuration.gatewayPort): \(CommandFailure.reason(error)). Stop what uses them, or choose others with --https-port, --http-port and --gateway-port."
             )
         }
-        let state = Home.RunState(
+        var state = Home.RunState(
             pid: getpid(), address: configuration.address, httpsPort: server.tlsPort ?? 0,
             httpPort: server.plainPort ?? 0,
             gatewayPort: server.gatewayPort ?? 0, domain: configuration.domain,
@@ -69,9 +71,13 @@ struct Serve: AsyncParsableCommand {
         let signal = await TerminationSignal.wait()
         log.notice("stopping", metadata: ["signal": "\(signal)"])
         maintenance.cancel()
-        home.removeRunState()
+        // So that the other commands say so. When it cannot be written they find a server that does not answer.
+        state.isStopping = true
+        try? home.write(state)
         await server.shutdown(gracefully: .seconds(Int64(configuration.shutdownSeconds)))
         await maintenance.stop()
+        // While the data is still this process's: afterwards the file may be the next server's.
+        home.removeRunState()
         await platform.close()
     }
 

@@ -5,15 +5,13 @@ import Foundation
 struct Status: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status", abstract: "Tell whether the server runs, and where.",
-        discussion: "Exit code 0 when it answers, 1 when it does not.")
+        discussion: "Exit code 0 when it answers, 1 when none runs, when it is stopping, and when it does not answer.")
 
     @OptionGroup var options: SettingOptions
 
     func run() async throws {
         let home = Home(configuration: try await ServerConfiguration.load(options))
-        guard let state = home.runningServer() else {
-            throw CommandFailure("No server runs on \(home.configuration.dataFolder). Start one with 'coffer serve'.")
-        }
+        let state = try home.answeringServer()
         let health = try await LocalClient(state).health()
         print(
             """

@@ -11,16 +11,20 @@ struct Verify: AsyncParsableCommand {
             Needs the server stopped. Opens every record and row, resolves every account's key chain through its vault, \
             reads every chunk of every extent, and searches the files for pieces of what they hold. An account whose \
             customer key cannot be had is reported, and is no damage. Exit code 0: sound; 2: damage, or plaintext.
+            With --metadata-only the extents, which hold all but small blobs, are neither read nor searched.
             """)
 
     @OptionGroup var options: SettingOptions
-    @Flag(help: "Check records, rows and key chains, but do not read the extents' bytes.") var metadataOnly = false
+    @Flag(help: "Check records, rows and key chains, and search their files; leave the extents out.") var metadataOnly =
+        false
 
     func run() async throws {
         let configuration = try await ServerConfiguration.load(options)
         let home = Home(configuration: configuration)
         if let state = home.runningServer() {
-            throw CommandFailure("A server runs on \(configuration.dataFolder) (process \(state.pid)). Stop it first.")
+            throw CommandFailure(
+                "A server runs on \(configuration.dataFolder) (process \(state.pid)). "
+                    + (state.isStopping == true ? "It is stopping: try again once it has." : "Stop it first."))
         }
         guard FileManager.default.fileExists(atPath: home.databaseFolder) else {
             throw CommandFailure(
@@ -32,13 +36,13 @@ struct Verify: AsyncParsableCommand {
         var search = PlaintextSearch()
         try await search.sample(platform.store)
         await platform.close()
-        try search.search(below: home.databaseFolder)
-        Self.print(report, search)
+        try search.search(below: home.databaseFolder, leavingOut: metadataOnly ? "extents" : nil)
+        printResult(report, search)
         guard report.isSound, search.findings.isEmpty else { throw ExitCode(2) }
     }
 
-    private static func print(_ report: VerificationReport, _ search: PlaintextSearch) {
-        Swift.print(
+    private func printResult(_ report: VerificationReport, _ search: PlaintextSearch) {
+        print(
             """
             records   \(report.recordsOpened) opened
             accounts  \(report.accountsOpened) key chains resolved, \(report.unavailableAccounts.count) with a customer key that cannot be had
@@ -47,17 +51,17 @@ struct Verify: AsyncParsableCommand {
             extents   \(report.extentsOpened) opened (\(report.chunksOpened) chunks, \(report.plaintextBytesOpened) bytes), \
             \(report.extentsUnchecked) under keys not at hand
             waiting   \(report.garbageExtents) deleted extents, \(report.orphanExtents) left by a crash (\(report.orphanBytes) bytes)
-            plaintext \(search.samples) samples, found in \(search.findings.count) of \(search.files) files (\(search.bytes) bytes)
+            plaintext \(search.samples) samples, found in \(search.findings.count) of \(search.files) files (\(search.bytes) bytes\(metadataOnly ? ", extents left out" : ""))
             """)
         for account in report.unavailableAccounts {
-            Swift.print("unavailable: account \(account.account): \(account.code): \(account.message)")
+            print("unavailable: account \(account.account): \(account.code): \(account.message)")
         }
         for problem in report.problems {
-            Swift.print("DAMAGE \(problem.kind.rawValue) in \(problem.place): \(problem.message)")
+            print("DAMAGE \(problem.kind.rawValue) in \(problem.place): \(problem.message)")
         }
-        for file in search.findings { Swift.print("PLAINTEXT in \(file)") }
+        for file in search.findings { print("PLAINTEXT in \(file)") }
         let isSound = report.isSound && search.findings.isEmpty
-        Swift.print(
+        print(
             isSound ? "sound" : "\(report.problemCount + search.findings.count) problems; restore from a backup")
     }
 }

@@ -46,9 +46,10 @@ struct PlaintextSearch {
         bytes.prefix(8).reduce(0) { $0 << 8 | UInt64($1) }
     }
 
-    mutating func search(below folder: String) throws {
+    /// `omitted` is a folder directly below `folder`: none of its files is opened.
+    mutating func search(below folder: String, leavingOut omitted: String? = nil) throws {
         guard let walk = FileManager.default.enumerator(atPath: folder) else { return }
-        for case let name as String in walk {
+        for case let name as String in walk where omitted.map({ !name.hasPrefix($0 + "/") }) ?? true {
             var isFolder: ObjCBool = false
             guard FileManager.default.fileExists(atPath: folder + "/" + name, isDirectory: &isFolder),
                 !isFolder.boolValue

@@ -102,6 +102,8 @@ struct Home {
         let gatewayPort: Int
         let domain: String
         let advertisedPort: Int?
+        /// The server takes no new connections and waits for its running requests. nil: no.
+        var isStopping: Bool?
     }
 
     func write(_ state: RunState) throws {
@@ -109,7 +111,20 @@ struct Home {
     }
     func removeRunState() { try? FileManager.default.removeItem(atPath: runStateFile) }
 
-    /// The running server, or nil: a file left by a killed process does not count.
+    /// The server that other commands can ask. Throws, with advice, when none runs or it is stopping.
+    func answeringServer() throws -> RunState {
+        guard let state = runningServer() else {
+            throw CommandFailure("No server runs on \(configuration.dataFolder). Start one with 'coffer serve'.")
+        }
+        guard state.isStopping != true else {
+            throw CommandFailure(
+                "The server on \(configuration.dataFolder) (process \(state.pid)) is stopping: it lets running requests "
+                    + "end. Start it again with 'coffer serve' once it has stopped.")
+        }
+        return state
+    }
+
+    /// The server's process, or nil: a file left by a killed process does not count.
     func runningServer() -> RunState? {
         guard let bytes = FileManager.default.contents(atPath: runStateFile),
             let state = try? JSONDecoder().decode(RunState.self, from: bytes), kill(state.pid, 0) == 0 || errno == EPERM

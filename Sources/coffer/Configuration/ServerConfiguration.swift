@@ -3,6 +3,7 @@ import CofferCore
 import Configuration
 import Foundation
 import FunctionsHost
+import HTTPEdge
 import Logging
 import SystemPackage
 
@@ -141,6 +142,11 @@ struct ServerConfiguration {
                     + "wildcard directly below a top-level name.")
         }
         address = try text(.address)
+        guard address == "localhost" || IPAddress(address) != nil else {
+            throw ValidationError(
+                "address is '\(address)'; --address takes an IP address of this machine, such as 127.0.0.1 (the default), "
+                    + "or 0.0.0.0 for all of them.")
+        }
         httpsPort = try number(.httpsPort, 0...65_535)
         httpPort = try number(.httpPort, 0...65_535)
         gatewayPort = try number(.gatewayPort, 0...65_535)
@@ -158,6 +164,24 @@ struct ServerConfiguration {
         }
         logLevel = level
         shutdownSeconds = try number(.shutdownSeconds, 0...3_600)
+    }
+
+    /// What is allowed and seldom meant: what follows from it, and the way out.
+    var warnings: [String] {
+        var warnings: [String] = []
+        // A folder behind a link is the folder the link leads to.
+        func real(_ path: String) -> String { URL(fileURLWithPath: path).resolvingSymlinksInPath().path }
+        if real(rootKeyFile).hasPrefix(real(dataFolder) + "/") {
+            warnings.append(
+                "the root key lies inside the data folder: whoever gets a copy of the folder can read everything in it. "
+                    + "Stop the server, move \(rootKeyFile) elsewhere, and name it with --root-key-file")
+        }
+        if address != "localhost", IPAddress(address)?.isLoopback != true {
+            warnings.append(
+                "the server listens beyond this machine, on \(address): whoever reaches its ports can try to get in, and "
+                    + "what comes by the http port can be read on the way. Without --address it listens on 127.0.0.1")
+        }
+        return warnings
     }
 
     /// Workers ask for tokens on the loopback, so the server always listens there too.
