@@ -26,21 +26,22 @@ public enum NameFamily: Sendable, Hashable {
     case coffer(domain: String, port: Int?)
     case azurePublic
 
+    /// Each is put together when it is asked for: an answer needs one of them.
     private struct Suffixes {
-        let management: String, login: String, graph: String, vault: String, hsm: String, storage: String, sites: String
+        /// nil in Azure's own family.
+        let domain: String?
+        var management: String { domain.map { "management." + $0 } ?? "management.azure.com" }
+        var login: String { domain.map { "login." + $0 } ?? "login.microsoftonline.com" }
+        var graph: String { domain.map { "graph." + $0 } ?? "graph.microsoft.com" }
+        var vault: String { domain.map { "vault." + $0 } ?? "vault.azure.net" }
+        var hsm: String { domain.map { "managedhsm." + $0 } ?? "managedhsm.azure.net" }
+        var storage: String { domain.map { "core." + $0 } ?? "core.windows.net" }
+        var sites: String { domain.map { "azurewebsites." + $0 } ?? "azurewebsites.net" }
     }
     private var suffixes: Suffixes {
         switch self {
-        case .coffer(let domain, _):
-            Suffixes(
-                management: "management.\(domain)", login: "login.\(domain)", graph: "graph.\(domain)",
-                vault: "vault.\(domain)",
-                hsm: "managedhsm.\(domain)", storage: "core.\(domain)", sites: "azurewebsites.\(domain)")
-        case .azurePublic:
-            Suffixes(
-                management: "management.azure.com", login: "login.microsoftonline.com", graph: "graph.microsoft.com",
-                vault: "vault.azure.net", hsm: "managedhsm.azure.net", storage: "core.windows.net",
-                sites: "azurewebsites.net")
+        case .coffer(let domain, _): Suffixes(domain: domain)
+        case .azurePublic: Suffixes(domain: nil)
         }
     }
     private var portSuffix: String {

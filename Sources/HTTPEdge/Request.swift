@@ -39,8 +39,8 @@ public struct Request: Sendable {
     /// not UTF-8.
     public var pathSegments: [String]? {
         var segments: [String] = []
-        for raw in rawPath.split(separator: "/", omittingEmptySubsequences: true) {
-            guard let segment = percentDecoded(raw) else { return nil }
+        for raw in rawPath.utf8.split(separator: 0x2f, omittingEmptySubsequences: true) {
+            guard let segment = percentDecoded(Substring(raw)) else { return nil }
             segments.append(segment)
         }
         return segments

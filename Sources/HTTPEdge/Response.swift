@@ -23,9 +23,12 @@ public struct Response: Sendable {
     }
 
     public static func json(_ status: HTTPResponseStatus, _ bytes: [UInt8], headers: HTTPHeaders = [:]) -> Response {
+        json(status, ByteBuffer(bytes: bytes), headers: headers)
+    }
+    public static func json(_ status: HTTPResponseStatus, _ bytes: ByteBuffer, headers: HTTPHeaders = [:]) -> Response {
         var headers = headers
         headers.replaceOrAdd(name: "Content-Type", value: "application/json; charset=utf-8")
-        return Response(status: status, headers: headers, body: .bytes(ByteBuffer(bytes: bytes)))
+        return Response(status: status, headers: headers, body: .bytes(bytes))
     }
 }
 

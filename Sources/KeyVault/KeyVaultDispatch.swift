@@ -37,20 +37,19 @@ extension KeyVaultService {
         else {
             throw .badParameter("api-version must be specified")
         }
-        let parts = version.lowercased().split(separator: "-", omittingEmptySubsequences: false)
-        func isNumber(_ text: some StringProtocol) -> Bool {
-            !text.isEmpty && text.utf8.allSatisfy { (48...57).contains($0) }
+        let parts = version.utf8.split(separator: 0x2d, omittingEmptySubsequences: false)
+        func isNumber(_ text: Substring.UTF8View) -> Bool {
+            !text.isEmpty && text.allSatisfy { (48...57).contains($0) }
         }
-        let isDate = parts.count >= 3 && parts[0].count == 4 && parts.prefix(3).allSatisfy { isNumber($0) }
-        let isNumbered =
-            parts[0].split(separator: ".", omittingEmptySubsequences: false).count == 2
-            && parts[0].split(separator: ".", omittingEmptySubsequences: false).allSatisfy { isNumber($0) }
+        let isDate = parts.count >= 3 && parts[0].count == 4 && parts.prefix(3).allSatisfy(isNumber)
+        let numbers = parts[0].split(separator: 0x2e, omittingEmptySubsequences: false)
+        let isNumbered = numbers.count == 2 && numbers.allSatisfy(isNumber)
         let tail = parts.dropFirst(isDate ? 3 : 1)
         let isPlain = version.utf8.allSatisfy {
             (48...57).contains($0) || (97...122).contains($0 | 0x20) || $0 == 0x2d || $0 == 0x2e
         }
-        guard isPlain, isDate || isNumbered, tail.isEmpty || (tail.count == 1 && tail.first!.hasPrefix("preview"))
-        else {
+        let isPreview = tail.count == 1 && Substring(tail.first!).lowercased().hasPrefix("preview")
+        guard isPlain, isDate || isNumbered, tail.isEmpty || isPreview else {
             throw .badParameter(
                 "The specified version (\(version.prefix(40))) is not recognized. Consider using the latest "
                     + "supported version (7.6)."
@@ -123,34 +122,31 @@ extension KeyVaultService {
     private func cryptography(_ call: VaultCall, _ operation: String, _ name: String, version: String?) async throws
         -> Response
     {
-        let body = try await call.body()
+        let body = try await KeyOperationBody(call.bodyBytes())
         switch operation {
         case "encrypt", "wrapkey":
-            var value = try body.bytes("value")
+            var value = try body.valueBytes()
             let secret = SecretBytes(copying: value)
             wipe(&value)
             let (key, ciphertext) = try await encrypt(
                 as: call.caller, operation == "encrypt" ? .encrypt : .wrapKey, name, version: version, in: call.address,
                 try body.encryptionAlgorithm(), secret)
-            return call.ok(["kid": .string(key.identifier(call.names)), "value": .string(ciphertext.base64URL)])
+            return call.answer(key, value: ciphertext.base64URL)
         case "decrypt", "unwrapkey":
             let (key, plaintext) = try await decrypt(
                 as: call.caller, operation == "decrypt" ? .decrypt : .unwrapKey, name, version: version,
                 in: call.address,
-                try body.encryptionAlgorithm(), try body.bytes("value"))
-            return call.ok([
-                "kid": .string(key.identifier(call.names)),
-                "value": .string(plaintext.withUnsafeBytes { $0.base64URL }),
-            ])
+                try body.encryptionAlgorithm(), try body.valueBytes())
+            return call.answer(key, value: plaintext.withUnsafeBytes { $0.base64URL })
         case "sign":
             let (key, signature) = try await sign(
                 as: call.caller, name, version: version, in: call.address, try body.signatureAlgorithm(),
-                digest: try body.bytes("value"))
-            return call.ok(["kid": .string(key.identifier(call.names)), "value": .string(signature.base64URL)])
+                digest: try body.valueBytes())
+            return call.answer(key, value: signature.base64URL)
         case "verify":
             let isValid = try await verify(
                 as: call.caller, name, version: version, in: call.address, try body.signatureAlgorithm(),
-                digest: try body.bytes("digest"), signature: try body.bytes("value"))
+                digest: try body.digestBytes(), signature: try body.valueBytes())
             return call.ok(["value": .bool(isValid)])
         default: throw unknownRoute(call.request)
         }

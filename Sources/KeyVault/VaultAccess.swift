@@ -24,9 +24,8 @@ struct OpenVault: Sendable {
     /// Throws 403 unless the caller holds the permission, by access policy or by role, whichever the vault is set to.
     /// `object` narrows the scope that roles are asked at.
     func require(_ permission: VaultPermission, object: String? = nil) throws(VaultError) {
-        let scope = object.map { vault.resourceID.appending(permission.area.rawValue, $0) } ?? vault.resourceID
-        let identity = describe(caller)
         if vault.usesRoles {
+            let scope = object.map { vault.resourceID.appending(permission.area.rawValue, $0) } ?? vault.resourceID
             guard caller.tenantID == vault.tenantID.lowercased(),
                 access.decide(caller, permission.action, at: scope).isAllowed
             else {
@@ -34,7 +33,7 @@ struct OpenVault: Sendable {
                     "ForbiddenByRbac",
                     "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny "
                         + "assignments or role definitions were "
-                        + "changed recently, please observe propagation time.\r\nCaller: \(identity)\r\nAction: "
+                        + "changed recently, please observe propagation time.\r\nCaller: \(describe(caller))\r\nAction: "
                         + "'\(permission.action)'\r\n"
                         + "Resource: '\(scope.canonical)'\r\nAssignment: (not found)\r\nDenyAssignmentId: null\r\n"
                         + "DecisionReason: 'DeniedWithNoValidRBAC' \r\nVault: \(vault.label)\r\n")
@@ -44,7 +43,7 @@ struct OpenVault: Sendable {
         guard vault.accessPolicies.contains(where: { $0.names(caller) && $0.grants(permission) }) else {
             throw .forbidden(
                 "ForbiddenByPolicy",
-                "The user, group or application '\(identity)' does not have \(permission.area.rawValue) "
+                "The user, group or application '\(describe(caller))' does not have \(permission.area.rawValue) "
                     + "\(permission.policyName) permission "
                     + "on key vault '\(vault.label)'. For help resolving this issue, please see "
                     + "https://go.microsoft.com/fwlink/?linkid=2125287")

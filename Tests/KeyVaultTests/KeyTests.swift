@@ -1,6 +1,7 @@
 import CofferCore
 import Crypto
 import Foundation
+import NIOCore
 import NIOHTTP1
 import Testing
 import _CryptoExtras
@@ -252,6 +253,35 @@ import _CryptoExtras
             ["alg": "RSA-OAEP-256", "value": .string([UInt8](repeating: 1, count: 300).base64URL)])
         #expect(long.status == 400)
         #expect(await vaults.owned(.POST, "/keys/cmk/wrapkey", ["alg": "A256KW", "value": "AAAA"]).status == 400)
+    }
+
+    @Test func bodiesOfOperationsAreReadStrictly() async throws {
+        let vaults = try await TestVaults()
+        try await vaults.makeVault()
+        _ = try await created(vaults)
+        for (body, message) in [
+            ("", "Property value is required."), ("{}", "Property value is required."),
+            ("[]", "The request body is not a JSON object."), ("\"alg\"", "The request body is not a JSON object."),
+            ("{", "The request body is not a JSON object."),
+            (#"{"alg":"RSA-OAEP","value":7}"#, "Property value has invalid value"),
+            (#"{"alg":["RSA-OAEP"],"value":"AAAA"}"#, "Property alg has invalid value"),
+            (#"{"alg":"RSA-OAEP","value":"A=A="}"#, "Property value has invalid value"),
+            (#"{"alg":null,"value":"AAAA"}"#, "Property alg is required."),
+        ] {
+            let answer = await vaults.send(.POST, "/keys/cmk/wrapkey", as: vaults.owner, raw: Array(body.utf8))
+            #expect(answer.status == 400 && answer.code == "BadParameter", "\(body)")
+            #expect(answer.body["error"]?["message"]?.stringValue == message, "\(body)")
+        }
+        let more = #" { "aad" : {"x":[1]}, "value" : "AAAA", "alg" : "RSA\u002dOAEP" } "#
+        #expect(await vaults.send(.POST, "/keys/cmk/wrapkey", as: vaults.owner, raw: Array(more.utf8)).status == 200)
+    }
+
+    @Test(arguments: ["", "https://v.vault.coffer.localhost/keys/k/0a", "a\"b\\c", "\u{0}\n\u{1f}", "é\u{2028}😀"])
+    func writtenStringsAreJSON(text: String) throws {
+        var buffer = ByteBuffer()
+        buffer.writeJSONString(text)
+        #expect(try JSONValue(parsing: buffer.readableBytesView) == .string(text))
+        #expect(Array(buffer.readableBytesView) == JSONValue.string(text).serialized())
     }
 
     @Test func rotationPolicyIsKeptAndCarriedOut() async throws {

@@ -1,4 +1,5 @@
 import CofferCore
+import Foundation
 
 /// Reads the bodies of the data plane. Every reader throws 400 `BadParameter` that names the property.
 struct VaultBody: Sendable {
@@ -10,13 +11,13 @@ struct VaultBody: Sendable {
             return
         }
         guard let value = try? JSONValue(parsing: bytes), let members = value.objectValue else {
-            throw .badParameter("The request body is not a JSON object.")
+            throw .noJSONObject
         }
         self.members = members
     }
     private init(members: [String: JSONValue]) { self.members = members }
 
-    private func invalid(_ name: String) -> VaultError { .badParameter("Property \(name) has invalid value") }
+    private func invalid(_ name: String) -> VaultError { .invalidProperty(name) }
     private func value(_ name: String) -> JSONValue? { members[name].flatMap { $0.isNull ? nil : $0 } }
 
     func string(_ name: String) throws(VaultError) -> String? {
@@ -25,7 +26,7 @@ struct VaultBody: Sendable {
         return text
     }
     func requiredString(_ name: String) throws(VaultError) -> String {
-        guard let text = try string(name) else { throw .badParameter("Property \(name) is required.") }
+        guard let text = try string(name) else { throw .missingProperty(name) }
         return text
     }
     func integer(_ name: String) throws(VaultError) -> Int64? {
@@ -183,24 +184,6 @@ struct VaultBody: Sendable {
         return type
     }
 
-    func encryptionAlgorithm() throws(VaultError) -> EncryptionAlgorithm {
-        let name = try requiredString("alg")
-        guard let algorithm = EncryptionAlgorithm(rawValue: name) else {
-            throw .badParameter("The algorithm '\(name)' is not supported: RSA-OAEP-256, RSA-OAEP or RSA1_5.")
-        }
-        return algorithm
-    }
-    func signatureAlgorithm() throws(VaultError) -> SignatureAlgorithm {
-        let name = try requiredString("alg")
-        guard let algorithm = SignatureAlgorithm(rawValue: name) else {
-            throw .badParameter(
-                "The algorithm '\(name)' is not supported: "
-                    + "\(SignatureAlgorithm.allCases.map(\.rawValue).joined(separator: ", "))."
-            )
-        }
-        return algorithm
-    }
-
     /// Times are at least seven days; an expiry at least 28 (Configure cryptographic key auto-rotation).
     func rotationPolicy() throws(VaultError) -> RotationPolicy {
         var policy = RotationPolicy(lifetimeActions: [])
@@ -236,5 +219,67 @@ struct VaultBody: Sendable {
             throw .badParameter("A trigger with timeBeforeExpiry needs attributes.expiryTime in the policy.")
         }
         return RotationPolicy.LifetimeAction(trigger: .beforeExpiry(period), action: type)
+    }
+}
+
+/// The body of a cryptographic operation (KeyOperationsParameters, KeySignParameters and KeyVerifyParameters of the
+/// REST API): what a busy vault reads most, so it is read without a tree between.
+struct KeyOperationBody: Decodable, Sendable {
+    private enum CodingKeys: String, CodingKey { case alg, value, digest }
+    private let alg: String?
+    private let value: String?
+    private let digest: String?
+
+    init(_ bytes: some Collection<UInt8>) throws(VaultError) {
+        if bytes.isEmpty {
+            (alg, value, digest) = (nil, nil, nil)
+            return
+        }
+        do {
+            self = try JSONDecoder().decode(KeyOperationBody.self, from: Data(bytes))
+        } catch DecodingError.typeMismatch(_, let context) where !context.codingPath.isEmpty {
+            throw .invalidProperty(context.codingPath[0].stringValue)
+        } catch {
+            throw .noJSONObject
+        }
+    }
+
+    private func required(_ text: String?, _ key: CodingKeys) throws(VaultError) -> String {
+        guard let text else { throw .missingProperty(key.stringValue) }
+        return text
+    }
+    private func bytes(_ text: String?, _ key: CodingKeys) throws(VaultError) -> [UInt8] {
+        guard let bytes = [UInt8](base64URL: try required(text, key)) else { throw .invalidProperty(key.stringValue) }
+        return bytes
+    }
+    func valueBytes() throws(VaultError) -> [UInt8] { try bytes(value, .value) }
+    func digestBytes() throws(VaultError) -> [UInt8] { try bytes(digest, .digest) }
+
+    func encryptionAlgorithm() throws(VaultError) -> EncryptionAlgorithm {
+        let name = try required(alg, .alg)
+        guard let algorithm = EncryptionAlgorithm(rawValue: name) else {
+            throw .badParameter("The algorithm '\(name)' is not supported: RSA-OAEP-256, RSA-OAEP or RSA1_5.")
+        }
+        return algorithm
+    }
+    func signatureAlgorithm() throws(VaultError) -> SignatureAlgorithm {
+        let name = try required(alg, .alg)
+        guard let algorithm = SignatureAlgorithm(rawValue: name) else {
+            throw .badParameter(
+                "The algorithm '\(name)' is not supported: "
+                    + "\(SignatureAlgorithm.allCases.map(\.rawValue).joined(separator: ", "))."
+            )
+        }
+        return algorithm
+    }
+}
+
+extension VaultError {
+    fileprivate static let noJSONObject = VaultError.badParameter("The request body is not a JSON object.")
+    fileprivate static func invalidProperty(_ name: String) -> VaultError {
+        .badParameter("Property \(name) has invalid value")
+    }
+    fileprivate static func missingProperty(_ name: String) -> VaultError {
+        .badParameter("Property \(name) is required.")
     }
 }

@@ -1,5 +1,6 @@
 import CofferCore
 import HTTPEdge
+import NIOCore
 import NIOHTTP1
 
 /// The JSON shapes of the data plane (Key Vault REST API 7.6).
@@ -102,5 +103,18 @@ extension VaultError {
         var error: [String: JSONValue] = ["code": .string(code), "message": .string(message)]
         if let innerCode { error["innererror"] = ["code": .string(innerCode)] }
         return ["error": .object(error)]
+    }
+}
+
+extension ByteBuffer {
+    /// Appends a JSON string (RFC 8259 §7).
+    mutating func writeJSONString(_ text: String) {
+        guard text.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x22 && $0 != 0x5c }) else {
+            writeBytes(JSONValue.string(text).serialized())
+            return
+        }
+        writeStaticString("\"")
+        writeString(text)
+        writeStaticString("\"")
     }
 }
