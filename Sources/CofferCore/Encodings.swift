@@ -1,3 +1,5 @@
+internal import Foundation
+
 extension Collection<UInt8> {
     /// Lower-case hexadecimal.
     @inlinable
@@ -6,9 +8,23 @@ extension Collection<UInt8> {
         return String(decoding: flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
     }
     /// RFC 4648 §4, with padding.
-    public var base64: String { Base64.standard.encoded(self, isPadded: true) }
+    public var base64: String {
+        // The type at hand: through the protocol each byte would cost a call or two.
+        (withContiguousStorageIfAvailable { Data($0) } ?? Data(self)).base64EncodedString()
+    }
     /// RFC 4648 §5, without padding.
-    public var base64URL: String { Base64.url.encoded(self, isPadded: false) }
+    public var base64URL: String {
+        var plain = base64
+        return plain.withUTF8 { plain in
+            String(unsafeUninitializedCapacity: plain.count) { output in
+                let digits = plain.prefix { $0 != 0x3d }
+                for (index, digit) in digits.enumerated() {
+                    output[index] = digit == 0x2b ? 0x2d : digit == 0x2f ? 0x5f : digit
+                }
+                return digits.count
+            }
+        }
+    }
 }
 
 extension [UInt8] {
@@ -35,85 +51,30 @@ extension [UInt8] {
 
     /// Strict RFC 4648 §4 (padding required, no other characters, no second spelling of the same bytes); nil otherwise.
     public init?(base64 text: some StringProtocol) {
-        guard let bytes = Base64.standard.decoded(String(text), isPaddingRequired: true) else { return nil }
-        self = bytes
+        // Foundation also reads `AA=A`, `====` and bits behind the end.
+        let text = String(text)
+        guard let data = Data(base64Encoded: text), data.base64EncodedString() == text else { return nil }
+        self.init(data)
     }
 
     /// RFC 4648 §5, padding optional; nil for any other character and for a second spelling of the same bytes.
     public init?(base64URL text: some StringProtocol) {
-        guard let bytes = Base64.url.decoded(String(text), isPaddingRequired: false) else { return nil }
-        self = bytes
-    }
-}
-
-/// One of the alphabets of RFC 4648. Foundation's reader takes more than the RFC allows, and what it takes to have it
-/// refuse that cost more than the rest of a small request.
-private struct Base64: Sendable {
-    static let standard = Base64("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
-    static let url = Base64("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-    private static let pad: UInt8 = 0x3d
-
-    private let digits: [UInt8]
-    /// The value of each byte; 64 for one that is no digit.
-    private let values: [UInt8]
-
-    private init(_ alphabet: String) {
-        digits = Array(alphabet.utf8)
-        var values = [UInt8](repeating: 64, count: 256)
-        for (value, digit) in digits.enumerated() { values[Int(digit)] = UInt8(value) }
-        self.values = values
+        var given = String(text)
+        guard let plain = given.withUTF8(Self.plainBase64) else { return nil }
+        self.init(base64: plain)
     }
 
-    func encoded(_ bytes: some Collection<UInt8>, isPadded: Bool) -> String {
-        bytes.withContiguousStorageIfAvailable { encoded($0, isPadded) }
-            ?? Array(bytes).withUnsafeBufferPointer { encoded($0, isPadded) }
-    }
-    private func encoded(_ bytes: UnsafeBufferPointer<UInt8>, _ isPadded: Bool) -> String {
-        let full = (bytes.count + 2) / 3 * 4
-        return String(unsafeUninitializedCapacity: full) { text in
-            var written = 0
-            for start in stride(from: 0, to: bytes.count, by: 3) {
-                let count = min(3, bytes.count - start)
-                var bits = UInt32(bytes[start]) << 16
-                if count > 1 { bits |= UInt32(bytes[start + 1]) << 8 }
-                if count > 2 { bits |= UInt32(bytes[start + 2]) }
-                for place in 0...count {
-                    text[written] = digits[Int(bits >> UInt32(18 - 6 * place)) & 63]
-                    written += 1
-                }
+    /// The same text in the alphabet of §4, padded; nil where it already is of that alphabet alone.
+    private static func plainBase64(_ text: UnsafeBufferPointer<UInt8>) -> String? {
+        guard !text.contains(where: { $0 == 0x2b || $0 == 0x2f }), text.allSatisfy({ $0 < 0x80 }) else { return nil }
+        return String(unsafeUninitializedCapacity: text.count + 3) { output in
+            for (index, digit) in text.enumerated() {
+                output[index] = digit == 0x2d ? 0x2b : digit == 0x5f ? 0x2f : digit
             }
-            guard isPadded else { return written }
-            text[written..<full].update(repeating: Self.pad)
-            return full
+            guard text.last != 0x3d else { return text.count }
+            let padded = (text.count + 3) / 4 * 4
+            output[text.count..<padded].update(repeating: 0x3d)
+            return padded
         }
-    }
-
-    func decoded(_ text: String, isPaddingRequired: Bool) -> [UInt8]? {
-        var text = text
-        return text.withUTF8 { decoded($0, isPaddingRequired) }
-    }
-    private func decoded(_ text: UnsafeBufferPointer<UInt8>, _ isPaddingRequired: Bool) -> [UInt8]? {
-        var count = text.count
-        if isPaddingRequired || text.last == Self.pad {
-            guard count.isMultiple(of: 4) else { return nil }
-            if text.last == Self.pad { count -= text[count - 2] == Self.pad ? 2 : 1 }
-        }
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(count * 3 / 4)
-        var bits: UInt32 = 0
-        var heldBits = 0
-        for character in text.prefix(count) {
-            let value = values[Int(character)]
-            guard value < 64 else { return nil }
-            bits = bits << 6 | UInt32(value)
-            heldBits += 6
-            if heldBits >= 8 {
-                heldBits -= 8
-                bytes.append(UInt8(truncatingIfNeeded: bits >> UInt32(heldBits)))
-            }
-        }
-        // Bits behind the last byte are zero, and fewer than a digit's.
-        guard heldBits < 6, bits & (1 << UInt32(heldBits) - 1) == 0 else { return nil }
-        return bytes
     }
 }
