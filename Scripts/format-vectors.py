@@ -92,8 +92,9 @@ class DataKey:
         return {"account": self.account.hex(), "kind": self.kind, "key": self.key.hex()}
 
 
-def sealed_part(key: DataKey, partition: bytes, row_key: bytes, plaintext: bytes, nonce: bytes) -> bytes:
-    bound = fields("coffer/v1/sealed-part", key.account, partition, row_key, key.head())
+def sealed_part(key: DataKey, partition: bytes, row_key: bytes, plaintext: bytes, nonce: bytes, bodies: list = []) -> bytes:
+    beside = [b"".join(bodies)] if bodies else []
+    bound = fields("coffer/v1/sealed-part", key.account, partition, row_key, key.head(), *beside)
     return key.head() + xaes_seal(key.rows, nonce, plaintext, bound)
 
 
@@ -322,11 +323,11 @@ def volume_vectors():
     add_row("a length beyond the end", "corrupt: unknown format", "c", b"1", b"", b"", seal_row("c", b"d1", b"\x01\0\0\0\x01", nonce))
     add_row("an unknown version", "corrupt: unknown format", "c", b"1", b"", b"", seal_row("c", b"d1", b"\x02\0\0\0\0", nonce))
 
-    def add_part(name, expect, key, partition, row_key, plaintext, sealed, nonce=b""):
+    def add_part(name, expect, key, partition, row_key, plaintext, sealed, nonce=b"", bodies=()):
         parts.append(
             {
                 "name": name, "expect": expect, **key.json(), "partition": partition, "rowKey": row_key.hex(),
-                "plaintext": plaintext.hex(), "random": nonce.hex(), "sealed": sealed.hex(),
+                "plaintext": plaintext.hex(), "random": nonce.hex(), "sealed": sealed.hex(), "bodies": [b.hex() for b in bodies],
             }
         )
 
@@ -334,6 +335,12 @@ def volume_vectors():
         nonce = draw(name, 24)
         add_part(name, "opens", key, "c", b"k", b"manifest", sealed_part(key, b"c", b"k", b"manifest", nonce), nonce)
     good = sealed_part(AEK, b"c", b"k", b"manifest", draw("under the account's key", 24))
+    nonce, ids = draw("with bodies", 24), [draw("first body", 16), draw("second body", 16)]
+    beside = sealed_part(AEK, b"c", b"k", b"manifest", nonce, ids)
+    add_part("with two bodies beside", "opens", AEK, "c", b"k", b"manifest", beside, nonce, ids)
+    add_part("the bodies in another order", "corrupt: not authentic", AEK, "c", b"k", b"", beside, bodies=ids[::-1])
+    add_part("a body left out", "corrupt: not authentic", AEK, "c", b"k", b"", beside, bodies=ids[:1])
+    add_part("bodies beside a part without", "corrupt: not authentic", AEK, "c", b"k", b"", good, bodies=ids)
     add_part("another row key", "corrupt: not authentic", AEK, "c", b"l", b"", good)
     add_part("another partition", "corrupt: not authentic", AEK, "d", b"k", b"", good)
     add_part("a flipped bit", "corrupt: not authentic", AEK, "c", b"k", b"", flip(good, 8 * 50))

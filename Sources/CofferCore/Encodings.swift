@@ -64,7 +64,8 @@ extension [UInt8] {
         self.init(base64: plain)
     }
 
-    /// The same text in the alphabet of §4, padded; nil where it already is of that alphabet alone.
+    /// The same text in the alphabet of §4, padded; nil for a digit that is of that alphabet alone, and for what is not
+    /// ASCII.
     private static func plainBase64(_ text: UnsafeBufferPointer<UInt8>) -> String? {
         guard !text.contains(where: { $0 == 0x2b || $0 == 0x2f }), text.allSatisfy({ $0 < 0x80 }) else { return nil }
         return String(unsafeUninitializedCapacity: text.count + 3) { output in

@@ -12,6 +12,68 @@ import Testing
 /// Customer-provided keys: the codes and messages are those recorded from the live service
 /// (specs/recorded/encryption-errors.json).
 @Suite struct EncryptionTests {
+    /// Earlier versions wrote small bodies inside their references (docs/format.md §8, form 2).
+    @Test func aBodyInsideItsReferenceIsReadAndWrittenBeside() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "small", [("x-ms-meta-k", "v")])
+        let (volume, partition) = try await blobs.volume("ccc")
+        let row = try #require(try await volume.get(partition, [BlobKeys.base("a")])[0])
+        let key = try await volume.accountKey()
+        let now = try BlobSecrets(
+            decoding: try await volume.open(row.sealed, at: row.key, in: partition, under: key),
+            bodies: row.sealed.inlineBodies)
+        let before = try await volume.seal(
+            withBodyInside(now), of: [], at: row.key, in: partition, under: key)
+        _ = try await volume.commit(
+            partition, checks: [], writes: [.put(row.key, visible: row.visible, sealed: before)])
+        #expect(await blobs.send(.GET, "/ccc/a").text == "small")
+        #expect(await blobs.send(.PUT, "/ccc/a?comp=snapshot").status == 201)
+        #expect(await blobs.send(.PUT, "/ccc/a?comp=metadata", [("x-ms-meta-k", "w")]).status == 200)
+        let after = try #require(try await volume.get(partition, [BlobKeys.base("a")])[0])
+        #expect(after.sealed.message.count < before.message.count && after.sealed != before)
+        let read = await blobs.send(.GET, "/ccc/a")
+        #expect(read.text == "small" && read.header("x-ms-meta-k") == "w")
+    }
+
+    /// The sealed part of a blob of one small body as version 1 wrote it.
+    private func withBodyInside(_ secrets: BlobSecrets) -> [UInt8] {
+        let extent = secrets.manifest.extents[0]
+        var writer = RecordWriter()
+        writer.byte(1)
+        writer.pairs(secrets.metadata)
+        writer.number(1)
+        let length = (0..<8).reversed().map { UInt8(truncatingIfNeeded: extent.plaintextBytes >> ($0 * 8)) }
+        writer.byteString([1, 2] + extent.extentID + length + extent.inlineCiphertext)
+        for number: UInt64 in [1, 0, 1, 0, UInt64(extent.plaintextBytes)] { writer.number(number) }
+        writer.flag(true)
+        writer.optional(secrets.md5) { $0.byteString($1) }
+        writer.pairs(secrets.tags)
+        return writer.bytes
+    }
+
+    /// A row whose manifest leaves a body over is damaged, not merely odd.
+    @Test func aBodyThatBelongsToNoReferenceIsRefused() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "one")
+        await blobs.put("b", "two")
+        let (volume, partition) = try await blobs.volume("ccc")
+        let key = try await volume.accountKey()
+        var secrets: [BlobSecrets] = []
+        let rows = try await volume.get(partition, [BlobKeys.base("a"), BlobKeys.base("b")]).compactMap { $0 }
+        for row in rows {
+            let plain = try await volume.open(row.sealed, at: row.key, in: partition, under: key)
+            secrets.append(try BlobSecrets(decoding: plain, bodies: row.sealed.inlineBodies))
+        }
+        let extents = secrets.flatMap(\.manifest.extents)
+        let sealed = try await volume.seal(
+            secrets[0].encoded(including: true), of: extents, at: rows[0].key, in: partition, under: key)
+        _ = try await volume.commit(
+            partition, checks: [], writes: [.put(rows[0].key, visible: rows[0].visible, sealed: sealed)])
+        let refused = await blobs.send(.GET, "/ccc/a")
+        #expect(refused.status == 500 && refused.code == "InternalError" && !refused.text.contains("one"))
+        #expect(await blobs.send(.GET, "/ccc/b").text == "two")
+    }
+
     @Test func ownKeys() async throws {
         let blobs = try await Blobs.withContainer()
         let hash = customerKey()[1].1

@@ -16,7 +16,7 @@ import Testing
         vault.addVersion("cmk")
         vault.allow(identity)
         let sealed = try await store.volume.seal(
-            [1, 2, 3], at: [9], in: partition, under: await store.volume.accountKey())
+            [1, 2, 3], of: [], at: [9], in: partition, under: await store.volume.accountKey())
         #expect(try await keys.status(store.account).source == .platform)
 
         let status = try await keys.useCustomerKey(store.account, vault.reference("cmk"), as: identity)
@@ -83,7 +83,7 @@ import Testing
             let (store, vault) = try await Store.withCustomerKey()
             if toCustomer { _ = try await store.sealed.accountKeys.usePlatformKey(store.account) }
             let sealed = try await store.volume.seal(
-                [7], at: [1], in: partition, under: await store.volume.accountKey())
+                [7], of: [], at: [1], in: partition, under: await store.volume.accountKey())
 
             let faulty = FaultyEngine(store.engine)
             let crashing = try Store(engine: store.engine, metadata: faulty, clock: store.clock, seed: 4)
@@ -171,7 +171,8 @@ import Testing
 
     @Test func aSecondCreationKeepsTheFirstKey() async throws {
         let store = try await Store.withAccount()
-        let sealed = try await store.volume.seal([7], at: [1], in: partition, under: await store.volume.accountKey())
+        let key = try await store.volume.accountKey()
+        let sealed = try await store.volume.seal([7], of: [], at: [1], in: partition, under: key)
         try await store.sealed.accountKeys.create(store.account)
         let fresh = try Store(engine: store.engine, seed: 2)
         #expect(

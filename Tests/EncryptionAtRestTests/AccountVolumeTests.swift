@@ -13,18 +13,18 @@ import Testing
         let store = try await Store.withAccount()
         let volume = store.volume
         let key = try await volume.accountKey()
-        let sealed = try await volume.seal(Array("inner".utf8), at: [2], in: partition, under: key)
+        let sealed = try await volume.seal(Array("inner".utf8), of: [], at: [2], in: partition, under: key)
         let committed = try await volume.commit(
             partition, checks: [.absent([2])],
             writes: [
-                .put([2], visible: [9, 9], sealed: SealedPart(sealed)), .put([1], visible: [], sealed: .none),
+                .put([2], visible: [9, 9], sealed: sealed), .put([1], visible: [], sealed: .none),
                 .put([2, 0], visible: [1], sealed: .none),
             ])
         guard case .committed(let version) = committed else { throw Failure.unexpected }
         let rows = try await volume.get(partition, [[2], [7], [1]])
         #expect(rows.map { $0?.visible } == [[9, 9], nil, []])
         #expect(
-            try await volume.open(rows[0]!.sealed.message, at: [2], in: partition, under: key) == Array("inner".utf8))
+            try await volume.open(rows[0]!.sealed, at: [2], in: partition, under: key) == Array("inner".utf8))
         #expect(try await volume.scan(partition, from: [], upTo: nil, limit: 10).map(\.key) == [[1], [2], [2, 0]])
         #expect(try await volume.scan(partition, from: [2], upTo: [2, 0], limit: 10).map(\.key) == [[2]])
         #expect(try await volume.scan(partition, from: [], upTo: nil, limit: 2).map(\.key) == [[1], [2]])
@@ -60,7 +60,7 @@ import Testing
         let volume = store.volume
         let key = try await volume.accountKey()
         let customer = volume.customerProvidedKey(store.randomness.secret(32))
-        let sealed = try await volume.seal([1, 2, 3], at: [5], in: partition, under: key)
+        let sealed = try await volume.seal([1, 2, 3], of: [], at: [5], in: partition, under: key)
         #expect(await code { try await volume.open(sealed, at: [6], in: partition, under: key) } == .corrupt)
         #expect(await code { try await volume.open(sealed, at: [5], in: .account, under: key) } == .corrupt)
         #expect(await code { try await volume.open(sealed, at: [5], in: partition, under: customer) } == .keyMismatch)
@@ -68,17 +68,41 @@ import Testing
         let otherKey = try await otherVolume.accountKey()
         #expect(
             await code { try await otherVolume.open(sealed, at: [5], in: partition, under: otherKey) } == .keyMismatch)
-        for bit in 0..<sealed.count * 8 {
-            var damaged = sealed
+        let message = sealed.message
+        for bit in 0..<message.count * 8 {
+            var damaged = message
             damaged[bit / 8] ^= 1 << UInt8(bit % 8)
-            let found = await code { try await volume.open(damaged, at: [5], in: partition, under: key) }
+            let found = await code { try await volume.open(SealedPart(damaged), at: [5], in: partition, under: key) }
             #expect(found == .corrupt || (16..<19 * 8).contains(bit) && found == .keyMismatch, "bit \(bit)")
         }
-        for count in 0..<sealed.count {
-            #expect(
-                await code { try await volume.open(Array(sealed.prefix(count)), at: [5], in: partition, under: key) }
-                    == .corrupt)
+        for count in 0..<message.count {
+            let cut = SealedPart(Array(message.prefix(count)))
+            #expect(await code { try await volume.open(cut, at: [5], in: partition, under: key) } == .corrupt)
         }
+    }
+
+    @Test func aSealedPartOpensOnlyWithItsBodies() async throws {
+        let store = try await Store.withAccount()
+        let volume = store.volume
+        let key = try await volume.accountKey()
+        var bodies: [ExtentReference] = []
+        for value in 1...3 { bodies.append(try await store.write([UInt8(value)], under: key)) }
+        let (one, two, three) = (bodies[0], bodies[1], bodies[2])
+        let sealed = try await volume.seal([7], of: [one, two], at: [5], in: partition, under: key)
+        #expect(try await volume.open(sealed, at: [5], in: partition, under: key) == [7])
+        let others: [[ExtentReference]] = [
+            [], [one], [two], [two, one], [one, two, two], [one, three], [one, two, three],
+        ]
+        for others in others {
+            let part = SealedPart(sealed.message, bodies: InlineBodies.encode(others))
+            #expect(await code { try await volume.open(part, at: [5], in: partition, under: key) } == .corrupt)
+        }
+        let cut = SealedPart(sealed.message, bodies: sealed.bodies.dropLast())
+        #expect(await code { try await volume.open(cut, at: [5], in: partition, under: key) } == .corrupt)
+        // Bodies beside a part that has none.
+        let alone = try await volume.seal([7], of: [], at: [5], in: partition, under: key)
+        let part = SealedPart(alone.message, bodies: sealed.bodies)
+        #expect(await code { try await volume.open(part, at: [5], in: partition, under: key) } == .corrupt)
     }
 
     @Test func aRowOpensOnlyWhereItWasPut() async throws {
@@ -130,9 +154,9 @@ import Testing
         let body = Array(repeatElement(mark, count: 4_000).joined())
         let large = try await store.write(body, under: key)
         let small = try await store.write(Array(body.prefix(5_000)), under: key)
-        let manifest = try await volume.seal(small.encoded + mark, at: [1], in: partition, under: key)
+        let manifest = try await volume.seal(small.encoded + mark, of: [small], at: [1], in: partition, under: key)
         _ = try await volume.commit(
-            partition, checks: [], writes: [.put([1], visible: mark, sealed: SealedPart(manifest, of: [small]))],
+            partition, checks: [], writes: [.put([1], visible: mark, sealed: manifest)],
             linking: [large])
         _ = try await store.sealed.records(.storage, "accounts").commit([.put("k", mark)])
         let secret = key.secret.withUnsafeBytes { Array($0) }

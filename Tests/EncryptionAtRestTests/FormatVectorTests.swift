@@ -192,13 +192,23 @@ private struct Vector {
             let volume = store.volume(account: vector.account)
             let partition = VolumePartition(name: vector["partition"].text)
             if vector["expect"].text == "opens" {
+                let ids = vector["bodies"].list.map(\.bytes)
+                let bodies = ids.map { ExtentReference(inline: [], extentID: $0, plaintextBytes: 0) }
                 let sealed = try await volume.seal(
-                    vector["plaintext"].bytes, at: vector["rowKey"].bytes, in: partition, under: vector.dataKey)
-                #expect(sealed == vector["sealed"].bytes)
+                    vector["plaintext"].bytes, of: bodies, at: vector["rowKey"].bytes, in: partition,
+                    under: vector.dataKey)
+                #expect(sealed.message == vector["sealed"].bytes)
             }
             await check(vector) {
+                let ids = vector["bodies"].list.map(\.bytes)
+                let bodies = ids.map { id in
+                    ExtentReference(
+                        inline: [UInt8](repeating: 0, count: InlineExtent.overheadBytes), extentID: id,
+                        plaintextBytes: 0)
+                }
+                let part = SealedPart(vector["sealed"].bytes, bodies: InlineBodies.encode(bodies))
                 let opened = try await volume.open(
-                    vector["sealed"].bytes, at: vector["rowKey"].bytes, in: partition, under: vector.dataKey)
+                    part, at: vector["rowKey"].bytes, in: partition, under: vector.dataKey)
                 #expect(opened == vector["plaintext"].bytes)
             }
         }
@@ -317,7 +327,8 @@ private struct Vector {
         for vector in vectors["encodings"]["references"].list {
             let zeros = vector.has("thenZeros") ? vector["thenZeros"].number : 0
             let encoded = vector["encoded"].bytes + [UInt8](repeating: 0, count: zeros)
-            let decoded = ExtentReference(extent: encoded[...])
+            var none = InlineBodies([])
+            let decoded = ExtentReference(encoded: encoded[...], &none)
             #expect((decoded != nil) == (vector["expect"].text == "decodes"), "\(vector["name"].text)")
             if let decoded { #expect(decoded.encoded == encoded) }
         }

@@ -16,7 +16,7 @@ import Testing
         let error = await #expect(throws: KeyUnavailable.self) { try await store.volume.accountKey() }
         #expect(error?.code == .accessDenied && error?.isDenial == true)
         await #expect(throws: KeyUnavailable.self) {
-            try await store.volume.seal([1], at: [1], in: .account, under: key)
+            try await store.volume.seal([1], of: [], at: [1], in: .account, under: key)
         }
         vault.allow(identity)
         try await store.volume.accountKey().checkLease()
@@ -54,7 +54,7 @@ import Testing
         let (store, vault) = try await Store.withCustomerKey()
         let key = try await store.volume.accountKey()
         vault.announce()
-        let sealed = try await store.volume.seal([1], at: [1], in: .account, under: key)
+        let sealed = try await store.volume.seal([1], of: [], at: [1], in: .account, under: key)
         vault.announce()
         #expect(try await store.volume.open(sealed, at: [1], in: .account, under: key) == [1])
         vault.announce()

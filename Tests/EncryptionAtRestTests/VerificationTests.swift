@@ -16,13 +16,13 @@ import Testing
         let reference = try await store.write(store.randomness.bytes(100_000), under: key)
         let own = try await store.write(store.randomness.bytes(100_000), under: customer)
         let small = try await store.write([1, 2, 3], under: key)
-        let sealed = try await store.volume.seal(small.encoded, at: [1], in: partition, under: key)
-        let sealedOwn = try await store.volume.seal([1], at: [2], in: partition, under: customer)
+        let sealed = try await store.volume.seal(small.encoded, of: [small], at: [1], in: partition, under: key)
+        let sealedOwn = try await store.volume.seal([1], of: [], at: [2], in: partition, under: customer)
         _ = try await store.volume.commit(
             partition, checks: [],
             writes: [
-                .put([1], visible: [], sealed: SealedPart(sealed, of: [small])),
-                .put([2], visible: [], sealed: SealedPart(sealedOwn)),
+                .put([1], visible: [], sealed: sealed),
+                .put([2], visible: [], sealed: sealedOwn),
                 .put([3], visible: [1], sealed: .none),
             ],
             linking: [reference, own])
@@ -71,6 +71,15 @@ import Testing
             report.problems.map(\.kind.rawValue).sorted()
                 == ["missingAccountKey", "missingExtent", "notAuthentic", "notAuthentic", "unknownPartition"])
         #expect(report.recordsOpened == 1)
+    }
+
+    @Test func aBodyThatIsGoneIsFound() async throws {
+        let (store, _, _) = try await filled()
+        let row = try #require(try await store.volume.get(partition, [[1]])[0])
+        let part = SealedPart(row.sealed.message)
+        _ = try await store.volume.commit(partition, checks: [], writes: [.put([1], visible: [], sealed: part)])
+        let report = try await store.sealed.verify()
+        #expect(report.problems.map(\.kind) == [.notAuthentic] && report.smallBodiesOpened == 0)
     }
 
     @Test func aDamagedChunkIsFoundOnlyByReadingEverything() async throws {

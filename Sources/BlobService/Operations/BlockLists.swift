@@ -116,7 +116,7 @@ extension BlobService {
             if source != .committed, let block = staged[idBytes] {
                 try CustomerKeyHeaders.check(customerKey, against: block.record.customerKeySHA256)
                 let plain = try await call.volume.open(
-                    block.row.sealed.message, at: block.row.key, in: container.partition, under: key)
+                    block.row.sealed, at: block.row.key, in: container.partition, under: key)
                 guard !plain.isEmpty else { continue }
                 let extent = try BlockRecord.decodeExtent(plain, bodies: block.row.sealed.inlineBodies)
                 slices.append(Manifest.Slice(blockID: id, extent: extent, offset: 0, length: extent.plaintextBytes))

@@ -92,7 +92,8 @@ extension BlobService {
         if let key, !record.accountSealed.isEmpty {
             var part = BlobSecrets()
             try part.decodeAccountPart(
-                try await call.volume.open(record.accountSealed, at: row.key, in: container.partition, under: key))
+                try await call.volume.open(
+                    SealedPart(record.accountSealed), at: row.key, in: container.partition, under: key))
             secrets = part
         }
         xml.open("Blob")

@@ -56,9 +56,9 @@ extension BlobService {
         let block = BlockRecord(
             id: id, length: UInt64(body.length), uploaded: call.now, customerKeySHA256: key.customerProvidedKeySHA256,
             releasable: extents.compactMap(\.withoutKey))
-        let message = try await call.volume.seal(
-            body.extent.map(BlockRecord.encodeExtent) ?? [], at: blockKey, in: container.partition, under: key)
-        let sealed = SealedPart(message, of: extents)
+        let sealed = try await call.volume.seal(
+            body.extent.map(BlockRecord.encodeExtent) ?? [], of: extents, at: blockKey, in: container.partition,
+            under: key)
         func attempt() async throws -> Bool? {
             let rows = try await call.volume.get(container.partition, [baseKey, stagedKey, blockKey])
             let base = try rows[0].map(BlobRow.init)

@@ -59,7 +59,8 @@ extension BlobService {
         guard !row.record.accountSealed.isEmpty else { return [] }
         var part = BlobSecrets()
         try part.decodeAccountPart(
-            try await call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
+            try await call.volume.open(
+                SealedPart(row.record.accountSealed), at: row.key, in: container.partition, under: key))
         return part.tags
     }
 
@@ -90,13 +91,13 @@ extension BlobService {
         -> BlobSecrets
     {
         guard !row.sealed.isEmpty else { return BlobSecrets() }
-        let plain = try await call.volume.open(row.sealed.message, at: row.key, in: container.partition, under: key)
+        let plain = try await call.volume.open(row.sealed, at: row.key, in: container.partition, under: key)
         var secrets = try BlobSecrets(decoding: plain, bodies: row.sealed.inlineBodies)
         if !row.record.accountSealed.isEmpty {
             let accountKey = try await call.volume.accountKey()
             try secrets.decodeAccountPart(
                 try await call.volume.open(
-                    row.record.accountSealed, at: row.key, in: container.partition, under: accountKey))
+                    SealedPart(row.record.accountSealed), at: row.key, in: container.partition, under: accountKey))
         }
         return secrets
     }
@@ -110,7 +111,8 @@ extension BlobService {
         guard !row.record.accountSealed.isEmpty else { return ContentLayout() }
         var part = BlobSecrets()
         try part.decodeAccountPart(
-            try await call.volume.open(row.record.accountSealed, at: row.key, in: container.partition, under: key))
+            try await call.volume.open(
+                SealedPart(row.record.accountSealed), at: row.key, in: container.partition, under: key))
         return part.layout
     }
 
@@ -133,8 +135,9 @@ extension BlobService {
             let hasLayout = record.type == .page || (record.type == .block && !secrets.manifest.slices.isEmpty)
             secrets.layout = hasLayout ? ContentLayout(secrets.manifest) : ContentLayout()
             record.accountSealed = try await call.volume.seal(
-                secrets.encodedAccountPart(), at: key, in: container.partition,
-                under: try await call.volume.accountKey())
+                secrets.encodedAccountPart(), of: [], at: key, in: container.partition,
+                under: try await call.volume.accountKey()
+            ).message
         }
         return .put(
             key, visible: record.encoded(),
@@ -146,9 +149,9 @@ extension BlobService {
         _ secrets: BlobSecrets, including accountPart: Bool, at key: [UInt8], _ call: BlobCall,
         _ container: ContainerHandle, under dataKey: DataKey
     ) async throws -> SealedPart {
-        let message = try await call.volume.seal(
-            secrets.encoded(including: accountPart), at: key, in: container.partition, under: dataKey)
-        return SealedPart(message, of: secrets.manifest.extents)
+        try await call.volume.seal(
+            secrets.encoded(including: accountPart), of: secrets.manifest.extents, at: key, in: container.partition,
+            under: dataKey)
     }
 
     /// A commit of more extents looks for so many rows that it leaves the event loop.
@@ -275,12 +278,14 @@ extension BlobService {
         var part = BlobSecrets()
         if !record.accountSealed.isEmpty {
             try part.decodeAccountPart(
-                try await call.volume.open(record.accountSealed, at: row.key, in: container.partition, under: key))
+                try await call.volume.open(
+                    SealedPart(record.accountSealed), at: row.key, in: container.partition, under: key))
         }
         change(&part)
         record.tagCount = UInt64(part.tags.count)
         record.accountSealed = try await call.volume.seal(
-            part.encodedAccountPart(), at: row.key, in: container.partition, under: key)
+            part.encodedAccountPart(), of: [], at: row.key, in: container.partition, under: key
+        ).message
         return nil
     }
 }

@@ -12,13 +12,32 @@ public struct InlineBodies: Sendable {
 
     /// nil at the end and for bytes that are no body.
     mutating func next() -> ExtentReference? {
-        guard reader.integer(UInt8.self) == Self.version, let id = reader.take(16),
+        guard let (id, length, sealed) = Self.next(&reader) else { return nil }
+        return ExtentReference(inline: Array(sealed), extentID: Array(id), plaintextBytes: length)
+    }
+
+    private static func next(
+        _ reader: inout FieldReader
+    ) -> (id: ArraySlice<UInt8>, length: Int, sealed: ArraySlice<UInt8>)? {
+        guard reader.integer(UInt8.self) == version, let id = reader.take(16),
             let length = reader.integer(UInt32.self), length <= InlineExtent.plaintextBytesLimit,
             let sealed = reader.take(Int(length) + InlineExtent.overheadBytes)
         else { return nil }
-        return ExtentReference(inline: Array(sealed), extentID: Array(id), plaintextBytes: Int(length))
+        return (id, Int(length), sealed)
     }
 
+    /// Of all that are left, one after the other; nil when what is left is not all bodies.
+    var extentIDs: [UInt8]? {
+        var rest = reader
+        var ids: [UInt8] = []
+        while !rest.isAtEnd {
+            guard let (id, _, _) = Self.next(&rest) else { return nil }
+            ids.append(contentsOf: id)
+        }
+        return ids
+    }
+
+    /// Of those among `extents` that are small bodies.
     static func encode(_ extents: [ExtentReference]) -> ArraySlice<UInt8> {
         let bodies = extents.filter(\.isInline)
         guard !bodies.isEmpty else { return [] }

@@ -89,27 +89,34 @@ public final class AccountVolume: Sendable {
 
     // MARK: Sealed parts
 
-    /// Seals a row's inner part, bound to account, partition and row key: it opens nowhere else. Throws
-    /// `KeyUnavailable` when the lease died.
+    /// Seals a row's inner part, bound to account, partition, row key and the small bodies beside it: it opens nowhere
+    /// else. `extents` are those the plaintext refers to, in its order; the small bodies among them go with the part.
+    /// Throws `KeyUnavailable` when the lease died.
     public func seal(
-        _ plaintext: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
-    ) async throws -> [UInt8] {
+        _ plaintext: [UInt8], of extents: [ExtentReference], at key: [UInt8], in partition: VolumePartition,
+        under dataKey: DataKey
+    ) async throws -> SealedPart {
         try await confirmKey(dataKey)
         let header = SealedMessage.header(dataKey)
-        return dataKey.rows.seal(
-            plaintext, additional: sealedPartBound(key, partition, header), randomness: core.randomness, header: header)
+        let bodies = extents.filter(\.isInline).flatMap(\.extentID)
+        let message = dataKey.rows.seal(
+            plaintext, additional: sealedPartBound(key, partition, header, bodies),
+            randomness: core.randomness, header: header)
+        return SealedPart(message, bodies: InlineBodies.encode(extents))
     }
 
     /// Throws `KeyUnavailable` when the lease died, `SealedStoreError.keyMismatch` for a part sealed under another key
-    /// and `.corrupt` for one that is damaged or was moved here.
+    /// and `.corrupt` for one that is damaged, was moved here, or has other bodies beside it. The bodies themselves are
+    /// opened when they are read.
     public func open(
-        _ sealed: [UInt8], at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
+        _ part: SealedPart, at key: [UInt8], in partition: VolumePartition, under dataKey: DataKey
     ) async throws -> [UInt8] {
         try await confirmKey(dataKey)
-        let header = try SealedMessage.checkHeader(sealed, dataKey)
-        guard
+        let header = try SealedMessage.checkHeader(part.message, dataKey)
+        guard let bodies = part.inlineBodies.extentIDs,
             let plaintext = dataKey.rows.open(
-                sealed[SealedMessage.headerBytes...], additional: sealedPartBound(key, partition, header))
+                part.message[SealedMessage.headerBytes...],
+                additional: sealedPartBound(key, partition, header, bodies))
         else { throw SealedStoreError(.corrupt, "The sealed part of a row does not open: it is damaged or was moved.") }
         return plaintext
     }
@@ -121,8 +128,13 @@ public final class AccountVolume: Sendable {
         try await dataKey.confirmLease()
     }
 
-    private func sealedPartBound(_ key: [UInt8], _ partition: VolumePartition, _ header: [UInt8]) -> [UInt8] {
-        FieldList(.sealedPart, account.bytes, Array(partition.name.utf8), key, header).bytes
+    /// `bodies`: the extent IDs of the small bodies beside the part, one after the other.
+    private func sealedPartBound(
+        _ key: [UInt8], _ partition: VolumePartition, _ header: [UInt8], _ bodies: [UInt8]
+    ) -> [UInt8] {
+        var bound = FieldList(.sealedPart, account.bytes, Array(partition.name.utf8), key, header)
+        if !bodies.isEmpty { bound.append(bodies) }
+        return bound.bytes
     }
 }
 
