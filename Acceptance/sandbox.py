@@ -7,6 +7,7 @@ import json
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -69,7 +70,9 @@ def reached(ports):
                         found.append([address, port, device, kind.name])
     return found
 def look(query):
+    outside = [place.split() for place in query.get("outside", [])]
     return {
+        "outside": [answer(socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, a, int(p), None) for a, p in outside],
         "port": int(os.environ["FUNCTIONS_CUSTOMHANDLER_PORT"]), "reached": reached([int(port) for port in query.get("port", [])]),
         "statuses": [status(url) for url in query.get("url", [])], "names": [name for _, name in socket.if_nameindex()],
         "network": os.readlink("/proc/self/ns/net"),
@@ -133,14 +136,14 @@ def deploy(client, paths):
     return name, host, blobs
 
 
-class Loopback:
-    """Listens on the machine's loopback, with an answer for whoever comes, and counts them."""
+class Listener:
+    """Listens on addresses of the machine, with an answer for whoever comes, and counts them."""
 
-    def __init__(self):
+    def __init__(self, *addresses):
         self.port, self.visits, self.ends = 0, [], []
-        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        for address in addresses:
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                end = socket.socket(family, kind)
+                end = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
                 end.bind((address, self.port))
                 self.port = end.getsockname()[1]
                 if kind == socket.SOCK_STREAM:
@@ -185,7 +188,7 @@ def network(client, server, host, check):
     seen = wait_for(client, other_host)
     check("a second app serves beside it", bool(seen), seen)
     port = seen.get("port", 0)
-    machine = Loopback()
+    machine = Listener("127.0.0.1", "::1")
     for target in (port, machine.port):
         with socket.create_connection(("127.0.0.1", target), timeout=5) as visit:
             visit.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -200,6 +203,35 @@ def network(client, server, host, check):
     check("it has a network of its own", seen["network"] != os.readlink("/proc/self/ns/net"), seen["network"])
     check("it has a way out of it", len(seen["names"]) > 1, seen["names"])
     check("it reaches Coffer's blobs and vaults by name", all(s in (401, 403, 404, 409) for s in seen["statuses"]), seen["statuses"])
+
+
+def ip(*arguments):
+    """What ip(8) prints; None where it is missing or may not."""
+    try:
+        done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def way_out(client, host, check):
+    """What is not loopback is reached. The machine gets an address for this: those it has, the worker's network takes over."""
+    for family, address, length in (("-4", "198.51.100.1", 32), ("-6", "2001:db8::1", 128)):
+        # Some have one that says "unreachable".
+        if not (ip(family, "route", "show", "default") or "").startswith("default"):
+            print(f"left out  no default route ({family}), so none for a worker")
+            continue
+        if ip("address", "add", f"{address}/{length}", "dev", "lo") is None:
+            print(f"left out  {address} cannot be given to this machine for a while: only root may")
+            continue
+        try:
+            machine = Listener(address)
+            query = urllib.parse.urlencode({"outside": f"{address} {machine.port}"})
+            data = client.call("GET", f"https://{host}/api/F?{query}")[2]
+            # Whether the answer or the end of the connection comes first is not what is asked here.
+            check(f"it reaches the machine's address {address}", machine.visits != [], data)
+        finally:
+            ip("address", "del", f"{address}/{length}", "dev", "lo")
 
 
 def wait_for(client, host):
@@ -242,6 +274,7 @@ def main():
         check("it is not root and holds no capability", seen["user"] != 0 and not any(int(c, 16) for c in seen["capabilities"]), seen)
         check("its identity endpoint answers to its own header only", (seen["token"], seen["forged"]) == (200, 401), seen)
         network(client, server, host, check)
+        way_out(client, host, check)
         for _ in range(50):
             printed = server.run("logs", name).stdout
             if "before" in printed:

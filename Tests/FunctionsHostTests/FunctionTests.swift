@@ -68,7 +68,8 @@ struct CatalogTests {
         var zip = ZipBuilder()
         zip.add("host.json", host)
         for (name, json) in functions { zip.add("\(name)/function.json", json) }
-        let package = try Package(zip.build(), limits: PackageLimits(), memory: PackageMemory(limitBytes: 1 << 30))
+        let package = try Package(
+            zip.build(), of: "app", limits: PackageLimits(), memory: PackageMemory(limitBytes: 1 << 30))
         let host = try HostConfiguration(parsing: package.configuration["host.json"]) { settings[$0] }
         return try FunctionCatalog(package: package, host: host) { settings[$0] }
     }

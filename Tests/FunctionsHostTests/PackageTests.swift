@@ -8,7 +8,7 @@ import Testing
 struct PackageTests {
     private func refused(_ zip: ByteBuffer, limits: PackageLimits = PackageLimits()) -> PackageError? {
         do throws(PackageError) {
-            _ = try Package(zip, limits: limits, memory: PackageMemory(limitBytes: 1 << 30))
+            _ = try Package(zip, of: "app", limits: limits, memory: PackageMemory(limitBytes: 1 << 30))
             return nil
         } catch { return error }
     }
@@ -23,7 +23,8 @@ struct PackageTests {
 
     @Test func readsAPackage() throws {
         let package = try Package(
-            handlerPackage().build(), limits: PackageLimits(), memory: PackageMemory(limitBytes: 1 << 30))
+            handlerPackage().build(), of: "app", limits: PackageLimits(),
+            memory: PackageMemory(limitBytes: 1 << 30))
         #expect(package.files == ["HttpTrigger1/function.json", "data.txt", "handler", "host.json"])
         #expect(package.configuration.keys.sorted() == ["HttpTrigger1/function.json", "host.json"])
     }
@@ -73,16 +74,17 @@ struct PackageTests {
 
     @Test func allPackagesShareOneMemory() async throws {
         let memory = PackageMemory(limitBytes: 1 << 20)
-        var first: Package? = try Package(handlerPackage().build(), limits: PackageLimits(), memory: memory)
+        var first: Package? = try Package(
+            handlerPackage().build(), of: "one", limits: PackageLimits(), memory: memory)
         var large = handlerPackage()
         large.add("large", String(repeating: "x", count: 460 << 10))
         #expect(throws: PackageError.self) {
-            try Package(large.build(), limits: PackageLimits(), memory: memory)
+            try Package(large.build(), of: "two", limits: PackageLimits(), memory: memory)
         }
         withExtendedLifetime(first) {}
         first = nil
         // Given back with the first; and one that was refused has taken nothing.
-        _ = try Package(large.build(), limits: PackageLimits(), memory: memory)
+        _ = try Package(large.build(), of: "two", limits: PackageLimits(), memory: memory)
         var limits = PackageLimits()
         limits.mountedBytes = 16 << 10
         let world = try await World(settings: ["WEBSITE_RUN_FROM_PACKAGE": World.package], limits: limits)
@@ -90,6 +92,57 @@ struct PackageTests {
         let answer = try await world.send(world.get("/api/HttpTrigger1"))
         #expect(answer.status == 503 && answer.body.contains("all mounted packages together may take"))
         #expect(answer.body.contains("--package-megabytes"))
+    }
+
+    /// A restart mounts the new package while the old worker still ends its requests.
+    @Test func aPackageMakesRoomForItsSuccessor() throws {
+        let memory = PackageMemory(limitBytes: 1 << 20)
+        func mount(_ site: String, kibibytes: Int) throws -> Package {
+            var zip = ZipBuilder()
+            zip.add("large", String(repeating: "x", count: kibibytes << 10))
+            return try Package(zip.build(), of: site, limits: PackageLimits(), memory: memory)
+        }
+        var replaced: Package? = try mount("one", kibibytes: 300)
+        var successor: Package? = try mount("one", kibibytes: 400)
+        // The larger of the two counts; a third of the same site, or one of another, in full.
+        #expect(throws: PackageError.self) { try mount("one", kibibytes: 300) }
+        #expect(throws: PackageError.self) { try mount("two", kibibytes: 200) }
+        let small = try mount("two", kibibytes: 90)
+        withExtendedLifetime(replaced) {}
+        replaced = nil
+        #expect(throws: PackageError.self) { try mount("two", kibibytes: 200) }
+        withExtendedLifetime(successor) {}
+        successor = nil
+        withExtendedLifetime(small) {}
+        _ = try mount("three", kibibytes: 400)
+    }
+
+    /// Empty files are cheap in a zip; the folders their paths name are not, once unpacked.
+    @Test func foldersThatOnlyPathsNameCount() throws {
+        var deep = ZipBuilder()
+        for index in 0..<10 { deep.add((0..<8).map { "f\(index)-\($0)/" }.joined() + "x", "") }
+        var limits = PackageLimits()
+        limits.entries = 89
+        let error = refused(deep.build(), limits: limits)
+        #expect(error?.reason == .tooLarge && error?.message.contains("at most 89 are allowed") == true)
+        limits.entries = 90
+        #expect(refused(deep.build(), limits: limits) == nil)
+        // In memory a page for each, twice.
+        let needed = 2 * 90 * 4_096
+        #expect(throws: PackageError.self) {
+            try Package(deep.build(), of: "app", limits: limits, memory: PackageMemory(limitBytes: needed - 1))
+        }
+        _ = try Package(deep.build(), of: "app", limits: limits, memory: PackageMemory(limitBytes: needed))
+        // One that several paths name counts once, one that has an entry as that entry.
+        limits.entries = 3
+        var shared = ZipBuilder()
+        shared.add("folder/a", "")
+        shared.add("folder/b", "")
+        #expect(refused(shared.build(), limits: limits) == nil)
+        shared.add("folder/", "", mode: 0o040755)
+        #expect(refused(shared.build(), limits: limits) == nil)
+        shared.add("other/c", "")
+        #expect(refused(shared.build(), limits: limits)?.reason == .tooLarge)
     }
 
     @Test func limitsHold() {
@@ -177,7 +230,8 @@ struct PackageTests {
         zip.add("\(deep)/with a space and é.txt", "deep")
         zip.add("empty/", "", mode: 0o040755)
         zip.add("link", deep + "/with a space and é.txt", mode: 0o120777)
-        let package = try Package(zip.build(), limits: PackageLimits(), memory: PackageMemory(limitBytes: 1 << 30))
+        let package = try Package(
+            zip.build(), of: "app", limits: PackageLimits(), memory: PackageMemory(limitBytes: 1 << 30))
         let file = package.archive.reopened()
         defer { close(file) }
         let tar = Process()

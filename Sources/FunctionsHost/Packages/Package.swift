@@ -16,12 +16,14 @@ struct Package: Sendable {
     /// Of the zip, for recognizing the same package.
     let sha256: String
 
-    /// Unpacks in memory. Throws `PackageError`; nothing stays behind then.
-    init(_ zip: ByteBuffer, limits: PackageLimits, memory: PackageMemory) throws(PackageError) {
+    /// Unpacks in memory, for the named site. Throws `PackageError`; nothing stays behind then.
+    init(_ zip: ByteBuffer, of site: String, limits: PackageLimits, memory: PackageMemory) throws(PackageError) {
         let archive = try ZipArchive(zip, limits: limits)
+        let contentBytes = archive.entries.reduce(0) { $0 + Self.pages($1.unpackedBytes) }
+        // Each has a header in the archive and an inode where it is unpacked.
+        let headBytes = (archive.entries.count + archive.impliedFolders) * Self.pages(1)
         // Before the first byte of it is unpacked.
-        self.memory = try memory.share(
-            unpackedBytes: archive.entries.reduce(0) { $0 + Self.pages($1.unpackedBytes) + Self.pages(1) })
+        self.memory = try memory.share(of: site, unpackedBytes: contentBytes + headBytes)
         let file = try MemoryFile(name: "coffer-package")
         let tar = TarWriter(file: file)
         var folders = Set<String>()

@@ -18,6 +18,8 @@ struct ZipArchive: ~Copyable {
     }
 
     let entries: [Entry]
+    /// How many folders the entries' paths name that have no entry of their own. Unpacking makes them all the same.
+    let impliedFolders: Int
     private let handle: OpaquePointer
     /// libzip reads from it until the archive closes.
     private let bytes: UnsafeMutableRawBufferPointer
@@ -44,14 +46,17 @@ struct ZipArchive: ~Copyable {
                 .broken, "The package is not a readable zip archive (\(String(cString: zip_error_strerror(&error)))).")
         }
         let directory: [Entry]
+        let implied: Int
         do throws(PackageError) {
             directory = try Self.directory(handle, limits: limits)
+            implied = try Self.impliedFolders(of: directory, limits: limits)
         } catch {
             zip_discard(handle)
             memory.deallocate()
             throw error
         }
         entries = directory
+        impliedFolders = implied
         self.handle = handle
         bytes = memory
     }
@@ -126,6 +131,27 @@ struct ZipArchive: ~Copyable {
         }
         try checkNames(entries)
         return entries
+    }
+
+    /// A path of 64 components costs 63 folders: they count as the entries they become.
+    private static func impliedFolders(of entries: [Entry], limits: PackageLimits) throws(PackageError) -> Int {
+        var folders = Set(entries.lazy.filter { $0.kind == .directory }.map(\.path))
+        let stated = folders.count
+        for entry in entries {
+            var parent = entry.path[...]
+            while let slash = parent.lastIndex(of: "/") {
+                parent = parent[..<slash]
+                // What is above a folder met before was met with it, or is with the folder's own entry.
+                guard folders.insert(String(parent)).inserted else { break }
+                guard entries.count + folders.count - stated <= limits.entries else {
+                    throw PackageError(
+                        .tooLarge,
+                        "The package has too many entries, counting the folders its paths name; at "
+                            + "most \(limits.entries) are allowed.")
+                }
+            }
+        }
+        return folders.count - stated
     }
 
     /// nil for an entry that names the root itself.

@@ -30,7 +30,8 @@ struct AppLoader: Sendable {
         do {
             let zip = try await source(for: site).fetch(RedactedString(value))
             let package = try Package(
-                zip, limits: services.configuration.packageLimits, memory: services.packageMemory)
+                zip, of: site.name.lowercased(), limits: services.configuration.packageLimits,
+                memory: services.packageMemory)
             return try app(site, settings, package)
         } catch let error as PackageError {
             throw HostFailure(message: error.message)

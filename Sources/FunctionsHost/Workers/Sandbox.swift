@@ -116,7 +116,7 @@ struct Sandbox: Sendable {
             "/mnt", "--perms", "0755", "--dir", Self.unpacked, "--unshare-pid", "--proc", "/proc",
         ]
         if runsAsRoot || worker.network != nil { outer += ["--cap-add", "ALL"] }
-        outer += ["--die-with-parent", "--", "/bin/sh", "-c", Self.unpackScript, "worker"]
+        outer += ["--die-with-parent", "--", "/bin/sh", "-c", Self.outerScript, "worker"]
         outer += [tools.tar, worker.controlGroup ?? "", worker.dataBytes.map { String($0 / 1_024) } ?? ""]
         outer += [String(Self.descriptorsLimit), runsAsRoot ? String(Self.processesLimit) : ""]
         outer += [worker.network?.arguments.joined(separator: " ") ?? "", IsolatedNetwork.filter]
@@ -179,11 +179,14 @@ struct Sandbox: Sendable {
         return folders
     }
 
+    /// The outer stage: the package, then the network, then the limits.
+    ///
     /// The network's part: a sleeper that can do nothing holds a new pair of user and network namespaces; pasta, in the
-    /// former and so without any of the server's rights, joins the latter to the machine's network, and tells by its
-    /// PID file that it is ready; then the worker moves in. When pasta ends, so does the worker. Where memory is short,
-    /// the kernel takes the worker first.
-    private static let unpackScript = """
+    /// former and so without the server's capabilities, joins the latter to the machine's network, and tells by its PID
+    /// file that it is ready; then the worker moves in. When pasta ends, so does the worker. Where memory is short, the
+    /// kernel takes the worker first, if the server may say so: not when its own score is above the worker's and it
+    /// lacks the capability to lower one.
+    private static let outerScript = """
         set -e
         umask 022
         tar=$1 group=$2 data=$3 files=$4 processes=$5 network=$6 filter=$7
@@ -196,19 +199,20 @@ struct Sandbox: Sendable {
           refuse() { echo "$1" >&5; exit 1; }
           bare="setpriv --bounding-set=-all --inh-caps=-all"
           sleeper='sleep 600 >/dev/null 2>&1 & echo $!'
-          space=$(unshare -U -r -n $bare sh -c "$sleeper" 2>&1 4<&- 5>&- 6<&-) || refuse "$space"
+          space=$(unshare -U -r -n $bare sh -c "$sleeper" 2>&1 4<&- 5>&- 6<&-) || refuse "unshare: $space"
+          case $space in "" | *[!0-9]*) refuse "unshare: $space" ;; esac
           enter="nsenter --preserve-credentials -t $space -U"
           mkfifo /mnt/ready
           (
             $enter pasta -f -q $network -P /mnt/ready --no-netns-quit --netns "/proc/$space/ns/net" \
               >/mnt/log 2>&1 5>&- || :
-            { echo "pasta ended"; tail -n 20 /mnt/log; } >&5
+            { echo "pasta ended"; tail -n 20 /mnt/log; } >&5 || :
             kill -9 $$
           ) 4<&- 6<&- &
           read -r started </mnt/ready
           answer=$(echo "$filter" | $enter -n nft -f - 2>&1) || refuse "nft: $answer"
           exec 5>&-
-          echo 500 >/proc/self/oom_score_adj
+          echo 500 2>/dev/null >/proc/self/oom_score_adj || :
         fi
         ulimit -n "$files"
         [ -z "$data" ] || ulimit -d "$data"

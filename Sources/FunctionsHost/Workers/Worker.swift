@@ -247,8 +247,15 @@ actor Worker {
     // MARK: Ending
 
     private func ended(_ number: Int, _ ending: WorkerProcess.Ending) {
+        guard number == run else { return }
         let report = networkReport.map { String(decoding: $0.contents(limit: 4_096), as: UTF8.self) } ?? ""
-        didEnd(number, IsolatedNetwork.failure(report) ?? "The worker \(ending.description).")
+        guard let words = IsolatedNetwork.toolsWords(report) else {
+            didEnd(number, "The worker \(ending.description).")
+            return
+        }
+        services.logger.warning(
+            "worker has no network", metadata: ["site": "\(description.site.name)", "tools": "\(words)"])
+        didEnd(number, IsolatedNetwork.failure)
     }
 
     private func didEnd(_ number: Int, _ reason: String) {

@@ -55,15 +55,16 @@ struct IsolatedNetwork: Sendable, Equatable {
         }
         """
 
-    /// What `pasta` and the tools around it left behind when they ended, for callers; nil when they said nothing.
-    static func failure(_ report: String) -> String? {
+    /// What `pasta` and the tools around it said when they ended, for the server's log; nil when they said nothing.
+    static func toolsWords(_ report: String) -> String? {
         // It logs to a system logger that a small machine does not have.
         let lines = report.split(separator: "\n").map(\.trimmed).filter { !$0.isEmpty && !$0.hasSuffix("to syslog") }
-        guard !lines.isEmpty else { return nil }
-        return
-            "The worker has no network of its own: \(lines.joined(separator: "; ").prefix(500)). It needs \(device), "
-            + "user namespaces and nf_tables on the server; \(alternative)"
+        return lines.isEmpty ? nil : String(lines.joined(separator: "; ").prefix(500))
     }
+    /// For callers, whoever they are, and for the app's logs: without the tools' words, which tell of the machine.
+    static let failure =
+        "The worker has no network of its own, or lost it. It needs \(device), user namespaces and nf_tables on the "
+        + "server, whose log has what the tools said; \(alternative)"
     static let alternative =
         "'coffer serve --worker-network host' does without, and lets every app reach the machine's loopback."
 }
@@ -73,7 +74,8 @@ struct MachineNetwork: Sendable, Equatable {
     /// Whether there is a default route.
     var leadsOutside: Bool
     var asksOwnLoopbackForNames: Bool
-    /// For the worker: the machine's resolv.conf(5), with reachable servers.
+    /// For the worker: the machine's resolv.conf(5), with reachable servers. One on `::1` is left out: what is asked at
+    /// an address of IPv4 pasta carries to a resolver of IPv4 only.
     var resolverConfiguration: String
 
     init(routes: String, routes6: String, resolverConfiguration: String) {
@@ -88,15 +90,17 @@ struct MachineNetwork: Sendable, Equatable {
             return fields.count > 9 && fields[0].allSatisfy { $0 == "0" } && fields[1] == "00" && fields[9] != "lo"
         }
         leadsOutside = default4 || default6
-        var lines = resolverConfiguration.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+        var lines: [String] = []
         var asksLoopback = false
-        for (number, line) in lines.enumerated() {
+        for line in resolverConfiguration.split(separator: "\n", omittingEmptySubsequences: false).map(String.init) {
             let words = line.split(whereSeparator: \.isWhitespace)
-            guard words.count > 1, words[0] == "nameserver", words[1].hasPrefix("127.") || words[1] == "::1" else {
-                continue
+            let server = words.count > 1 && words[0] == "nameserver" ? words[1] : ""
+            if server.hasPrefix("127.") {
+                asksLoopback = true
+                lines.append("nameserver \(IsolatedNetwork.resolverAddress)")
+            } else if server != "::1" {
+                lines.append(line)
             }
-            asksLoopback = true
-            lines[number] = "nameserver \(IsolatedNetwork.resolverAddress)"
         }
         asksOwnLoopbackForNames = asksLoopback
         self.resolverConfiguration = lines.joined(separator: "\n")

@@ -36,7 +36,7 @@ struct Env: AsyncParsableCommand {
         let home = Home(configuration: try await ServerConfiguration.load(options))
         let server = try home.answeringServer()
         let exports = Self.exports(
-            gateway: "http://\(server.address):\(server.gatewayPort)", authority: home.authorityFile,
+            gateway: "http://\(server.authority(server.gatewayPort))", authority: home.authorityFile,
             names: azureNames ? .azurePublic : .coffer(domain: server.domain, port: server.advertisedPort),
             administrator: try home.administrator())
         for (name, value) in exports where !noSecret || !name.hasSuffix("CLIENT_SECRET") {

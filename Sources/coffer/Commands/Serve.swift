@@ -104,9 +104,9 @@ struct Serve: AsyncParsableCommand {
         print(
             """
             Coffer \(Version.current) is ready (process \(state.pid)).
-              https    \(state.address):\(state.httpsPort)   all services, by host name
-              http     \(state.address):\(state.httpPort)   what may be served in clear
-              gateway  \(state.address):\(state.gatewayPort)   HTTPS_PROXY for az, the SDKs and curl
+              https    \(state.authority(state.httpsPort))   all services, by host name
+              http     \(state.authority(state.httpPort))   what may be served in clear
+              gateway  \(state.authority(state.gatewayPort))   HTTPS_PROXY for az, the SDKs and curl
               data     \(home.configuration.dataFolder)
               root key \(home.configuration.rootKeyFile)   keep a copy: without it the data is gone
 

@@ -16,9 +16,9 @@ struct Status: AsyncParsableCommand {
         print(
             """
             Coffer \(health) answers (process \(state.pid)).
-              https    \(state.address):\(state.httpsPort)
-              http     \(state.address):\(state.httpPort)
-              gateway  \(state.address):\(state.gatewayPort)
+              https    \(state.authority(state.httpsPort))
+              http     \(state.authority(state.httpPort))
+              gateway  \(state.authority(state.gatewayPort))
               data     \(home.configuration.dataFolder)
             """)
     }

@@ -11,11 +11,12 @@ struct Verify: AsyncParsableCommand {
             Needs the server stopped. Opens every record and row, resolves every account's key chain through its vault, \
             reads every chunk of every extent, and searches the files for pieces of what they hold. An account whose \
             customer key cannot be had is reported, and is no damage. Exit code 0: sound; 2: damage, or plaintext.
-            With --metadata-only the extents, which hold all but small blobs, are neither read nor searched.
+            With --metadata-only, of each extent (they hold all but small blobs) only the last chunk is read, and \
+            their files are not searched.
             """)
 
     @OptionGroup var options: SettingOptions
-    @Flag(help: "Check records, rows and key chains, and search their files; leave the extents out.") var metadataOnly =
+    @Flag(help: "Of each extent read only the last chunk, and do not search the extents' files.") var metadataOnly =
         false
 
     func run() async throws {

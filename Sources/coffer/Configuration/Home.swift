@@ -104,6 +104,11 @@ struct Home {
         let advertisedPort: Int?
         /// The server takes no new connections and waits for its running requests. nil: no.
         var isStopping: Bool?
+
+        /// Where a port of it is found, as URLs spell it: an IPv6 address in brackets (RFC 3986 §3.2.2).
+        func authority(_ port: Int) -> String {
+            address.contains(":") ? "[\(address)]:\(port)" : "\(address):\(port)"
+        }
     }
 
     func write(_ state: RunState) throws {

@@ -14,6 +14,7 @@ struct ServerConfiguration {
     let rootKeyFile: String
     let credentialsFile: String
     let domain: String
+    /// In its canonical text.
     let address: String
     let httpsPort: Int
     let httpPort: Int
@@ -141,12 +142,14 @@ struct ServerConfiguration {
                 "domain is '\(domain)'; it needs two labels or more, such as coffer.localhost, because TLS clients refuse a "
                     + "wildcard directly below a top-level name.")
         }
-        address = try text(.address)
-        guard address == "localhost" || IPAddress(address) != nil else {
+        // 'localhost' may be ::1 alone; workers and the other commands ask on 127.0.0.1.
+        let named = try text(.address) == "localhost" ? "127.0.0.1" : text(.address)
+        guard let parsed = IPAddress(named) else {
             throw ValidationError(
-                "address is '\(address)'; --address takes an IP address of this machine, such as 127.0.0.1 (the default), "
+                "address is '\(named)'; --address takes an IP address of this machine, such as 127.0.0.1 (the default), "
                     + "or 0.0.0.0 for all of them.")
         }
+        address = parsed.description
         httpsPort = try number(.httpsPort, 0...65_535)
         httpPort = try number(.httpPort, 0...65_535)
         gatewayPort = try number(.gatewayPort, 0...65_535)
@@ -176,7 +179,7 @@ struct ServerConfiguration {
                 "the root key lies inside the data folder: whoever gets a copy of the folder can read everything in it. "
                     + "Stop the server, move \(rootKeyFile) elsewhere, and name it with --root-key-file")
         }
-        if address != "localhost", IPAddress(address)?.isLoopback != true {
+        if IPAddress(address)?.isLoopback != true {
             warnings.append(
                 "the server listens beyond this machine, on \(address): whoever reaches its ports can try to get in, and "
                     + "what comes by the http port can be read on the way. Without --address it listens on 127.0.0.1")
@@ -186,8 +189,7 @@ struct ServerConfiguration {
 
     /// Workers ask for tokens on the loopback, so the server always listens there too.
     var listenAddresses: [String] {
-        let everywhere = ["0.0.0.0", "::", "127.0.0.1", "localhost"]
-        return everywhere.contains(address) ? [address] : [address, "127.0.0.1"]
+        ["0.0.0.0", "::", "127.0.0.1"].contains(address) ? [address] : [address, "127.0.0.1"]
     }
 
     private static func absolute(_ path: String) -> String {
