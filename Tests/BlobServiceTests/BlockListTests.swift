@@ -152,7 +152,8 @@ import Testing
             partition, checks: [],
             writes: [
                 .put(
-                    BlobKeys.stagedBlocks("a"), visible: StagedBlocks(count: 99_999, idBytes: 2).encoded(), sealed: .none)
+                    BlobKeys.stagedBlocks("a"), visible: StagedBlocks(count: 99_999, idBytes: 2).encoded(),
+                    sealed: .none)
             ])
         let extents = try await blobs.extentCount
         #expect(await stage(blobs, 2, "two").status == 201)

@@ -208,7 +208,7 @@ struct GraphError: Error {
             status: .notFound, code: "Request_ResourceNotFound",
             message:
                 "Resource '\(id.prefix(100))' does not exist or one of its queried reference-property objects are not "
-                    + "present."
+                + "present."
         )
     }
     static func unauthenticated(_ message: String) -> GraphError {

@@ -99,7 +99,7 @@ extension AuthorizationProvider {
                     status: 409, code: "RoleDefinitionWithSameNameExists",
                     message:
                         "A custom role with the same name '\(wanted.roleName)' already exists in this directory. Use a "
-                            + "different name."
+                        + "different name."
                 )
             }
             guard known != nil || roles.definitions.count - BuiltInRoles.all.count < Self.customRolesLimit else {

@@ -63,7 +63,7 @@ extension ResourceManager {
                         status: 409, code: "InvalidResourceGroupLocation",
                         message:
                             "Invalid resource group location '\(location.name)'. The Resource group already exists in "
-                                + "location "
+                            + "location "
                             + "'\(known.location)'.")
                 }
             }

@@ -58,7 +58,7 @@ enum ARMWire {
                 status: 415, code: "UnsupportedMediaType",
                 message:
                     "The content media type '\(type.prefix(100))' is not supported. Only 'application/json' is "
-                        + "supported."
+                    + "supported."
             )
         }
         guard let value = try? JSONValue(parsing: bytes) else {
@@ -134,7 +134,7 @@ enum ARMWire {
             name: "WWW-Authenticate",
             value:
                 "Bearer authorization_uri=\"\(login)/\(tenant)\", error=\"invalid_token\", "
-                    + "error_description=\"\(description)\""
+                + "error_description=\"\(description)\""
         )
         return answer
     }

@@ -41,9 +41,10 @@ struct VaultSecretsOfKeyVault: VaultSecrets {
     func deleteSecret(_ name: String, inVault vault: String, as caller: Caller) async throws(VaultSecretsError) {
         do throws(VaultError) {
             try await vaults.deleteSecret(as: caller, name, in: VaultAddress(name: vault))
-        } catch where error.status == 404 && error.code != "VaultNotFound" {
-            return
-        } catch { throw Self.refusal(error) }
+        } catch {
+            let isGone = error.status == 404 && error.code != "VaultNotFound"
+            if !isGone { throw Self.refusal(error) }
+        }
     }
 
     private static func refusal(_ error: VaultError) -> VaultSecretsError {
