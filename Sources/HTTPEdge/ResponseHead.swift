@@ -121,8 +121,7 @@ private struct HeadText {
         append(digit: value % 10)
     }
     private mutating func append(digit: Int) {
-        output[count] = UInt8(0x30 + digit)
-        count += 1
+        withUnsafeBytes(of: UInt8(0x30 + digit)) { append($0.bindMemory(to: UInt8.self)) }
     }
 
     /// A field name: a token (RFC 9110 §5.6.2).
@@ -146,6 +145,8 @@ private struct HeadText {
     }
 
     private mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) {
+        // Release builds check no slice of raw memory.
+        precondition(bytes.count <= output.count - count, "a head is longer than its parts")
         UnsafeMutableRawBufferPointer(rebasing: output[count..<count + bytes.count])
             .copyMemory(from: UnsafeRawBufferPointer(bytes))
         count += bytes.count

@@ -180,14 +180,7 @@ struct RowFrame {
     let bodies: ArraySlice<UInt8>
 
     static func encode(_ value: [UInt8], bodies: ArraySlice<UInt8>) -> [UInt8] {
-        guard !bodies.isEmpty else { return value }
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(5 + value.count + bodies.count)
-        bytes.append(version)
-        bytes.append(bigEndian: UInt32(value.count))
-        bytes.append(contentsOf: value)
-        bytes.append(contentsOf: bodies)
-        return bytes
+        bodies.isEmpty ? value : TwoParts.encode(version, value, bodies)
     }
 
     init?(_ bytes: [UInt8]) {
@@ -196,12 +189,9 @@ struct RowFrame {
             bodies = []
             return
         }
-        var reader = FieldReader(bytes[1...])
-        guard let count = reader.integer(UInt32.self), let value = reader.take(Int(count)), !reader.isAtEnd else {
-            return nil
-        }
+        guard let (value, bodies) = TwoParts.decode(Self.version, bytes), !bodies.isEmpty else { return nil }
         self.value = Array(value)
-        bodies = reader.rest
+        self.bodies = bodies
     }
 }
 
@@ -212,22 +202,34 @@ struct RowContents: Equatable {
     let sealed: [UInt8]
 
     static func encode(visible: [UInt8], sealed: [UInt8]) -> [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(5 + visible.count + sealed.count)
-        bytes.append(version)
-        bytes.append(bigEndian: UInt32(visible.count))
-        bytes.append(contentsOf: visible)
-        bytes.append(contentsOf: sealed)
-        return bytes
+        TwoParts.encode(version, visible, sealed[...])
     }
 
     init?(_ bytes: [UInt8]) {
-        var reader = FieldReader(bytes)
-        guard reader.integer(UInt8.self) == Self.version, let count = reader.integer(UInt32.self),
-            let visible = reader.take(Int(count))
-        else { return nil }
+        guard let (visible, sealed) = TwoParts.decode(Self.version, bytes) else { return nil }
         self.visible = Array(visible)
-        sealed = Array(reader.rest)
+        self.sealed = Array(sealed)
+    }
+}
+
+/// version (8 bits) | length of the first part (32 bits, big endian) | first part | second part, to the end.
+private enum TwoParts {
+    static func encode(_ version: UInt8, _ first: [UInt8], _ second: ArraySlice<UInt8>) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(5 + first.count + second.count)
+        bytes.append(version)
+        bytes.append(bigEndian: UInt32(first.count))
+        bytes.append(contentsOf: first)
+        bytes.append(contentsOf: second)
+        return bytes
+    }
+
+    static func decode(_ version: UInt8, _ bytes: [UInt8]) -> (first: ArraySlice<UInt8>, second: ArraySlice<UInt8>)? {
+        var reader = FieldReader(bytes[...])
+        guard reader.integer(UInt8.self) == version, let count = reader.integer(UInt32.self),
+            let first = reader.take(Int(count))
+        else { return nil }
+        return (first, reader.rest)
     }
 }
 
