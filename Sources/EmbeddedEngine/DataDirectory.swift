@@ -64,9 +64,10 @@ final class DataDirectory: Sendable {
 
     // MARK: Identity
 
-    /// The database's identifier. Made, with the key check, for a new directory; otherwise `pageKey` must be the one
-    /// the directory was made with.
-    func identity(pageKey: SecretBytes, randomness: any Randomness, disk: Disk) throws(StorageEngineError) -> [UInt8] {
+    /// Made in `format` for a new directory; otherwise `pageKey` must be the one the directory was made with.
+    func identity(
+        format: EngineFormat, pageKey: SecretBytes, randomness: any Randomness, disk: Disk
+    ) throws(StorageEngineError) -> EngineIdentity {
         let file = path + "/engine"
         if let known = try read(file) {
             let identity = try EngineIdentity(known, path: path)
@@ -79,7 +80,7 @@ final class DataDirectory: Sendable {
                     "The root key does not belong to the data directory \(path). Start the server with the key it was made with."
                 )
             }
-            return identity.databaseID
+            return identity
         }
         guard try directoryEntries(metadata).isEmpty else {
             throw StorageEngineError(
@@ -88,9 +89,10 @@ final class DataDirectory: Sendable {
         }
         let databaseID = randomness.bytes(16)
         let identity = EngineIdentity(
-            databaseID: databaseID, keyCheck: PageSealer.keyCheck(pageKey: pageKey, databaseID: databaseID))
+            format: format, databaseID: databaseID,
+            keyCheck: PageSealer.keyCheck(pageKey: pageKey, databaseID: databaseID))
         try write(identity.bytes, to: file, disk)
-        return databaseID
+        return identity
     }
 
     private func read(_ file: String) throws(StorageEngineError) -> [UInt8]? {
@@ -119,20 +121,36 @@ final class DataDirectory: Sendable {
     }
 }
 
-/// `magic (12) | format version (4) | database id (16) | key check (32) | CRC-32C (4)`
+/// The layouts of the database; each is read, the last is made (decision 0016).
+enum EngineFormat: UInt32, CaseIterable, Sendable {
+    case pagesOf8KiB = 1
+    case pagesOf4KiB = 2
+
+    static let current = pagesOf4KiB
+
+    var pageBytes: Int {
+        switch self {
+        case .pagesOf8KiB: 8192
+        case .pagesOf4KiB: 4096
+        }
+    }
+}
+
+/// `magic (12) | format (4) | database id (16) | key check (32) | CRC-32C (4)`
 struct EngineIdentity: Equatable {
     private static let magic = Array("COFFERENGINE".utf8)
-    static let formatVersion: UInt32 = 1
+    let format: EngineFormat
     let databaseID: [UInt8]
     let keyCheck: [UInt8]
 
-    init(databaseID: [UInt8], keyCheck: [UInt8]) {
+    init(format: EngineFormat, databaseID: [UInt8], keyCheck: [UInt8]) {
+        self.format = format
         self.databaseID = databaseID
         self.keyCheck = keyCheck
     }
 
     var bytes: [UInt8] {
-        let body = Self.magic + Self.bytes(Self.formatVersion) + databaseID + keyCheck
+        let body = Self.magic + Self.bytes(format.rawValue) + databaseID + keyCheck
         return body + Self.bytes(body.withUnsafeBytes { Checksum.of($0) })
     }
 
@@ -141,16 +159,17 @@ struct EngineIdentity: Equatable {
             throw StorageEngineError(.corrupt, "The file `engine` in \(path) is not Coffer's.")
         }
         let version = bytes[12..<16].reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
-        guard version == Self.formatVersion else {
+        guard let format = EngineFormat(rawValue: version) else {
             throw StorageEngineError(
                 .unavailable,
-                "The data directory \(path) has format \(version), and this version of Coffer reads format \(Self.formatVersion) only."
+                "The data directory \(path) has format \(version), and this version of Coffer reads formats up to \(EngineFormat.current.rawValue)."
             )
         }
         guard bytes.count == 68, Self.bytes(bytes[..<64].withUnsafeBytes { Checksum.of($0) }) == Array(bytes[64...])
         else {
             throw StorageEngineError(.corrupt, "The file `engine` in \(path) is damaged; restore it from a backup.")
         }
+        self.format = format
         databaseID = Array(bytes[16..<32])
         keyCheck = Array(bytes[32..<64])
     }

@@ -49,6 +49,8 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         var pieceBytes = Int.max
         var segmentBytes = 64 << 20
         var openFilesLimit = 256
+        /// Of a new data directory.
+        var format = EngineFormat.current
         /// Of rows kept in memory.
         var cachedBytes = 32 << 20
     }
@@ -60,11 +62,12 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         precondition(pageKey.count == 32, "a page key has 32 bytes")
         let disk = Disk(gate: options.gate, pieceBytes: options.pieceBytes)
         let directory = try DataDirectory(path, disk: disk)
-        let databaseID = try directory.identity(pageKey: pageKey, randomness: randomness, disk: disk)
-        let vfs = SealedVFS(
-            sealer: PageSealer(pageKey: pageKey, databaseID: databaseID, randomness: randomness), disk: disk,
-            clock: clock,
+        let identity = try directory.identity(
+            format: options.format, pageKey: pageKey, randomness: randomness, disk: disk)
+        let sealer = PageSealer(
+            pageKey: pageKey, databaseID: identity.databaseID, pageBytes: identity.format.pageBytes,
             randomness: randomness)
+        let vfs = SealedVFS(sealer: sealer, disk: disk, clock: clock, randomness: randomness)
         let database = try openDatabase(directory, vfs: vfs, disk: disk)
         let cache = RowCache(bytesLimit: options.cachedBytes)
         let writer: RowWriter

@@ -68,7 +68,7 @@ import Testing
     @Test(.timeLimit(.minutes(2))) func crashAtEveryStep() async throws {
         let directory = TestDirectory()
         let camera = Camera(directory)
-        let engine = try directory.open(options: .init(gate: camera.gate, pieceBytes: 5003, segmentBytes: 64 << 10))
+        let engine = try directory.open(options: .init(gate: camera.gate, pieceBytes: 2503, segmentBytes: 64 << 10))
         var random = SystemRandomNumberGenerator()
         camera.start()
         for round in 0..<6 {
@@ -122,7 +122,9 @@ import Testing
         again.close()
     }
 
-    @Test(arguments: [1, 24, 25, 100, 8215]) func aTornLogEndsBeforeTheTear(cut: Int) async throws {
+    @Test(arguments: [1, 24, 25, 100, TestDirectory.frameBytes - 1]) func aTornLogEndsBeforeTheTear(cut: Int)
+        async throws
+    {
         let directory = TestDirectory()
         let engine = try directory.open()
         try await put(engine, "first", [1])
@@ -140,8 +142,8 @@ import Testing
         reopened.close()
     }
 
-    @Test(arguments: [-1, -20, -41, -8000, -8193, -8200, -8210, -8216]) func aGarbledLogEndsBeforeTheDamage(
-        at position: Int
+    @Test(arguments: [1, 20, 41, 4000, 4097, 4104, 4114, 4120]) func aGarbledLogEndsBeforeTheDamage(
+        fromTheEnd position: Int
     ) async throws {
         let directory = TestDirectory()
         let engine = try directory.open()
@@ -151,12 +153,31 @@ import Testing
         engine.close()
 
         var log = image.bytes("metadata/rows.db-wal")
-        log[log.count + position] ^= 0x10
+        log[log.count - position] ^= 0x10
         image.write(log, to: "metadata/rows.db-wal")
         let reopened = try image.open()
         #expect(try await value(reopened, "first") == [1])
         #expect(try await value(reopened, "second") == nil)
         reopened.close()
+    }
+
+    /// A directory keeps the pages it was made with, its log too.
+    @Test func aDirectoryOfPagesOf8KiBGoesOn() async throws {
+        let directory = TestDirectory()
+        let engine = try directory.open(options: .init(format: .pagesOf8KiB))
+        try await put(engine, "copied", [UInt8](repeating: 1, count: 6000))
+        engine.close()
+        #expect(directory.bytes("metadata/rows.db").count % 8192 == 0)
+        let second = try directory.open()
+        try await put(second, "logged", [UInt8](repeating: 2, count: 6000))
+        #expect((directory.bytes("metadata/rows.db-wal").count - 32) % (24 + 8192) == 0)
+        let image = directory.image()
+        second.close()
+        let third = try image.open()
+        #expect(try await value(third, "copied") == [UInt8](repeating: 1, count: 6000))
+        #expect(try await value(third, "logged") == [UInt8](repeating: 2, count: 6000))
+        try await third.verifyMetadata()
+        third.close()
     }
 
     /// A crash while page 1 is copied out of the log leaves it torn; the log still has it.
@@ -168,7 +189,7 @@ import Testing
         let image = directory.image()
         engine.close()
         var database = image.bytes("metadata/rows.db")
-        for index in 4096..<8192 { database[index] = 0 }
+        for index in TestDirectory.pageBytes / 2..<TestDirectory.pageBytes { database[index] = 0 }
         image.write(database, to: "metadata/rows.db")
         let reopened = try image.open()
         #expect(try await value(reopened, "row 150") != nil)

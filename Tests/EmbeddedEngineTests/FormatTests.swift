@@ -17,20 +17,25 @@ private struct CountingRandomness: Randomness {
 @Suite struct PageSealerTests {
     private static let key = SecretBytes(copying: [UInt8](repeating: 0x42, count: 32))
     private static let databaseID = [UInt8](repeating: 0x17, count: 16)
-    private static let plain = (0..<PageSealer.pageBytes).map { index in
-        index < PageSealer.pageBytes - PageSealer.reservedBytes ? UInt8(truncatingIfNeeded: index * 7) : 0
+    private static let pageBytes = 4096
+    private static let bodyBytes = pageBytes - PageSealer.reservedBytes
+    private static let plain = plain(pageBytes)
+    private static func plain(_ count: Int) -> [UInt8] {
+        (0..<count).map { $0 < count - PageSealer.reservedBytes ? UInt8(truncatingIfNeeded: $0 * 7) : 0 }
     }
 
     private func sealer(
         databaseID: [UInt8] = databaseID, key: SecretBytes = key, randomness: any Randomness = SystemRandomness(),
-        pagesPerEpoch: UInt64 = PageSealer.pagesPerEpoch
+        pageBytes: Int = pageBytes, pagesPerEpoch: UInt64 = PageSealer.pagesPerEpoch
     ) -> PageSealer {
-        PageSealer(pageKey: key, databaseID: databaseID, randomness: randomness, pagesPerEpoch: pagesPerEpoch)
+        PageSealer(
+            pageKey: key, databaseID: databaseID, pageBytes: pageBytes, randomness: randomness,
+            pagesPerEpoch: pagesPerEpoch)
     }
 
     private func seal(_ sealer: PageSealer, _ kind: PageKind = .database, _ position: UInt64 = 5) -> [UInt8] {
-        var sealed = [UInt8](repeating: 0, count: PageSealer.pageBytes)
-        let done = Self.plain.withUnsafeBytes { plain in
+        var sealed = [UInt8](repeating: 0, count: sealer.pageBytes)
+        let done = Self.plain(sealer.pageBytes).withUnsafeBytes { plain in
             sealed.withUnsafeMutableBytes {
                 sealer.seal(plain.baseAddress!, into: $0.baseAddress!, kind: kind, position: position)
             }
@@ -50,11 +55,13 @@ private struct CountingRandomness: Randomness {
 
     /// The vector of docs/format.md, computed by another implementation (Python's cryptography) from the same
     /// description.
-    @Test func agreesWithTheFormat() {
-        let sealer = sealer(randomness: CountingRandomness())
-        let page = seal(sealer)
-        #expect(
-            hexadecimal(SHA256.hash(data: page)) == "0256937a7197d819999bfd3ff467e568ac1ee691a53d85289fff0012c4effc28")
+    @Test(arguments: [
+        (4096, "60d2343bad38d43c054de00ab80d30f9b361ea816420be88a66bb7c4ecf988ac"),
+        (8192, "0256937a7197d819999bfd3ff467e568ac1ee691a53d85289fff0012c4effc28"),
+    ])
+    func agreesWithTheFormat(pageBytes: Int, digest: String) {
+        let sealer = sealer(randomness: CountingRandomness(), pageBytes: pageBytes)
+        #expect(hexadecimal(SHA256.hash(data: seal(sealer))) == digest)
         var header = (0..<16).map { UInt8($0) }
         header.withUnsafeMutableBytes { sealer.maskLogHeader($0.baseAddress!, frameOffset: 8248) }
         #expect(hexadecimal(header) == "ab8c4750ba36a859b46b19be666a1283")
@@ -83,7 +90,7 @@ private struct CountingRandomness: Randomness {
         #expect(open(one, page, .log, 5) == nil)
         #expect(open(sealer(databaseID: [UInt8](repeating: 0x18, count: 16)), page) == nil)
         #expect(open(sealer(key: SecretBytes(copying: [UInt8](repeating: 0x43, count: 32))), page) == nil)
-        for index in stride(from: 0, to: PageSealer.pageBytes, by: 61) + Array(8152..<8192) {
+        for index in stride(from: 0, to: Self.pageBytes, by: 61) + Array(Self.bodyBytes..<Self.pageBytes) {
             var changed = page
             changed[index] ^= 0x80
             #expect(open(one, changed) == nil, "byte \(index)")
@@ -93,15 +100,17 @@ private struct CountingRandomness: Randomness {
     @Test func epochsEnd() {
         let one = sealer(pagesPerEpoch: 3)
         let pages = (0..<10).map { _ in seal(one) }
-        #expect(Set(pages.map { $0[8152..<8168] }).count == 4)
-        #expect(Set(pages.map { $0[8152..<8176] }).count == 10, "epoch and counter together are unique")
+        #expect(Set(pages.map { $0[Self.bodyBytes..<Self.bodyBytes + 16] }).count == 4)
+        #expect(
+            Set(pages.map { $0[Self.bodyBytes..<Self.bodyBytes + 24] }).count == 10,
+            "epoch and counter together are unique")
         for page in pages { #expect(open(one, page) == Self.plain) }
     }
 
     /// SQLite's sum covers these bytes, which come back as zeros.
     @Test func refusesUsedReservedBytes() {
         var page = Self.plain
-        page[8191] = 1
+        page[Self.pageBytes - 1] = 1
         var sealed = page
         let done = page.withUnsafeBytes { page in
             sealed.withUnsafeMutableBytes {
@@ -189,8 +198,8 @@ private struct CountingRandomness: Randomness {
         }
     }
 
-    @Test func identityComesBack() throws {
-        let identity = EngineIdentity(databaseID: Array(0..<16), keyCheck: Array(16..<48))
+    @Test(arguments: EngineFormat.allCases) func identityComesBack(format: EngineFormat) throws {
+        let identity = EngineIdentity(format: format, databaseID: Array(0..<16), keyCheck: Array(16..<48))
         #expect(identity.bytes.count == 68)
         #expect(try EngineIdentity(identity.bytes, path: "/x") == identity)
     }

@@ -7,6 +7,8 @@ import Testing
 @testable import EmbeddedEngine
 
 @Suite struct SecrecyTests {
+    private let pageBytes = TestDirectory.pageBytes
+
     /// Names and values are looked for in every file, while the engine is open (log), after a checkpoint, and after
     /// many changes.
     @Test func nothingIsReadableOnDisk() async throws {
@@ -40,8 +42,8 @@ import Testing
         let log = directory.bytes("metadata/rows.db-wal")
         engine.close()
         var seen: Set<ArraySlice<UInt8>> = []
-        for start in stride(from: 32, to: log.count, by: LogFile.frameBytes) {
-            for block in stride(from: start + 24, to: start + LogFile.frameBytes, by: 32) {
+        for start in stride(from: 32, to: log.count, by: TestDirectory.frameBytes) {
+            for block in stride(from: start + 24, to: start + TestDirectory.frameBytes, by: 32) {
                 #expect(seen.insert(log[block..<min(block + 16, log.count)]).inserted)
             }
         }
@@ -62,10 +64,10 @@ import Testing
     }
 
     /// A database under another key, of another directory, or moved within the file.
-    @Test(arguments: [0, 5, 4000, 8151, 8152, 8170, 8191]) func aFlippedByteIsRefused(inPage offset: Int) async throws {
+    @Test(arguments: [0, 5, 2000, 4055, 4056, 4074, 4095]) func aFlippedByteIsRefused(inPage offset: Int) async throws {
         let directory = try await filled()
         var database = directory.bytes("metadata/rows.db")
-        for page in 0..<(database.count / 8192) { database[page * 8192 + offset] ^= 1 }
+        for page in 0..<(database.count / pageBytes) { database[page * pageBytes + offset] ^= 1 }
         directory.write(database, to: "metadata/rows.db")
         #expect(await readEverything(directory)?.code == .corrupt)
     }
@@ -73,12 +75,13 @@ import Testing
     @Test func swappedPagesAreRefused() async throws {
         let directory = try await filled()
         var database = directory.bytes("metadata/rows.db")
-        let count = database.count / 8192
+        let count = database.count / pageBytes
         for page in stride(from: 1, to: count - 1, by: 2) {
-            let one = Array(database[page * 8192..<(page + 1) * 8192])
+            let one = Array(database[page * pageBytes..<(page + 1) * pageBytes])
             database.replaceSubrange(
-                page * 8192..<(page + 1) * 8192, with: database[(page + 1) * 8192..<(page + 2) * 8192])
-            database.replaceSubrange((page + 1) * 8192..<(page + 2) * 8192, with: one)
+                page * pageBytes..<(page + 1) * pageBytes,
+                with: database[(page + 1) * pageBytes..<(page + 2) * pageBytes])
+            database.replaceSubrange((page + 1) * pageBytes..<(page + 2) * pageBytes, with: one)
         }
         directory.write(database, to: "metadata/rows.db")
         #expect(await readEverything(directory)?.code == .corrupt)
@@ -87,7 +90,7 @@ import Testing
     @Test func zeroedPagesAreRefused() async throws {
         let directory = try await filled()
         var database = directory.bytes("metadata/rows.db")
-        for index in 3 * 8192..<database.count { database[index] = 0 }
+        for index in 3 * pageBytes..<database.count { database[index] = 0 }
         directory.write(database, to: "metadata/rows.db")
         #expect(await readEverything(directory)?.code == .corrupt)
     }
@@ -178,9 +181,9 @@ import Testing
         let directory = TestDirectory()
         try directory.open().close()
         var engine = directory.bytes("engine")
-        engine[15] = 2
+        engine[15] = 3
         directory.write(engine, to: "engine")
-        #expect(await failure { _ = try directory.open() }?.message.contains("format 2") == true)
+        #expect(await failure { _ = try directory.open() }?.message.contains("format 3") == true)
     }
 
     @Test func freeSpaceIsTheDisks() async throws {

@@ -28,6 +28,10 @@ final class TestDirectory: Sendable {
             options: options)
     }
 
+    /// Of the format that is made.
+    static let pageBytes = EngineFormat.current.pageBytes
+    static let frameBytes = LogFile.frameHeaderBytes + pageBytes
+
     /// A copy of all files as they are now: what a crash would leave.
     func image() -> TestDirectory {
         let copy = TestDirectory()

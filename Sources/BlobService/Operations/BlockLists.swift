@@ -70,7 +70,10 @@ extension BlobService {
 
         let key = try await dataKey(call, customerKey)
         let fixed = secrets
-        let record = try await replaceBlob(call, container, name, conditions: conditions, under: key) { existing in
+        let current = try await blobRow(call, container, name)
+        let record = try await replaceBlob(
+            call, container, name, replacing: current, conditions: conditions, under: key
+        ) { existing in
             if let existing, existing.record.type != .block { throw StorageError.invalidBlobType }
             var secrets = fixed
             secrets.manifest = try await assemble(request, existing, call, container, name, customerKey, key)

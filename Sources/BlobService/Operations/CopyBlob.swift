@@ -58,7 +58,9 @@ extension BlobService {
         template.copy = CopyRecord(id: copyID, source: source.url, completed: call.now, bytes: template.length)
         let fixed = (template, secrets)
         let record = try await linking(copied.fresh, call) {
-            try await replaceBlob(call, container, name, conditions: conditions, under: key) { _ in fixed }
+            try await replaceBlob(
+                call, container, name, replacing: current, conditions: conditions, under: key
+            ) { _ in fixed }
         }
         var response = Response(status: .accepted)
         response.headers.add(etag: record.etag, modified: record.modified)
@@ -98,7 +100,9 @@ extension BlobService {
         if tier != nil { template.tierChanged = call.now }
         let fixed = (template, secrets)
         let record = try await linking(body.extents, call) {
-            try await replaceBlob(call, container, name, conditions: conditions, under: key) { _ in fixed }
+            try await replaceBlob(
+                call, container, name, replacing: current, conditions: conditions, under: key
+            ) { _ in fixed }
         }
         var response = Response(status: .created)
         response.headers.add(etag: record.etag, modified: record.modified)

@@ -48,7 +48,10 @@ extension BlobService {
         try shape(&template, &secrets)
         let fixed = (template, secrets)
         let key = try await dataKey(call, customerKey)
-        let record = try await replaceBlob(call, container, name, conditions: conditions, under: key) { _ in fixed }
+        let current = try await blobRow(call, container, name)
+        let record = try await replaceBlob(
+            call, container, name, replacing: current, conditions: conditions, under: key
+        ) { _ in fixed }
         var response = Response(status: .created)
         response.headers.add(etag: record.etag, modified: record.modified)
         response.headers.addWriteEncryption(record.customerKeySHA256)

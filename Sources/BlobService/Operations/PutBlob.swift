@@ -47,7 +47,9 @@ extension BlobService {
         if tier != nil { template.tierChanged = call.now }
         let fixed = (template, secrets)
         let record = try await linking(body.extents, call) {
-            try await replaceBlob(call, container, name, conditions: conditions, under: key) { _ in fixed }
+            try await replaceBlob(
+                call, container, name, replacing: current, conditions: conditions, under: key
+            ) { _ in fixed }
         }
 
         var response = Response(status: .created)

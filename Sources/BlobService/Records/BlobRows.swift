@@ -185,14 +185,18 @@ extension BlobService {
 
     /// Replaces (or creates) the base blob of `name`: the way every write of new content ends.
     ///
+    /// `current` is what `blobRow` answered; when it has changed meanwhile, the commit says so and it is read again.
     /// `make` gets what stands there now, already checked against lease and conditions, and may run again after a lost
     /// race. Extents that were written for a replacement that is refused are nobody's and the store takes them back.
     func replaceBlob(
-        _ call: BlobCall, _ container: ContainerHandle, _ name: String, conditions: Conditions, under key: DataKey,
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, replacing current: BlobRow?,
+        conditions: Conditions, under key: DataKey,
         make: (_ existing: BlobRow?) async throws -> (BlobRecord, BlobSecrets)
     ) async throws -> BlobRecord {
+        var known: BlobRow?? = current
         return try await retrying {
-            let old = try await blobRow(call, container, name)
+            let old = if let known { known } else { try await blobRow(call, container, name) }
+            known = nil
             let existing = old.flatMap { $0.record.isUncommitted ? nil : $0 }
             try checkReplacement(call, container, existing?.record, conditions)
             var (record, secrets) = try await make(existing)

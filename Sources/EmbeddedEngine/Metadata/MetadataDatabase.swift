@@ -5,8 +5,9 @@ internal import StorageEngine
 struct MetadataDatabase: Sendable {
     let path: String
     let vfs: SealedVFS
+    private var pageBytes: Int { vfs.sealer.pageBytes }
     /// Pages in the log after which the writer copies them into the database: 16 MiB.
-    static let checkpointPages = 2048
+    var checkpointPages: Int { (16 << 20) / pageBytes }
 
     /// A partition's identifier is the version of the commit that made it, so none is ever used twice. `version` stands
     /// before `value`: checks do not read values.
@@ -25,7 +26,7 @@ struct MetadataDatabase: Sendable {
         var reserved = Int32(PageSealer.reservedBytes)
         let code = sqlite3_file_control(connection.handle, "main", SQLITE_FCNTL_RESERVE_BYTES, &reserved)
         guard code == SQLITE_OK else { throw connection.failure(code) }
-        try connection.execute("PRAGMA page_size = \(PageSealer.pageBytes); PRAGMA journal_mode = MEMORY")
+        try connection.execute("PRAGMA page_size = \(pageBytes); PRAGMA journal_mode = MEMORY")
         try configure(connection, isWriter: true)
         try connection.execute("BEGIN; \(Self.schema) COMMIT")
         _ = try connection.pragma("wal_checkpoint(TRUNCATE)")
@@ -53,7 +54,7 @@ struct MetadataDatabase: Sendable {
         var reserved: Int32 = -1
         sqlite3_file_control(connection.handle, "main", SQLITE_FCNTL_RESERVE_BYTES, &reserved)
         guard try connection.pragma("journal_mode") == "wal", try connection.pragma("synchronous") == "2",
-            try connection.pragma("temp_store") == "2", try connection.pragma("page_size") == "\(PageSealer.pageBytes)",
+            try connection.pragma("temp_store") == "2", try connection.pragma("page_size") == "\(pageBytes)",
             reserved == PageSealer.reservedBytes
         else {
             throw SQLiteFailure(code: SQLITE_MISUSE, text: "SQLite did not take the settings that durability rests on")

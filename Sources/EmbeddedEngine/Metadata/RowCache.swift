@@ -86,6 +86,8 @@ final class RowCache: Sendable {
 
     /// Before a commit may become visible.
     func close(_ jobs: [RowWriter.Job]) {
+        let count = jobs.reduce(0) { $0 + $1.writes.count }
+        state.withLock { $0.closed.reserveCapacity(count) }
         for job in jobs {
             forEachPiece(of: job) { writes, state in
                 for write in writes { state.closed.insert(Key(partition: job.partition, row: write.key)) }

@@ -32,6 +32,8 @@ final class RowWriter: @unchecked Sendable {
     private let thread = Mutex<BatchThread<Job>?>(nil)
 
     init(_ database: MetadataDatabase, cache: RowCache, logger: Logger) throws(SQLiteFailure) {
+        checkpointPages = database.checkpointPages
+        checkpointDue = checkpointPages
         self.cache = cache
         self.logger = logger
         connection = try database.connect(isWriter: true)
@@ -88,17 +90,18 @@ final class RowWriter: @unchecked Sendable {
         let answers = commit(jobs)
         cache.open(jobs, answers)
         for (job, answer) in zip(jobs, answers) { job.answer(answer) }
-        if logFrames < MetadataDatabase.checkpointPages { checkpointDue = MetadataDatabase.checkpointPages }
+        if logFrames < checkpointPages { checkpointDue = checkpointPages }
         if logFrames >= checkpointDue {
             checkpoint("PASSIVE")
             // A reader may have kept the log from starting over: then not again after every commit.
-            checkpointDue = logFrames + MetadataDatabase.checkpointPages / 4
+            checkpointDue = logFrames + checkpointPages / 4
         }
     }
 
     /// Frames in the log, as the last commit left it.
     private var logFrames = 0
-    private var checkpointDue = MetadataDatabase.checkpointPages
+    private let checkpointPages: Int
+    private var checkpointDue: Int
 
     private func followLog() {
         sqlite3_wal_hook(
@@ -197,8 +200,12 @@ extension RowWriter {
             deletePartition = try connection.prepare("DELETE FROM partitions WHERE name = ?1")
             selectAny = try connection.prepare("SELECT 1 FROM rows WHERE partition = ?1 LIMIT 1")
             selectVersion = try connection.prepare("SELECT version FROM rows WHERE partition = ?1 AND key = ?2")
+            // Not REPLACE: that frees the old row's pages first, where this writes over a value of the same length.
             upsert = try connection.prepare(
-                "INSERT OR REPLACE INTO rows(partition, key, version, value) VALUES(?1, ?2, ?3, ?4)")
+                """
+                INSERT INTO rows(partition, key, version, value) VALUES(?1, ?2, ?3, ?4)
+                ON CONFLICT DO UPDATE SET version = ?3, value = ?4
+                """)
             deleteRow = try connection.prepare("DELETE FROM rows WHERE partition = ?1 AND key = ?2")
             selectCounter = try connection.prepare("SELECT value FROM counters WHERE name = CAST(?1 AS TEXT)")
             updateCounter = try connection.prepare("UPDATE counters SET value = ?2 WHERE name = CAST(?1 AS TEXT)")

@@ -10,20 +10,20 @@ enum PageKind: UInt8, Sendable { case database = 1, log = 2 }
 
 /// Seals database pages with AES-256-GCM.
 ///
-/// A sealed page is `ciphertext (8,152) | epoch (16) | counter (8) | tag (16)`. The epoch is 16 random bytes, drawn at
-/// every start; its key is HKDF-SHA256(page key, salt: database id, info: label | epoch), and the nonce is the counter,
-/// which never repeats in an epoch. So no nonce repeats under a key however often pages are written, where random
-/// 96-bit nonces would allow 2^32 pages (SP 800-38D §8.3) in all. Authenticated beside the page: database id, position,
-/// file kind. An older version of the same page is authentic: rollback of whole pages is for the layer above
+/// A sealed page is `ciphertext (pageBytes - 40) | epoch (16) | counter (8) | tag (16)`. The epoch is 16 random bytes,
+/// drawn at every start; its key is HKDF-SHA256(page key, salt: database id, info: label | epoch), and the nonce is the
+/// counter, which never repeats in an epoch. So no nonce repeats under a key however often pages are written, where
+/// random 96-bit nonces would allow 2^32 pages (SP 800-38D §8.3) in all. Authenticated beside the page: database id,
+/// position, file kind. An older version of the same page is authentic: rollback of whole pages is for the layer above
 /// (docs/format.md).
 final class PageSealer: @unchecked Sendable {
     // @unchecked: the stored keys are written in init only; everything that changes is behind `state` or atomic.
 
     /// Bytes of a page, sealed and unsealed alike.
-    static let pageBytes = 8192
+    let pageBytes: Int
     /// What SQLite must leave free at the end of each page.
     static let reservedBytes = 40
-    private static let bodyBytes = pageBytes - reservedBytes
+    private let bodyBytes: Int
     private static let epochBytes = 16
     /// Pages per epoch: keeps GCM's distinguishing advantage below 2^-57.
     static let pagesPerEpoch: UInt64 = 1 << 27
@@ -41,9 +41,11 @@ final class PageSealer: @unchecked Sendable {
     private let mask: LogHeaderMask
 
     init(
-        pageKey: SecretBytes, databaseID: [UInt8], randomness: any Randomness,
+        pageKey: SecretBytes, databaseID: [UInt8], pageBytes: Int, randomness: any Randomness,
         pagesPerEpoch: UInt64 = PageSealer.pagesPerEpoch
     ) {
+        self.pageBytes = pageBytes
+        bodyBytes = pageBytes - Self.reservedBytes
         self.pagesPerEpoch = pagesPerEpoch
         precondition(databaseID.count == 16)
         let key = pageKey.withUnsafeBytes { SymmetricKey(data: $0) }
@@ -83,17 +85,17 @@ final class PageSealer: @unchecked Sendable {
     func seal(_ plain: UnsafeRawPointer, into sealed: UnsafeMutableRawPointer, kind: PageKind, position: UInt64) -> Bool
     {
         var reserved: UInt64 = 0
-        for offset in stride(from: Self.bodyBytes, to: Self.pageBytes, by: 8) {
+        for offset in stride(from: bodyBytes, to: pageBytes, by: 8) {
             reserved |= plain.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
         }
         guard reserved == 0 else { return false }
         let (epoch, counter) = nextNonce()
-        let trailer = sealed + Self.bodyBytes
+        let trailer = sealed + bodyBytes
         epoch.id.write(to: trailer)
         trailer.storeBytes(of: counter.bigEndian, toByteOffset: Self.epochBytes, as: UInt64.self)
         return withAdditionalData(kind, position) { additional in
             epoch.context.seal(
-                plain, count: Self.bodyBytes, into: sealed, tag: trailer + Self.epochBytes + 8, counter: counter,
+                plain, count: bodyBytes, into: sealed, tag: trailer + Self.epochBytes + 8, counter: counter,
                 additional)
         }
     }
@@ -101,14 +103,14 @@ final class PageSealer: @unchecked Sendable {
     /// Opens the page in place and clears its reserved bytes. False, with the page cleared, when it is not authentic
     /// here.
     func open(_ page: UnsafeMutableRawPointer, kind: PageKind, position: UInt64) -> Bool {
-        let trailer = page + Self.bodyBytes
+        let trailer = page + bodyBytes
         let epoch = epoch(EpochID(reading: trailer))
         let counter = UInt64(bigEndian: trailer.loadUnaligned(fromByteOffset: Self.epochBytes, as: UInt64.self))
         let isAuthentic = withAdditionalData(kind, position) { additional in
             epoch.context.open(
-                page, count: Self.bodyBytes, tag: trailer + Self.epochBytes + 8, counter: counter, additional)
+                page, count: bodyBytes, tag: trailer + Self.epochBytes + 8, counter: counter, additional)
         }
-        if isAuthentic { memset(trailer, 0, Self.reservedBytes) } else { memset(page, 0, Self.pageBytes) }
+        if isAuthentic { memset(trailer, 0, Self.reservedBytes) } else { memset(page, 0, pageBytes) }
         return isAuthentic
     }
 

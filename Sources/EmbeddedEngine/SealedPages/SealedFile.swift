@@ -29,7 +29,7 @@ class SealedFile {
         self.path = path
         self.vfs = vfs
         isNameDurable = !wasCreated
-        scratch = .allocate(byteCount: LogFile.frameBytes, alignment: 16)
+        scratch = .allocate(byteCount: LogFile.frameHeaderBytes + vfs.sealer.pageBytes, alignment: 16)
     }
 
     deinit {
@@ -84,12 +84,13 @@ final class DatabaseFile: SealedFile {
     private static let headerBytes = 100
 
     override func read(_ out: UnsafeMutableRawPointer, _ count: Int, at offset: Int) -> Int32 {
-        let page = offset / PageSealer.pageBytes
-        let inPage = offset % PageSealer.pageBytes
-        guard inPage + count <= PageSealer.pageBytes else { return SQLiteCode.readFailed }
-        let isWhole = count == PageSealer.pageBytes
+        let pageBytes = vfs.sealer.pageBytes
+        let page = offset / pageBytes
+        let inPage = offset % pageBytes
+        guard inPage + count <= pageBytes else { return SQLiteCode.readFailed }
+        let isWhole = count == pageBytes
         let target = isWhole ? out : scratch
-        let code = get(target, PageSealer.pageBytes, at: page * PageSealer.pageBytes)
+        let code = get(target, pageBytes, at: page * pageBytes)
         guard code == SQLITE_OK else {
             memset(out, 0, count)
             return code
@@ -111,8 +112,8 @@ final class DatabaseFile: SealedFile {
     }
 
     override func write(_ bytes: UnsafeRawPointer, _ count: Int, at offset: Int) -> Int32 {
-        guard count == PageSealer.pageBytes, offset % PageSealer.pageBytes == 0 else { return SQLiteCode.writeFailed }
-        let position = UInt64(offset / PageSealer.pageBytes)
+        guard count == vfs.sealer.pageBytes, offset % count == 0 else { return SQLiteCode.writeFailed }
+        let position = UInt64(offset / count)
         guard vfs.sealer.seal(bytes, into: scratch, kind: .database, position: position) else {
             return SQLiteCode.writeFailed
         }
@@ -123,7 +124,7 @@ final class DatabaseFile: SealedFile {
     private func writeHeader(to out: UnsafeMutableRawPointer) {
         memset(out, 0, Self.headerBytes)
         "SQLite format 3\0".utf8.enumerated().forEach { out.storeBytes(of: $1, toByteOffset: $0, as: UInt8.self) }
-        out.storeBytes(of: UInt16(PageSealer.pageBytes).bigEndian, toByteOffset: 16, as: UInt16.self)
+        out.storeBytes(of: UInt16(vfs.sealer.pageBytes).bigEndian, toByteOffset: 16, as: UInt16.self)
         out.storeBytes(of: 2, toByteOffset: 18, as: UInt8.self)
         out.storeBytes(of: 2, toByteOffset: 19, as: UInt8.self)
         out.storeBytes(of: UInt8(PageSealer.reservedBytes), toByteOffset: 20, as: UInt8.self)
@@ -141,8 +142,9 @@ final class DatabaseFile: SealedFile {
 final class LogFile: SealedFile {
     static let fileHeaderBytes = 32
     static let frameHeaderBytes = 24
-    static let frameBytes = frameHeaderBytes + PageSealer.pageBytes
-    private static let gatherLimit = 64 * frameBytes
+    private static let gatherLimit = 512 << 10
+    private var pageBytes: Int { vfs.sealer.pageBytes }
+    private var frameBytes: Int { Self.frameHeaderBytes + pageBytes }
 
     // Sealed bytes for `gatheredOffset` and on; allocated by the first write, so that connections that only read have
     // none.
@@ -179,11 +181,11 @@ final class LogFile: SealedFile {
         guard flushed == SQLITE_OK else { return flushed }
         if offset + count <= Self.fileHeaderBytes { return get(out, count, at: offset) }
         guard offset >= Self.fileHeaderBytes else { return SQLiteCode.readFailed }
-        let inFrame = (offset - Self.fileHeaderBytes) % Self.frameBytes
+        let inFrame = (offset - Self.fileHeaderBytes) % frameBytes
         let frame = offset - inFrame
-        guard inFrame + count <= Self.frameBytes else { return SQLiteCode.readFailed }
+        guard inFrame + count <= frameBytes else { return SQLiteCode.readFailed }
 
-        if inFrame == Self.frameHeaderBytes, count == PageSealer.pageBytes {
+        if inFrame == Self.frameHeaderBytes, count == pageBytes {
             let code = get(out, count, at: offset)
             guard code == SQLITE_OK else { return code }
             return openPage(out, frame: frame) ? SQLITE_OK : SQLiteCode.notAuthentic
@@ -194,7 +196,7 @@ final class LogFile: SealedFile {
             memcpy(out, scratch + inFrame, count)
             return code
         }
-        guard inFrame == 0, count == Self.frameBytes else { return SQLiteCode.readFailed }
+        guard inFrame == 0, count == frameBytes else { return SQLiteCode.readFailed }
         let code = get(out, count, at: frame)
         guard code == SQLITE_OK else { return code }
         vfs.sealer.unmaskLogHeader(out + 8, frameOffset: UInt64(frame))
@@ -211,10 +213,10 @@ final class LogFile: SealedFile {
     override func write(_ bytes: UnsafeRawPointer, _ count: Int, at offset: Int) -> Int32 {
         let isFileHeader = offset == 0 && count == Self.fileHeaderBytes
         guard isFileHeader || offset >= Self.fileHeaderBytes else { return SQLiteCode.writeFailed }
-        let inFrame = isFileHeader ? 0 : (offset - Self.fileHeaderBytes) % Self.frameBytes
+        let inFrame = isFileHeader ? 0 : (offset - Self.fileHeaderBytes) % frameBytes
         let position = UInt64(offset - inFrame)
         let isFrameHeader = !isFileHeader && inFrame == 0 && count == Self.frameHeaderBytes
-        let isPage = !isFileHeader && inFrame == Self.frameHeaderBytes && count == PageSealer.pageBytes
+        let isPage = !isFileHeader && inFrame == Self.frameHeaderBytes && count == pageBytes
         guard isFileHeader || isFrameHeader || isPage else { return SQLiteCode.writeFailed }
 
         let (room, code) = gather(count, at: offset)

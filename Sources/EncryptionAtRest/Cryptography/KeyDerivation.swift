@@ -60,7 +60,8 @@ struct FieldList {
     private(set) var bytes: [UInt8]
     init(_ label: Label, _ fields: [UInt8]...) {
         bytes = []
-        bytes.reserveCapacity(fields.reduce(4 + 32) { $0 + 4 + $1.count })
+        // Room for the label and for a short field that follows.
+        bytes.reserveCapacity(fields.reduce(2 * (4 + 32)) { $0 + 4 + $1.count })
         append(label.rawValue.utf8)
         for field in fields { append(field) }
     }

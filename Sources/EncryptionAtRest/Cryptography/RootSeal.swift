@@ -24,27 +24,31 @@ struct RootSeal: Sendable {
         self.randomness = randomness
     }
 
-    func seal(_ plaintext: [UInt8], bound: FieldList) -> [UInt8] {
-        var additional = bound
-        additional.append(header)
-        return cipher.seal(plaintext, additional: additional.bytes, randomness: randomness, header: header)
+    func seal(_ plaintext: [UInt8], bound: consuming FieldList) -> [UInt8] {
+        bound.append(header)
+        return cipher.seal(plaintext, additional: bound.bytes, randomness: randomness, header: header)
     }
 
     /// `what` names the value in errors; it never holds customer data.
-    func open(_ sealed: [UInt8], bound: FieldList, what: @autoclosure () -> String) throws(SealedStoreError) -> [UInt8]
-    {
-        guard sealed.count >= Self.overheadBytes, sealed[0] == Self.version, sealed[1] == Self.algorithm else {
+    func open(
+        _ sealed: [UInt8], bound: consuming FieldList, what: @autoclosure () -> String
+    ) throws(SealedStoreError) -> [UInt8] { try open(sealed[...], bound: bound, what: what()) }
+
+    func open(
+        _ sealed: ArraySlice<UInt8>, bound: consuming FieldList, what: @autoclosure () -> String
+    ) throws(SealedStoreError) -> [UInt8] {
+        let head = sealed.prefix(Self.headerBytes)
+        guard sealed.count >= Self.overheadBytes, head.starts(with: [Self.version, Self.algorithm]) else {
             throw SealedStoreError(.corrupt, "\(what()) is not in a format this version of Coffer reads.")
         }
-        guard sealed[..<Self.headerBytes].elementsEqual(header) else {
-            let found = sealed[2..<6].reduce(0) { $0 << 8 | UInt32($1) }
+        guard head.elementsEqual(header) else {
+            let found = head.dropFirst(2).reduce(0) { $0 << 8 | UInt32($1) }
             throw SealedStoreError(
                 .corrupt,
                 "\(what()) is sealed under root key version \(found); this server holds version \(rootKeyVersion).")
         }
-        var additional = bound
-        additional.append(header)
-        guard let plaintext = cipher.open(sealed[Self.headerBytes...], additional: additional.bytes) else {
+        bound.append(header)
+        guard let plaintext = cipher.open(sealed.dropFirst(Self.headerBytes), additional: bound.bytes) else {
             throw SealedStoreError(
                 .corrupt, "\(what()) does not open: it is damaged, moved, or sealed under another root key.")
         }

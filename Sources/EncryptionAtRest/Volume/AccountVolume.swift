@@ -167,7 +167,13 @@ enum RowKind: UInt8 {
     /// How many holders in this partition refer to an extent.
     case link = 0x6c
 
-    func key(_ rest: [UInt8]) -> RowKey { RowKey([rawValue] + rest) }
+    func key(_ rest: [UInt8]) -> RowKey {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(1 + rest.count)
+        bytes.append(rawValue)
+        bytes.append(contentsOf: rest)
+        return RowKey(bytes)
+    }
     var end: RowKey { RowKey([rawValue + 1]) }
     var start: RowKey { RowKey([rawValue]) }
 }
@@ -176,7 +182,7 @@ enum RowKind: UInt8 {
 /// Without bodies the sealed value stands alone (docs/format.md §5.1).
 struct RowFrame {
     private static let version: UInt8 = 2
-    let value: [UInt8]
+    let value: ArraySlice<UInt8>
     let bodies: ArraySlice<UInt8>
 
     static func encode(_ value: [UInt8], bodies: ArraySlice<UInt8>) -> [UInt8] {
@@ -185,12 +191,12 @@ struct RowFrame {
 
     init?(_ bytes: [UInt8]) {
         guard bytes.first == Self.version else {
-            value = bytes
+            value = bytes[...]
             bodies = []
             return
         }
         guard let (value, bodies) = TwoParts.decode(Self.version, bytes), !bodies.isEmpty else { return nil }
-        self.value = Array(value)
+        self.value = value
         self.bodies = bodies
     }
 }
