@@ -193,10 +193,10 @@ extension BlobService {
         conditions: Conditions, under key: DataKey,
         make: (_ existing: BlobRow?) async throws -> (BlobRecord, BlobSecrets)
     ) async throws -> BlobRecord {
-        var known: BlobRow?? = current
+        var isFirst = true
         return try await retrying {
-            let old = if let known { known } else { try await blobRow(call, container, name) }
-            known = nil
+            let old = isFirst ? current : try await blobRow(call, container, name)
+            isFirst = false
             let existing = old.flatMap { $0.record.isUncommitted ? nil : $0 }
             try checkReplacement(call, container, existing?.record, conditions)
             var (record, secrets) = try await make(existing)
