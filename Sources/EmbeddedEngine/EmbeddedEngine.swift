@@ -51,6 +51,8 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         var openFilesLimit = 256
         /// Of a new data directory.
         var format = EngineFormat.current
+        /// Of the log, after which it is copied into the database.
+        var logBytes = 16 << 20
         /// Of rows kept in memory.
         var cachedBytes = 32 << 20
     }
@@ -68,7 +70,8 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
             pageKey: pageKey, databaseID: identity.databaseID, pageBytes: identity.format.pageBytes,
             randomness: randomness)
         let vfs = SealedVFS(sealer: sealer, disk: disk, clock: clock, randomness: randomness)
-        let database = try openDatabase(directory, vfs: vfs, disk: disk)
+        var database = try openDatabase(directory, vfs: vfs, disk: disk)
+        database.logBytes = options.logBytes
         let cache = RowCache(bytesLimit: options.cachedBytes)
         let writer: RowWriter
         do throws(SQLiteFailure) { writer = try RowWriter(database, cache: cache, logger: logger) } catch {

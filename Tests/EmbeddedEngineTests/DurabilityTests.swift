@@ -94,6 +94,41 @@ import Testing
         for (image, promised) in images { try await inspect(image, promised) }
     }
 
+    /// The same while a thread of its own copies the log into the database and the log starts over, many times.
+    @Test(.timeLimit(.minutes(2))) func crashWhileTheLogIsCopied() async throws {
+        let directory = TestDirectory()
+        let camera = Camera(directory)
+        let engine = try directory.open(options: .init(gate: camera.gate, pieceBytes: 2503, logBytes: 64 << 10))
+        camera.start()
+        for round in 0..<60 {
+            camera.setInterval(round % 3 == 0 ? 5 : 50)
+            let writes = (0..<4).map {
+                RowWrite.put(RowKey("row \($0)"), [UInt8](repeating: UInt8(round), count: 2500 + round))
+            }
+            _ = try await engine.commit(Partition("p"), checks: [], writes: writes)
+            camera.acknowledge { $0.round = round }
+        }
+        let images = camera.stop()
+        #expect(directory.bytes("metadata/rows.db-wal").count < 1 << 20, "the log started over")
+        #expect(Set(images.map { $0.0.bytes("metadata/rows.db") }).count > 5, "copies were seen")
+        engine.close()
+        for (image, promised) in images { try await inspect(image, promised) }
+    }
+
+    @Test func commitsGoOnWhileTheLogIsCopied() async throws {
+        let directory = TestDirectory()
+        let copy = HeldThread(named: "coffer-copy")
+        let engine = try directory.open(options: .init(gate: copy.gate, logBytes: 64 << 10))
+        for round in 0..<40 { try await put(engine, "row \(round)", [UInt8](repeating: 1, count: 6000)) }
+        copy.waitUntilHeld()
+        for round in 0..<40 { try await put(engine, "row \(round)", [UInt8](repeating: 2, count: 6000)) }
+        copy.release()
+        engine.close()
+        let again = try directory.open()
+        for round in 0..<40 { #expect(try await value(again, "row \(round)")?.first == 2) }
+        again.close()
+    }
+
     private func inspect(_ image: TestDirectory, _ promised: Camera.Promise) async throws {
         let engine = try image.open(options: .init(segmentBytes: 64 << 10))
         let rows = try await engine.scan(Partition("p"), from: RowKey([]), upTo: nil, limit: 100)
@@ -158,6 +193,24 @@ import Testing
         let reopened = try image.open()
         #expect(try await value(reopened, "first") == [1])
         #expect(try await value(reopened, "second") == nil)
+        reopened.close()
+    }
+
+    /// What SQLite frees it fills with zeros, so the page of the last frame is what a cleared one looks like.
+    @Test(arguments: EngineFormat.allCases) func aGarbledPageOfZerosIsNotTakenForOne(format: EngineFormat) async throws {
+        let directory = TestDirectory()
+        let engine = try directory.open(options: .init(format: format))
+        try await put(engine, "k", [UInt8](repeating: 1, count: 6000))
+        try await put(engine, "k", [2])
+        let image = directory.image()
+        engine.close()
+
+        var log = image.bytes("metadata/rows.db-wal")
+        log[log.count - 1] ^= 0x10
+        image.write(log, to: "metadata/rows.db-wal")
+        let reopened = try image.open()
+        #expect(try await value(reopened, "k")?.count == 6000)
+        try await reopened.verifyMetadata()
         reopened.close()
     }
 
@@ -398,4 +451,27 @@ private final class Camera: Sendable {
             return state.images
         }
     }
+}
+
+/// Holds one thread back before its first change of the disk.
+private final class HeldThread: Sendable {
+    private let name: String
+    private let isHeld = DispatchSemaphore(value: 0)
+    private let goOn = DispatchSemaphore(value: 0)
+    private let hasStopped = Atomic(false)
+    init(named name: String) { self.name = name }
+
+    var gate: @Sendable (DiskOperation) -> Int32 {
+        { _ in
+            let comm = try? String(contentsOfFile: "/proc/thread-self/comm", encoding: .utf8)
+            let isMine = comm == self.name + "\n"
+            if isMine, !self.hasStopped.exchange(true, ordering: .relaxed) {
+                self.isHeld.signal()
+                self.goOn.wait()
+            }
+            return 0
+        }
+    }
+    func waitUntilHeld() { isHeld.wait() }
+    func release() { goOn.signal() }
 }

@@ -6,8 +6,9 @@ struct MetadataDatabase: Sendable {
     let path: String
     let vfs: SealedVFS
     private var pageBytes: Int { vfs.sealer.pageBytes }
-    /// Pages in the log after which the writer copies them into the database: 16 MiB.
-    var checkpointPages: Int { (16 << 20) / pageBytes }
+    /// Of pages in the log, after which they are copied into the database.
+    var logBytes = 16 << 20
+    var checkpointPages: Int { logBytes / pageBytes }
 
     /// A partition's identifier is the version of the commit that made it, so none is ever used twice. `version` stands
     /// before `value`: checks do not read values.

@@ -22,6 +22,7 @@ final class RowWriter: @unchecked Sendable {
 
     private let connection: SQLiteConnection
     private let statements: Statements
+    private let copier: LogCopier
     private let cache: RowCache
     private let logger: Logger
     private var lastVersion: Int64
@@ -37,6 +38,7 @@ final class RowWriter: @unchecked Sendable {
         self.cache = cache
         self.logger = logger
         connection = try database.connect(isWriter: true)
+        copier = try LogCopier(database)
         statements = try Statements(connection)
         guard try connection.pragma("user_version") == "1" else {
             throw SQLiteFailure(
@@ -52,6 +54,7 @@ final class RowWriter: @unchecked Sendable {
     }
 
     func start() {
+        copier.start()
         let made = BatchThread<Job>(name: "coffer-commit", batchLimit: Self.batchLimit) { [self] in process($0) }
         made.start()
         thread.withLock { $0 = made }
@@ -70,17 +73,9 @@ final class RowWriter: @unchecked Sendable {
         }
         guard let ending else { return }
         ending.close()
-        checkpoint("TRUNCATE")
+        copier.close()
+        note(connection.checkpoint(SQLITE_CHECKPOINT_TRUNCATE))
         connection.close()
-    }
-
-    private func checkpoint(_ mode: String) {
-        var frames: Int32 = 0
-        let kind = mode == "TRUNCATE" ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE
-        let code = sqlite3_wal_checkpoint_v2(connection.handle, nil, kind, &frames, nil)
-        if code != SQLITE_OK, code != SQLITE_BUSY {
-            logger.warning("checkpoint failed", metadata: ["code": "\(code)"])
-        }
     }
 
     // MARK: On the thread
@@ -90,12 +85,24 @@ final class RowWriter: @unchecked Sendable {
         let answers = commit(jobs)
         cache.open(jobs, answers)
         for (job, answer) in zip(jobs, answers) { job.answer(answer) }
+        tendLog()
+    }
+
+    private func tendLog() {
         if logFrames < checkpointPages { checkpointDue = checkpointPages }
-        if logFrames >= checkpointDue {
-            checkpoint("PASSIVE")
+        if let code = copier.takeOutcome() {
+            note(code)
+            note(connection.checkpoint(SQLITE_CHECKPOINT_PASSIVE))
             // A reader may have kept the log from starting over: then not again after every commit.
             checkpointDue = logFrames + checkpointPages / 4
+        } else if logFrames >= checkpointDue {
+            copier.begin()
         }
+    }
+
+    /// A copy that failed is made again as a whole, so what the disk did not confirm is written anew.
+    private func note(_ code: Int32) {
+        if code != SQLITE_OK { logger.warning("checkpoint failed", metadata: ["code": "\(code)"]) }
     }
 
     /// Frames in the log, as the last commit left it.

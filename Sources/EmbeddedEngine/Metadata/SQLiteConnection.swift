@@ -82,6 +82,13 @@ final class SQLiteConnection: @unchecked Sendable {
         return statement.text(0)
     }
 
+    /// Copies the log into the database. SQLite's code: busy when a reader or another copy was in the way, which is no
+    /// failure.
+    func checkpoint(_ mode: Int32) -> Int32 {
+        let code = sqlite3_wal_checkpoint_v2(handle, nil, mode, nil, nil)
+        return code == SQLITE_BUSY ? SQLITE_OK : code
+    }
+
     func failure(_ code: Int32) -> SQLiteFailure {
         SQLiteFailure(code: code, text: String(cString: sqlite3_errmsg(handle)))
     }

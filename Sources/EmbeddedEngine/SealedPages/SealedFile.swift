@@ -200,9 +200,9 @@ final class LogFile: SealedFile {
         let code = get(out, count, at: frame)
         guard code == SQLITE_OK else { return code }
         vfs.sealer.unmaskLogHeader(out + 8, frameOffset: UInt64(frame))
-        // Recovery reads whole frames, and a torn last one is no error: cleared, it fails SQLite's checksum, and the
-        // log ends before it.
-        _ = openPage(out + Self.frameHeaderBytes, frame: frame)
+        // Recovery reads whole frames, and a torn last one is no error: the log ends before it. The header goes as
+        // well: a page of zeros, as SQLite leaves it where it frees one, would match its checksum once it is cleared.
+        if !openPage(out + Self.frameHeaderBytes, frame: frame) { memset(out, 0, Self.frameHeaderBytes) }
         return SQLITE_OK
     }
 
