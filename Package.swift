@@ -116,7 +116,8 @@ let package = Package(
             resources: [.copy("Vectors")]),
         tests(
             "EmbeddedEngineTests",
-            ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio + crypto),
+            ["EmbeddedEngine", "StorageEngine", "StorageEngineTesting", "CofferCore", log] + nio + crypto,
+            resources: [.copy("Vectors")]),
         serviceTests("IdentityService", [jwt]),
         // Real tokens come from the real token service.
         serviceTests("ResourceManager", ["IdentityService"]),

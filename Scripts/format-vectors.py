@@ -2,7 +2,8 @@
 """Writes the test vectors of docs/format.md: an implementation of its own, from the document, in Python.
 
     Scripts/format-vectors.py           writes Tests/EncryptionAtRestTests/Vectors/format-v1.json
-    Scripts/format-vectors.py --check   fails when the file is not what would be written
+                                        and Tests/EmbeddedEngineTests/Vectors/pages.json
+    Scripts/format-vectors.py --check   fails when the files are not what would be written
 
 Needs the package `cryptography`. All randomness is derived from the vectors' names, so the file is always the same.
 """
@@ -19,7 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-FILE = pathlib.Path(__file__).resolve().parent.parent / "Tests/EncryptionAtRestTests/Vectors/format-v1.json"
+TESTS = pathlib.Path(__file__).resolve().parent.parent / "Tests"
 
 
 # --- primitives (§1) ---------------------------------------------------------------------------------------------
@@ -477,8 +478,46 @@ def reference_vectors():
     return {"references": out, "links": links, "garbage": garbage}
 
 
+# --- database pages (§10) ----------------------------------------------------------------------------------------
+
+
+def page_vectors():
+    key, database, epoch, counter, position = b"\x42" * 32, b"\x17" * 16, bytes(range(16)), 1, 5
+    formats = []
+    for number, size, suffix in ((1, 8192, b""), (2, 4096, struct.pack(">I", 2))):
+        page_key = hkdf(key, b"coffer/embedded/v1/page" + epoch, 32, database)
+        additional = database + struct.pack(">QB", position, 1)
+        plaintext = bytes(7 * i % 256 for i in range(size - 40))
+        sealed = AESGCM(page_key).encrypt(struct.pack(">IQ", 0, counter), plaintext, additional)
+        page = sealed[:-16] + epoch + struct.pack(">Q", counter) + sealed[-16:]
+        formats.append({
+            "format": number, "pageBytes": size, "page": hashlib.sha256(page).hexdigest(),
+            "keyCheck": hkdf(key, b"coffer/embedded/v1/key-check" + suffix, 32, database).hex(),
+        })
+    mask = hkdf(key, b"coffer/embedded/v1/log-header", 64, database)
+    offset, header = 8248, bytes(range(16))
+    white = aes_block(mask[:32], bytes(8) + struct.pack(">Q", offset))
+    masked = xor(aes_block(mask[32:], xor(header, white)), white)
+    return {
+        "pageKey": key.hex(), "databaseID": database.hex(), "epoch": epoch.hex(), "position": position, "formats": formats,
+        "logHeader": {"offset": offset, "plaintext": header.hex(), "masked": masked.hex()},
+    }
+
+
+def keep(name: str, document):
+    file = TESTS / name
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    if "--check" in sys.argv:
+        if file.read_text() != text:
+            raise SystemExit(f"{file.name} is not what this script writes")
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
 def main():
-    document = {
+    keep("EmbeddedEngineTests/Vectors/pages.json", page_vectors())
+    keep("EncryptionAtRestTests/Vectors/format-v1.json", {
         "format": "docs/format.md, version 1",
         "xaes256gcm": xaes_vectors(),
         "derivation": derivation_vectors(),
@@ -487,14 +526,7 @@ def main():
         "volume": volume_vectors(),
         "extents": extent_vectors(),
         "encodings": reference_vectors(),
-    }
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    if "--check" in sys.argv:
-        if FILE.read_text() != text:
-            raise SystemExit(f"{FILE.name} is not what this script writes")
-        return
-    FILE.parent.mkdir(parents=True, exist_ok=True)
-    FILE.write_text(text)
+    })
 
 
 if __name__ == "__main__":

@@ -71,13 +71,12 @@ final class DataDirectory: Sendable {
         let file = path + "/engine"
         if let known = try read(file) {
             let identity = try EngineIdentity(known, path: path)
-            guard
-                constantTimeEquals(
-                    identity.keyCheck, PageSealer.keyCheck(pageKey: pageKey, databaseID: identity.databaseID))
-            else {
+            let expected = PageSealer.keyCheck(
+                pageKey: pageKey, databaseID: identity.databaseID, format: identity.format)
+            guard constantTimeEquals(identity.keyCheck, expected) else {
                 throw StorageEngineError(
                     .corrupt,
-                    "The root key does not belong to the data directory \(path). Start the server with the key it was made with."
+                    "The root key does not belong to the data directory \(path). Start the server with the key it was made with, and with the file `engine` that it wrote."
                 )
             }
             return identity
@@ -90,7 +89,7 @@ final class DataDirectory: Sendable {
         let databaseID = randomness.bytes(16)
         let identity = EngineIdentity(
             format: format, databaseID: databaseID,
-            keyCheck: PageSealer.keyCheck(pageKey: pageKey, databaseID: databaseID))
+            keyCheck: PageSealer.keyCheck(pageKey: pageKey, databaseID: databaseID, format: format))
         try write(identity.bytes, to: file, disk)
         return identity
     }

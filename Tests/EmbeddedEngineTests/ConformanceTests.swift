@@ -5,10 +5,10 @@ import Testing
 @testable import EmbeddedEngine
 
 @Suite struct ConformanceTests {
-    @Test(arguments: MetadataStoreConformance.checks)
-    func keepsMetadataPromise(check: MetadataStoreConformance.Check) async throws {
+    @Test(arguments: MetadataStoreConformance.checks, EngineFormat.allCases)
+    func keepsMetadataPromise(check: MetadataStoreConformance.Check, format: EngineFormat) async throws {
         let directory = TestDirectory()
-        let engine = try directory.open()
+        let engine = try directory.open(options: .init(format: format))
         try await check.run(engine)
         engine.close()
     }

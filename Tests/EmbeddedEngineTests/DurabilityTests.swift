@@ -65,10 +65,12 @@ import Testing
 
     /// Before every change of the disk, and within every longer write, an image of it is taken, as kill -9 there would
     /// leave it. Each opens, holds what was acknowledged before, and nothing half.
-    @Test(.timeLimit(.minutes(2))) func crashAtEveryStep() async throws {
+    @Test(.timeLimit(.minutes(2)), arguments: EngineFormat.allCases)
+    func crashAtEveryStep(format: EngineFormat) async throws {
         let directory = TestDirectory()
         let camera = Camera(directory)
-        let engine = try directory.open(options: .init(gate: camera.gate, pieceBytes: 2503, segmentBytes: 64 << 10))
+        let engine = try directory.open(
+            options: .init(gate: camera.gate, pieceBytes: 2503, segmentBytes: 64 << 10, format: format))
         var random = SystemRandomNumberGenerator()
         camera.start()
         for round in 0..<6 {
@@ -197,7 +199,8 @@ import Testing
     }
 
     /// What SQLite frees it fills with zeros, so the page of the last frame is what a cleared one looks like.
-    @Test(arguments: EngineFormat.allCases) func aGarbledPageOfZerosIsNotTakenForOne(format: EngineFormat) async throws {
+    @Test(arguments: EngineFormat.allCases)
+    func aGarbledPageOfZerosIsNotTakenForOne(format: EngineFormat) async throws {
         let directory = TestDirectory()
         let engine = try directory.open(options: .init(format: format))
         try await put(engine, "k", [UInt8](repeating: 1, count: 6000))
@@ -234,15 +237,15 @@ import Testing
     }
 
     /// A crash while page 1 is copied out of the log leaves it torn; the log still has it.
-    @Test func aTornFirstPageComesFromTheLog() async throws {
+    @Test(arguments: EngineFormat.allCases) func aTornFirstPageComesFromTheLog(format: EngineFormat) async throws {
         let directory = TestDirectory()
-        let engine = try directory.open()
+        let engine = try directory.open(options: .init(format: format))
         // A new table of contents: page 1 is in the log only when a commit changed it.
         for round in 0..<200 { try await put(engine, "row \(round)", [UInt8](repeating: 1, count: 6000)) }
         let image = directory.image()
         engine.close()
         var database = image.bytes("metadata/rows.db")
-        for index in TestDirectory.pageBytes / 2..<TestDirectory.pageBytes { database[index] = 0 }
+        for index in format.pageBytes / 2..<format.pageBytes { database[index] = 0 }
         image.write(database, to: "metadata/rows.db")
         let reopened = try image.open()
         #expect(try await value(reopened, "row 150") != nil)

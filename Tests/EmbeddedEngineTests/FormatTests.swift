@@ -53,23 +53,44 @@ private struct CountingRandomness: Randomness {
         return isAuthentic ? page : nil
     }
 
-    /// The vector of docs/format.md, computed by another implementation (Python's cryptography) from the same
-    /// description.
-    @Test(arguments: [
-        (4096, "60d2343bad38d43c054de00ab80d30f9b361ea816420be88a66bb7c4ecf988ac"),
-        (8192, "0256937a7197d819999bfd3ff467e568ac1ee691a53d85289fff0012c4effc28"),
-    ])
-    func agreesWithTheFormat(pageBytes: Int, digest: String) {
-        let sealer = sealer(randomness: CountingRandomness(), pageBytes: pageBytes)
-        #expect(hexadecimal(SHA256.hash(data: seal(sealer))) == digest)
+    private struct Vectors: Decodable {
+        struct Format: Decodable {
+            let format: UInt32
+            let pageBytes: Int
+            let page, keyCheck: String
+        }
+        struct LogHeader: Decodable {
+            let offset: UInt64
+            let plaintext, masked: String
+        }
+        let formats: [Format]
+        let logHeader: LogHeader
+    }
+
+    /// docs/format.md §10 and §13: what another implementation made of the same description.
+    @Test func agreesWithTheFormat() throws {
+        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appending(path: "Vectors/pages.json")
+        let vectors = try JSONDecoder().decode(Vectors.self, from: Data(contentsOf: file))
+        #expect(vectors.formats.map(\.format) == EngineFormat.allCases.map(\.rawValue))
+        for vector in vectors.formats {
+            let format = try #require(EngineFormat(rawValue: vector.format))
+            #expect(format.pageBytes == vector.pageBytes)
+            let page = seal(sealer(randomness: CountingRandomness(), pageBytes: vector.pageBytes))
+            #expect(hexadecimal(SHA256.hash(data: page)) == vector.page)
+            let check = PageSealer.keyCheck(pageKey: Self.key, databaseID: Self.databaseID, format: format)
+            #expect(hexadecimal(check) == vector.keyCheck)
+        }
         var header = (0..<16).map { UInt8($0) }
-        header.withUnsafeMutableBytes { sealer.maskLogHeader($0.baseAddress!, frameOffset: 8248) }
-        #expect(hexadecimal(header) == "ab8c4750ba36a859b46b19be666a1283")
-        header.withUnsafeMutableBytes { sealer.unmaskLogHeader($0.baseAddress!, frameOffset: 8248) }
-        #expect(header == (0..<16).map { UInt8($0) })
-        #expect(
-            hexadecimal(PageSealer.keyCheck(pageKey: Self.key, databaseID: Self.databaseID))
-                == "9012ff0cebd3ce9e36a08802b673f8c1911b73bc80daaffb60dd86a5296dfde5")
+        #expect(hexadecimal(header) == vectors.logHeader.plaintext)
+        let sealer = sealer()
+        header.withUnsafeMutableBytes {
+            sealer.maskLogHeader($0.baseAddress!, frameOffset: vectors.logHeader.offset)
+        }
+        #expect(hexadecimal(header) == vectors.logHeader.masked)
+        header.withUnsafeMutableBytes {
+            sealer.unmaskLogHeader($0.baseAddress!, frameOffset: vectors.logHeader.offset)
+        }
+        #expect(hexadecimal(header) == vectors.logHeader.plaintext)
     }
 
     private func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {

@@ -177,6 +177,30 @@ import Testing
         #expect(FileManager.default.fileExists(atPath: path + "/metadata/rows.db"))
     }
 
+    /// The format says how large pages are; the sum over it is made right, the key check is not.
+    @Test(arguments: EngineFormat.allCases, [false, true])
+    func aChangedFormatIsRefused(format: EngineFormat, withLog: Bool) async throws {
+        let directory = TestDirectory()
+        let engine = try directory.open(options: .init(format: format))
+        try await put(engine, "k", [UInt8](repeating: 1, count: 6000))
+        let image = withLog ? directory.image() : directory
+        engine.close()
+        let before = image.bytes("engine")
+        let identity = try EngineIdentity(before, path: "")
+        let other = EngineIdentity(
+            format: format == .pagesOf8KiB ? .pagesOf4KiB : .pagesOf8KiB, databaseID: identity.databaseID,
+            keyCheck: identity.keyCheck)
+        image.write(other.bytes, to: "engine")
+        let files = ["metadata/rows.db"] + (withLog ? ["metadata/rows.db-wal"] : [])
+        let contents = files.map(image.bytes)
+        #expect(await failure { _ = try image.open() }?.code == .corrupt)
+        #expect(files.map(image.bytes) == contents)
+        image.write(before, to: "engine")
+        let again = try image.open()
+        #expect(try await value(again, "k")?.count == 6000)
+        again.close()
+    }
+
     @Test func aNewerFormatIsRefused() async throws {
         let directory = TestDirectory()
         try directory.open().close()

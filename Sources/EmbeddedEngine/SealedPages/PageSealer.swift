@@ -57,10 +57,11 @@ final class PageSealer: @unchecked Sendable {
         state = Mutex(State(current: first, known: [first.id: first]))
     }
 
-    /// A value that tells the right page key from a wrong one, without telling anything about it.
-    static func keyCheck(pageKey: SecretBytes, databaseID: [UInt8]) -> [UInt8] {
-        derive(
-            pageKey.withUnsafeBytes { SymmetricKey(data: $0) }, databaseID, "coffer/embedded/v1/key-check",
+    /// A value that tells the right page key from a wrong one, without telling anything about it, and binds the format.
+    static func keyCheck(pageKey: SecretBytes, databaseID: [UInt8], format: EngineFormat) -> [UInt8] {
+        let bound = format == .pagesOf8KiB ? [] : withUnsafeBytes(of: format.rawValue.bigEndian) { Array($0) }
+        return derive(
+            pageKey.withUnsafeBytes { SymmetricKey(data: $0) }, databaseID, "coffer/embedded/v1/key-check", bound,
             byteCount: 32
         )
         .withUnsafeBytes { Array($0) }
