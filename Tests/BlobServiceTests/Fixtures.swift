@@ -142,13 +142,23 @@ final class Blobs: Sendable {
 
     func send(
         _ method: HTTPMethod, _ target: String, _ headers: [(String, String)] = [], body: [UInt8] = [],
-        declared: Int?? = nil,
+        declared: Int?? = nil, meanwhile: (@Sendable () async -> Void)? = nil,
         scheme: Transport.Scheme = .https, account: String = "acct"
     ) async -> Answer {
         let parts = target.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
         let whole = RequestBody.bytes(ByteBuffer(bytes: body))
         let source = PartSource(body)
-        let requestBody = declared.map { length in RequestBody(declaredLength: length) { source.take() } } ?? whole
+        let isAnnounced = meanwhile == nil || declared != nil
+        let length: Int?? = isAnnounced ? declared : .some(body.count)
+        let requestBody =
+            length.map { length in
+                RequestBody(declaredLength: length) {
+                    // Before the end of the body is told.
+                    let part = source.take()
+                    if part == nil, let meanwhile { await meanwhile() }
+                    return part
+                }
+            } ?? whole
         let request = Request(
             id: "00000000-0000-4000-8000-000000000000", method: method, rawPath: String(parts[0]),
             rawQuery: parts.count > 1 ? String(parts[1]) : "",

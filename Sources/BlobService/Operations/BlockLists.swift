@@ -70,9 +70,8 @@ extension BlobService {
 
         let key = try await dataKey(call, customerKey)
         let fixed = secrets
-        let current = try await blobRow(call, container, name)
         let record = try await replaceBlob(
-            call, container, name, replacing: current, conditions: conditions, under: key
+            call, container, name, replacing: .unread, conditions: conditions, under: key
         ) { existing in
             if let existing, existing.record.type != .block { throw StorageError.invalidBlobType }
             var secrets = fixed

@@ -30,8 +30,7 @@ extension BlobService {
         let tier = try call.accessTier()
         let metadata = try call.metadata()
         let tags = try call.tagsHeader()
-        let current = try await blobRow(call, container, name)
-        try checkReplacement(call, container, current.flatMap { $0.record.isUncommitted ? nil : $0.record }, conditions)
+        let replaced = try await checkedReplacement(call, container, name, conditions)
 
         let source = try await openSource(call, isAsynchronousCopy: !isSynchronous)
         if isSynchronous, let wanted = try call.md5Header("x-ms-source-content-md5"), let have = source.secrets.md5,
@@ -59,7 +58,7 @@ extension BlobService {
         let fixed = (template, secrets)
         let record = try await linking(copied.fresh, call) {
             try await replaceBlob(
-                call, container, name, replacing: current, conditions: conditions, under: key
+                call, container, name, replacing: replaced, conditions: conditions, under: key
             ) { _ in fixed }
         }
         var response = Response(status: .accepted)
@@ -80,8 +79,7 @@ extension BlobService {
         let metadata = try call.metadata()
         let tags = try call.tagsHeader()
         let content = call.contentHeaders(fallbacks: false)
-        let current = try await blobRow(call, container, name)
-        try checkReplacement(call, container, current.flatMap { $0.record.isUncommitted ? nil : $0.record }, conditions)
+        let replaced = try await checkedReplacement(call, container, name, conditions)
 
         let source = try await openSource(call)
         let key = try await dataKey(call, customerKey)
@@ -101,7 +99,7 @@ extension BlobService {
         let fixed = (template, secrets)
         let record = try await linking(body.extents, call) {
             try await replaceBlob(
-                call, container, name, replacing: current, conditions: conditions, under: key
+                call, container, name, replacing: replaced, conditions: conditions, under: key
             ) { _ in fixed }
         }
         var response = Response(status: .created)

@@ -48,9 +48,8 @@ extension BlobService {
         try shape(&template, &secrets)
         let fixed = (template, secrets)
         let key = try await dataKey(call, customerKey)
-        let current = try await blobRow(call, container, name)
         let record = try await replaceBlob(
-            call, container, name, replacing: current, conditions: conditions, under: key
+            call, container, name, replacing: .unread, conditions: conditions, under: key
         ) { _ in fixed }
         var response = Response(status: .created)
         response.headers.add(etag: record.etag, modified: record.modified)

@@ -28,9 +28,7 @@ extension BlobService {
         secrets.metadata = try call.metadata()
         secrets.tags = try call.tagsHeader()
         let givenMD5 = try call.md5Header("x-ms-blob-content-md5")
-        // Refused before its body is taken, where that is possible; the commit asks again.
-        let current = try await blobRow(call, container, name)
-        try checkReplacement(call, container, current.flatMap { $0.record.isUncommitted ? nil : $0.record }, conditions)
+        let replaced = try await checkedReplacement(call, container, name, conditions)
 
         let key = try await dataKey(call, customerKey)
         let body = try await ingest(call, under: key, limit: BlobLimits.putBlobBytes, computingMD5: true)
@@ -48,7 +46,7 @@ extension BlobService {
         let fixed = (template, secrets)
         let record = try await linking(body.extents, call) {
             try await replaceBlob(
-                call, container, name, replacing: current, conditions: conditions, under: key
+                call, container, name, replacing: replaced, conditions: conditions, under: key
             ) { _ in fixed }
         }
 

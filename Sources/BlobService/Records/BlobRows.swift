@@ -18,6 +18,25 @@ struct BlobRow: Sendable {
     }
 }
 
+/// What a write of new content replaces.
+enum Replaced: Sendable {
+    /// As it was read before the body was taken; the commit says when it has changed.
+    case known(BlobRow?)
+    /// Not read yet, or not kept.
+    case unread
+
+    private static let extentsKept = 64
+    private static let bytesKept = 64 << 10
+
+    /// A body may take its time: a row of many extents is not held for as long, but read again.
+    init(_ row: BlobRow?) {
+        let isLarge = row.map {
+            $0.record.releasable.count > Self.extentsKept || $0.sealed.byteCount > Self.bytesKept
+        }
+        self = isLarge == true ? .unread : .known(row)
+    }
+}
+
 /// What a commit takes away, and what must not have changed for that to be right.
 struct Unlinking: Sendable {
     var releasing: [ExtentReference] = []
@@ -185,18 +204,21 @@ extension BlobService {
 
     /// Replaces (or creates) the base blob of `name`: the way every write of new content ends.
     ///
-    /// `current` is what `blobRow` answered; when it has changed meanwhile, the commit says so and it is read again.
     /// `make` gets what stands there now, already checked against lease and conditions, and may run again after a lost
     /// race. Extents that were written for a replacement that is refused are nobody's and the store takes them back.
     func replaceBlob(
-        _ call: BlobCall, _ container: ContainerHandle, _ name: String, replacing current: BlobRow?,
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, replacing replaced: Replaced,
         conditions: Conditions, under key: DataKey,
         make: (_ existing: BlobRow?) async throws -> (BlobRecord, BlobSecrets)
     ) async throws -> BlobRecord {
-        var isFirst = true
+        var replaced = replaced
         return try await retrying {
-            let old = isFirst ? current : try await blobRow(call, container, name)
-            isFirst = false
+            let old =
+                switch replaced {
+                case .known(let row): row
+                case .unread: try await blobRow(call, container, name)
+                }
+            replaced = .unread
             let existing = old.flatMap { $0.record.isUncommitted ? nil : $0 }
             try checkReplacement(call, container, existing?.record, conditions)
             var (record, secrets) = try await make(existing)
@@ -217,6 +239,16 @@ extension BlobService {
                 releasing: change.releasing)
             return done ? record : nil
         }
+    }
+
+    /// What a write would replace, if lease, conditions and rights allow it now: before its body is taken, so that
+    /// most of what will be refused costs none. The commit asks again.
+    func checkedReplacement(
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ conditions: Conditions
+    ) async throws -> Replaced {
+        let row = try await blobRow(call, container, name)
+        try checkReplacement(call, container, row.flatMap { $0.record.isUncommitted ? nil : $0.record }, conditions)
+        return Replaced(row)
     }
 
     /// Lease, conditions and the right to overwrite, for a write over what stands there.

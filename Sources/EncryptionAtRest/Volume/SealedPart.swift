@@ -15,6 +15,7 @@ public struct SealedPart: Sendable, Equatable {
     }
 
     public var isEmpty: Bool { message.isEmpty && bodies.isEmpty }
+    public var byteCount: Int { message.count + bodies.count }
     /// For reading the references of the message.
     public var inlineBodies: InlineBodies { InlineBodies(bodies) }
 }

@@ -1,0 +1,129 @@
+import CofferCore
+import Foundation
+import NIOHTTP1
+import Testing
+
+@testable import BlobService
+
+/// A blob that changes while the body of what replaces it is still coming: the commit sees it as it is then.
+@Suite struct ReplacementTests {
+    private let lease = "01234567-89ab-4cde-8f01-23456789abcd"
+
+    private func replace(
+        _ blobs: Blobs, _ headers: [(String, String)] = [], _ meanwhile: @escaping @Sendable () async -> Void
+    ) async -> Answer {
+        await blobs.send(
+            .PUT, "/ccc/a", [("x-ms-blob-type", "BlockBlob")] + headers, body: Array("new".utf8), meanwhile: meanwhile)
+    }
+
+    private func acquire(_ blobs: Blobs) async -> Int {
+        let headers = [
+            ("x-ms-lease-action", "acquire"), ("x-ms-lease-duration", "-1"), ("x-ms-proposed-lease-id", lease),
+        ]
+        return await blobs.send(.PUT, "/ccc/a?comp=lease", headers).status
+    }
+
+    private func content(_ blobs: Blobs, _ target: String = "/ccc/a") async -> String {
+        String(decoding: await blobs.send(.GET, target).body, as: UTF8.self)
+    }
+
+    @Test func aLeaseTakenMeanwhileRefuses() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "old")
+        let answer = await replace(blobs) { #expect(await acquire(blobs) == 201) }
+        #expect(answer.status == 412)
+        #expect(answer.headers.first(name: "x-ms-error-code") == "LeaseIdMissing")
+        #expect(await content(blobs) == "old")
+    }
+
+    @Test func aLeaseReleasedMeanwhileRefuses() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "old")
+        #expect(await acquire(blobs) == 201)
+        let answer = await replace(blobs, [("x-ms-lease-id", lease)]) {
+            let release = [("x-ms-lease-action", "release"), ("x-ms-lease-id", lease)]
+            #expect(await blobs.send(.PUT, "/ccc/a?comp=lease", release).status == 200)
+        }
+        #expect(answer.status == 412, "a lease that is gone is no lease to write under")
+        #expect(await content(blobs) == "old")
+    }
+
+    @Test func aLeaseChangedMeanwhileIsKept() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "old")
+        #expect(await acquire(blobs) == 201)
+        let answer = await replace(blobs, [("x-ms-lease-id", lease)]) {
+            let renew = [("x-ms-lease-action", "renew"), ("x-ms-lease-id", lease)]
+            #expect(await blobs.send(.PUT, "/ccc/a?comp=lease", renew).status == 200)
+        }
+        #expect(answer.status == 201)
+        #expect(await blobs.send(.HEAD, "/ccc/a").headers.first(name: "x-ms-lease-state") == "leased")
+    }
+
+    @Test func aSnapshotTakenMeanwhileStays() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "old")
+        let answer = await replace(blobs) {
+            #expect(await blobs.send(.PUT, "/ccc/a?comp=snapshot").status == 201)
+        }
+        #expect(answer.status == 201)
+        let refused = await blobs.send(.DELETE, "/ccc/a")
+        #expect(refused.headers.first(name: "x-ms-error-code") == "SnapshotsPresent")
+        #expect(await content(blobs) == "new")
+    }
+
+    @Test func blocksStagedMeanwhileGo() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "old")
+        let answer = await replace(blobs) {
+            #expect(await blobs.send(.PUT, "/ccc/a?comp=block&blockid=AAAA", body: [1]).status == 201)
+        }
+        #expect(answer.status == 201)
+        let list = await blobs.send(.GET, "/ccc/a?comp=blocklist&blocklisttype=all")
+        #expect(!String(decoding: list.body, as: UTF8.self).contains("AAAA"))
+    }
+
+    @Test func aBlobMadeMeanwhileMeetsTheCondition() async throws {
+        let blobs = try await Blobs.withContainer()
+        let answer = await replace(blobs, [("If-None-Match", "*")]) {
+            #expect(await blobs.put("a", "first").status == 201)
+        }
+        #expect(answer.status == 409)
+        #expect(answer.headers.first(name: "x-ms-error-code") == "BlobAlreadyExists")
+        #expect(await content(blobs) == "first")
+    }
+
+    @Test func tagsChangedMeanwhileMeetTheCondition() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "old", [("x-ms-tags", "state=open")])
+        let answer = await replace(blobs, [("x-ms-if-tags", "\"state\" = 'open'")]) {
+            await blobs.put("a", "other", [("x-ms-tags", "state=shut")])
+        }
+        #expect(answer.status == 412)
+        #expect(await content(blobs) == "other")
+    }
+
+    @Test func aBlobDeletedMeanwhileIsMadeAnew() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("a", "old")
+        let answer = await replace(blobs) { #expect(await blobs.send(.DELETE, "/ccc/a").status == 202) }
+        #expect(answer.status == 201)
+        #expect(await content(blobs) == "new")
+    }
+
+    /// Rows of many extents are not held for the time of an upload.
+    @Test func aBlobOfManyBlocksIsReplaced() async throws {
+        let blobs = try await Blobs.withContainer()
+        var list = "<BlockList>"
+        for number in 0..<70 {
+            let id = Array(String(format: "%04d", number).utf8).base64
+            let body = [UInt8](repeating: 1, count: 17_000)
+            #expect(await blobs.send(.PUT, "/ccc/a?comp=block&blockid=\(id)", body: body).status == 201)
+            list += "<Latest>\(id)</Latest>"
+        }
+        list += "</BlockList>"
+        #expect(await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: Array(list.utf8)).status == 201)
+        #expect(await replace(blobs) {}.status == 201)
+        #expect(await content(blobs) == "new")
+    }
+}
