@@ -52,7 +52,7 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         /// Of a new data directory.
         var format = EngineFormat.current
         /// Of the log, after which it is copied into the database.
-        var logBytes = 16 << 20
+        var logBytes = MetadataDatabase.logBytes
         /// Of rows kept in memory.
         var cachedBytes = 32 << 20
     }

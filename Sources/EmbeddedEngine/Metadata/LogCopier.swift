@@ -19,7 +19,8 @@ final class LogCopier: @unchecked Sendable {
 
     func start() {
         let made = BatchThread<Void>(name: "coffer-copy", batchLimit: 1) { [self] _ in
-            let code = connection.checkpoint(SQLITE_CHECKPOINT_PASSIVE)
+            var code = connection.checkpoint(SQLITE_CHECKPOINT_PASSIVE)
+            if code == SQLITE_OK { code = connection.syncDatabase() }
             state.withLock { $0 = .done(code) }
         }
         made.start()
@@ -33,7 +34,9 @@ final class LogCopier: @unchecked Sendable {
             state = .copying
             return true
         }
-        if begins { _ = thread.withLock { $0 }?.submit(()) }
+        guard begins else { return }
+        let isTaken = thread.withLock { $0 }?.submit(()) ?? false
+        if !isTaken { state.withLock { $0 = .idle } }
     }
 
     /// SQLite's code for the copy that ended since this was asked last.

@@ -7,7 +7,8 @@ struct MetadataDatabase: Sendable {
     let vfs: SealedVFS
     private var pageBytes: Int { vfs.sealer.pageBytes }
     /// Of pages in the log, after which they are copied into the database.
-    var logBytes = 16 << 20
+    var logBytes = Self.logBytes
+    static let logBytes = 16 << 20
     var checkpointPages: Int { logBytes / pageBytes }
 
     /// A partition's identifier is the version of the commit that made it, so none is ever used twice. `version` stands

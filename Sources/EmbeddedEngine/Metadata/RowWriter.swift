@@ -92,17 +92,27 @@ final class RowWriter: @unchecked Sendable {
         if logFrames < checkpointPages { checkpointDue = checkpointPages }
         if let code = copier.takeOutcome() {
             note(code)
-            note(connection.checkpoint(SQLITE_CHECKPOINT_PASSIVE))
+            // Unless the log has started over already, which it does when nothing came meanwhile.
+            if code == SQLITE_OK, logFrames >= checkpointPages {
+                note(connection.checkpoint(SQLITE_CHECKPOINT_PASSIVE))
+            }
             // A reader may have kept the log from starting over: then not again after every commit.
             checkpointDue = logFrames + checkpointPages / 4
         } else if logFrames >= checkpointDue {
+            // The commit just made keeps the log from starting over before the copy ends: SQLite before 3.51.3 may lose
+            // frames when a copy begins as the log does.
             copier.begin()
         }
     }
 
-    /// A copy that failed is made again as a whole, so what the disk did not confirm is written anew.
     private func note(_ code: Int32) {
-        if code != SQLITE_OK { logger.warning("checkpoint failed", metadata: ["code": "\(code)"]) }
+        switch code {
+        case SQLITE_OK: break
+        case SQLiteCode.syncFailed:
+            isBroken = true
+            logger.critical("the metadata database could not be made durable; no more commits until a restart")
+        default: logger.warning("checkpoint failed", metadata: ["code": "\(code)"])
+        }
     }
 
     /// Frames in the log, as the last commit left it.

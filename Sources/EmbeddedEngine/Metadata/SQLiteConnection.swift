@@ -89,6 +89,14 @@ final class SQLiteConnection: @unchecked Sendable {
         return code == SQLITE_BUSY ? SQLITE_OK : code
     }
 
+    /// Makes what was copied durable; a copy that others outran leaves that to the last one.
+    func syncDatabase() -> Int32 {
+        var file: UnsafeMutablePointer<sqlite3_file>?
+        let code = sqlite3_file_control(handle, "main", SQLITE_FCNTL_FILE_POINTER, &file)
+        guard code == SQLITE_OK, let file else { return code }
+        return file.pointee.pMethods.pointee.xSync(file, SQLITE_SYNC_NORMAL)
+    }
+
     func failure(_ code: Int32) -> SQLiteFailure {
         SQLiteFailure(code: code, text: String(cString: sqlite3_errmsg(handle)))
     }

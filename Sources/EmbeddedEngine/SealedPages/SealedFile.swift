@@ -1,5 +1,6 @@
 internal import CSQLite
 internal import Glibc
+internal import Synchronization
 
 /// SQLite's extended result codes, which are sums in its header.
 enum SQLiteCode {
@@ -45,7 +46,11 @@ class SealedFile {
     final func sync() -> Int32 {
         let code = flush()
         guard code == SQLITE_OK else { return code }
-        guard vfs.disk.sync(descriptor) == 0 else { return SQLiteCode.syncFailed }
+        guard !vfs.isDoubtful.load(ordering: .acquiring) else { return SQLiteCode.syncFailed }
+        guard vfs.disk.sync(descriptor) == 0 else {
+            syncFailed()
+            return SQLiteCode.syncFailed
+        }
         if !isNameDurable {
             guard vfs.disk.syncDirectory(parent(of: path)) == 0 else { return SQLiteCode.syncFailed }
             isNameDurable = true
@@ -53,14 +58,18 @@ class SealedFile {
         return SQLITE_OK
     }
 
+    func syncFailed() {}
+
     final func truncate(_ size: Int) -> Int32 {
         let code = flush()
         guard code == SQLITE_OK else { return code }
+        guard !vfs.isDoubtful.load(ordering: .acquiring) else { return SQLiteCode.truncateFailed }
         return vfs.disk.truncate(descriptor, to: size) == 0 ? SQLITE_OK : SQLiteCode.truncateFailed
     }
 
     final func put(_ bytes: UnsafeRawPointer, _ count: Int, at offset: Int) -> Int32 {
-        switch vfs.disk.write(descriptor, UnsafeRawBufferPointer(start: bytes, count: count), at: offset) {
+        guard !vfs.isDoubtful.load(ordering: .acquiring) else { return SQLiteCode.writeFailed }
+        return switch vfs.disk.write(descriptor, UnsafeRawBufferPointer(start: bytes, count: count), at: offset) {
         case 0: SQLITE_OK
         case ENOSPC, EDQUOT, EFBIG: SQLITE_FULL
         default: SQLiteCode.writeFailed
@@ -119,6 +128,8 @@ final class DatabaseFile: SealedFile {
         }
         return put(scratch, count, at: offset)
     }
+
+    override func syncFailed() { vfs.isDoubtful.store(true, ordering: .releasing) }
 
     /// The fields of the database header (sqlite.org/fileformat2.html §1.3) that SQLite reads before the first page.
     private func writeHeader(to out: UnsafeMutableRawPointer) {

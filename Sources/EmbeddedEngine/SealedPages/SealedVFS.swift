@@ -15,6 +15,10 @@ final class SealedVFS: @unchecked Sendable {
     let sealer: PageSealer
     let disk: Disk
     let locks = DatabaseLocks()
+    /// The disk did not confirm pages of the database. The kernel may have dropped them and call the next fsync a
+    /// success, and SQLite does not copy them again: the log is their only copy, and nothing changes or removes it
+    /// until a restart copies it as a whole.
+    let isDoubtful = Atomic(false)
     fileprivate let clock: any WallClock
     fileprivate let randomness: any Randomness
     private let registration: UnsafeMutablePointer<sqlite3_vfs>
@@ -94,7 +98,9 @@ private func setFunctions(of vfsRecord: inout sqlite3_vfs) {
     }
     vfsRecord.xDelete = { pointer, path, syncDirectory in
         let path = String(cString: path!)
-        guard vfs(pointer).disk.unlink(path) == 0 else { return SQLiteCode.deleteFailed }
+        guard !vfs(pointer).isDoubtful.load(ordering: .acquiring), vfs(pointer).disk.unlink(path) == 0 else {
+            return SQLiteCode.deleteFailed
+        }
         if syncDirectory != 0 { _ = vfs(pointer).disk.syncDirectory(parent(of: path)) }
         return SQLITE_OK
     }
