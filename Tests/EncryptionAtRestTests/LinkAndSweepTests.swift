@@ -221,6 +221,22 @@ struct RestartedExtents: ExtentStore {
         #expect(try await store.read(kept[1], under: customer) == body)
     }
 
+    @Test func aDamagedGarbageRowHoldsNothingUp() async throws {
+        let store = try await Store.withAccount()
+        let key = try await store.volume.accountKey()
+        let extent = try await store.write(body, under: key)
+        _ = try await store.volume.commit(partition, checks: [], writes: put(1), linking: [extent])
+        _ = try await store.volume.commit(partition, checks: [], writes: [.delete([1])], releasing: [extent])
+        _ = try await store.engine.commit(
+            store.volume.engine(partition), checks: [], writes: [.put(RowKind.garbage.key([0]), [1, 2, 3])])
+        store.clock.advance(seconds: 1_000)
+        let report = try await store.sealed.sweep()
+        #expect(report.deletedExtents == 1)
+        #expect(report.damagedRows == 1)
+        #expect(try await held(store) == 0)
+        #expect(try await store.sealed.sweep() == SweepReport(), "it is not looked for again until a restart")
+    }
+
     @Test func anUnwantedExtentIsGivenBack() async throws {
         let store = try await Store.withAccount()
         let key = try await store.volume.accountKey()

@@ -154,8 +154,8 @@ extension AccountKeys {
         }
         // Announcements come in bursts: one look that starts after the last of them serves all.
         let isFirst = announced.withLock { names in
-            names.insert(vaultName)
-            return names.count == 1
+            defer { names.insert(vaultName) }
+            return names.isEmpty
         }
         if isFirst { background.run { [self] in await followAnnounced() } }
     }

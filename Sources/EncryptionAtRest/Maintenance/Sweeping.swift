@@ -9,6 +9,8 @@ public struct SweepReport: Sendable, Equatable {
     public var deletedBytes = 0
     /// Garbage left for later because it is young or being read.
     public var remainingExtents = 0
+    /// Garbage rows that do not open, and stay with their extents: `verify` tells about them.
+    public var damagedRows = 0
     public init() {}
 }
 
@@ -55,6 +57,7 @@ extension SealedStore {
     ) async throws(SealedStoreError) {
         guard let place = VolumePlace(partition) else { return }
         let volume = volume(account: place.account)
+        let remainingBefore = report.remainingExtents
         var from = RowKind.garbage.start
         while true {
             try SealedStoreError.checkNotStopped()
@@ -62,9 +65,11 @@ extension SealedStore {
             var done: [RowWrite] = []
             for row in rows {
                 let location = ExtentLocation(Array(row.key.bytes.dropFirst()))
-                guard try volume.openGarbage(row, in: place.partition).releasedAt <= limit,
-                    !core.readers.contains(location)
-                else {
+                guard let garbage = try? volume.openGarbage(row, in: place.partition) else {
+                    report.damagedRows += 1
+                    continue
+                }
+                guard garbage.releasedAt <= limit, !core.readers.contains(location) else {
                     report.remainingExtents += 1
                     continue
                 }
@@ -79,7 +84,7 @@ extension SealedStore {
             guard rows.count == Self.pageRows, let last = rows.last else { break }
             from = RowKey(last.key.bytes + [0])
         }
-        if report.remainingExtents > 0 { core.unlinked.noteGarbage(in: partition) }
+        if report.remainingExtents > remainingBefore { core.unlinked.noteGarbage(in: partition) }
     }
 
     /// Mark and sweep, at start: deletes every extent of the engine that no partition holds or has released, left

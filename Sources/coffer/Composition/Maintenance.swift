@@ -67,7 +67,14 @@ extension Maintenance {
             Job(
                 what: "sweeping", interval: sweepInterval,
                 atStart: { _ = try await platform.store.collectOrphans() },
-                work: { _ = try await platform.store.sweep() }),
+                work: {
+                    let report = try await platform.store.sweep()
+                    if report.damagedRows > 0 {
+                        log.error(
+                            "rows of deleted extents do not open; stop the server and run 'coffer verify'",
+                            metadata: ["rows": "\(report.damagedRows)"])
+                    }
+                }),
             Job(what: "letting go of idle keys", interval: sweepInterval) { platform.vaults.forgetIdleKeys() },
             // Rotation makes RSA keys, which takes seconds.
             Job(what: "work due in vaults", interval: dueWorkInterval) { await platform.vaults.performDueWork() },
