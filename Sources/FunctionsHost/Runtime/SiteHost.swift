@@ -114,8 +114,11 @@ actor SiteHost {
         }
         switch result {
         case .success(let app):
+            guard publish(app) else {
+                await app.worker?.stop()
+                return try await load()
+            }
             content = .loaded(app)
-            current.withLock { $0 = app }
             log(.information, "Host started: \(app.catalog.functions.count) functions found.")
             return app
         case .failure(let failure):
@@ -125,6 +128,14 @@ actor SiteHost {
                 "site cannot start", metadata: ["site": "\(site.name)", "reason": "\(failure.message)"])
             log(.error, failure.message)
             throw failure
+        }
+    }
+
+    /// False when a restart was asked for: it has looked for an app to stop already, and would not find this one.
+    private func publish(_ app: RunningApp) -> Bool {
+        mustRestart.withLock { must in
+            if !must { current.withLock { $0 = app } }
+            return !must
         }
     }
 
@@ -193,7 +204,9 @@ actor SiteHost {
         guard let before = settings else { return }
         let old = await before.task.value
         let resolver = SettingsResolver(vaults: services.vaults, names: services.configuration.names)
+        let generation = generation
         let new = await resolver.resolve(site)
+        guard generation == self.generation else { return }
         settings = (Task { new }, services.clock.now())
         if new.values != old.values, new.references.values.allSatisfy({ $0.status == .resolved }) { restart() }
     }

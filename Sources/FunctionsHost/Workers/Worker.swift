@@ -123,9 +123,17 @@ actor Worker {
     }
 
     private func start(_ number: Int) async {
+        guard number == run else { return }
         do {
             let port = try Self.freePort()
-            let process = try await makeProcess(port: port)
+            let (process, group) = try await makeProcess(port: port)
+            guard number == run else {
+                // Stopped while it was launched: nobody else knows of this process.
+                process.kill()
+                _ = await process.ending()
+                await group?.remove()
+                return
+            }
             self.process = process
             forwardOutput(of: process)
             Task.detached { await self.ended(number, process.ending()) }
@@ -148,12 +156,13 @@ actor Worker {
         }
     }
 
-    private func makeProcess(port: Int) async throws -> WorkerProcess {
+    private func makeProcess(port: Int) async throws -> (WorkerProcess, ControlGroup?) {
         var worker = description.sandboxed
-        group = ControlGroup(
+        let group = ControlGroup(
             name: "\(description.site.name.lowercased())-\(services.randomness.bytes(4).hex)",
             memoryBytes: description.memoryBytes + description.package.unpackedBytes
                 + (description.network == .isolated ? IsolatedNetwork.memoryBytes : 0))
+        self.group = group
         worker.controlGroup = group?.processesFile
         worker.dataBytes = group == nil ? description.memoryBytes : nil
         if let identity = description.site.identity { identityHeader = services.identities?.register(identity) }
@@ -182,7 +191,7 @@ actor Worker {
         guard files.allSatisfy({ $0 >= 0 }) else {
             throw WorkerProcess.LaunchFailure(message: "the server is out of file descriptors")
         }
-        return try await WorkerProcess.launch(services.sandbox.commandLine(worker), descriptors: files)
+        return (try await WorkerProcess.launch(services.sandbox.commandLine(worker), descriptors: files), group)
     }
 
     /// nil once the handler listens; why not, otherwise.
