@@ -155,8 +155,8 @@ import Testing
                     BlobKeys.stagedBlocks("a"), visible: StagedBlocks(count: 99_999, idBytes: 2).encoded(),
                     sealed: .none)
             ])
-        let extents = try await blobs.extentCount
         #expect(await stage(blobs, 2, "two").status == 201)
+        let extents = try await blobs.extentCount
         let refused = await stage(blobs, 3, String(repeating: "x", count: 40_000))
         #expect(refused.status == 409 && refused.code == "BlockCountExceedsLimit")
         #expect(refused.text.contains("uncommitted block count") && refused.text.contains("100,000"))

@@ -127,3 +127,29 @@ import Testing
         #expect(await content(blobs) == "new")
     }
 }
+
+/// Where small bodies lie: a blob's only one in its row, one of many in an extent, or the row would grow with them.
+@Suite struct SmallPartTests {
+    @Test func partsDoNotLieInTheRow() async throws {
+        let blobs = try await Blobs.withContainer()
+        await blobs.put("whole", "small")
+        #expect(try await blobs.extentCount == 0)
+
+        #expect(await blobs.send(.PUT, "/ccc/log", [("x-ms-blob-type", "AppendBlob")]).status == 201)
+        for _ in 0..<3 {
+            #expect(await blobs.send(.PUT, "/ccc/log?comp=appendblock", body: Array("line\n".utf8)).status == 201)
+        }
+        #expect(try await blobs.extentCount == 3)
+        #expect(String(decoding: await blobs.send(.GET, "/ccc/log").body, as: UTF8.self) == "line\nline\nline\n")
+
+        #expect(await blobs.send(.PUT, "/ccc/list?comp=block&blockid=AAAA", body: [1]).status == 201)
+        #expect(try await blobs.extentCount == 4)
+
+        let disk = [("x-ms-blob-type", "PageBlob"), ("x-ms-blob-content-length", "1024")]
+        #expect(await blobs.send(.PUT, "/ccc/disk", disk).status == 201)
+        let page = [("x-ms-page-write", "update"), ("x-ms-range", "bytes=0-511")]
+        let written = await blobs.send(.PUT, "/ccc/disk?comp=page", page, body: [UInt8](repeating: 7, count: 512))
+        #expect(written.status == 201)
+        #expect(try await blobs.extentCount == 5)
+    }
+}

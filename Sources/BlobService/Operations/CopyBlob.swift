@@ -129,11 +129,12 @@ extension BlobService {
             }
             range = try parsed.resolve(length: length)
         }
-        return try await ingest(source, range, call, under: key, limit: limit)
+        return try await ingest(source, range, call, under: key, limit: limit, isPart: true)
     }
 
     private func ingest(
-        _ source: CopySource, _ range: Range<UInt64>, _ call: BlobCall, under key: DataKey, limit: Int
+        _ source: CopySource, _ range: Range<UInt64>, _ call: BlobCall, under key: DataKey, limit: Int,
+        isPart: Bool = false
     ) async throws -> IngestedBody {
         guard range.count <= limit else { throw StorageError.bodyTooLarge }
         let wantedMD5 = try call.md5Header("x-ms-source-content-md5")
@@ -143,7 +144,8 @@ extension BlobService {
             try hash.value.check(md5: wantedMD5, crc64: wantedCRC64)
             return IngestedBody(extent: nil, length: 0, md5: hash.value.md5, crc64: hash.value.crc64)
         }
-        let sealer = try await call.volume.createExtent(under: key, expectedBytes: range.count)
+        let sealer = try await call.volume.createExtent(
+            under: key, expectedBytes: range.count, mayBeInline: !isPart)
         do {
             let pieces = source.secrets.manifest.pieces(of: range)
             try await source.account.volume.read(pieces, under: source.key) { bytes in

@@ -4,6 +4,8 @@ public import StorageAccount
 
 extension BlobService {
     private static let rowsPerBatch = 1_000
+    /// Each takes two writes of a commit, which has 500,000 at most; one blob more may bring 50,000.
+    private static let extentsPerBatch = 100_000
 
     /// Removes what nobody can reach any more: the rows of deleted containers, and uncommitted blocks older than a
     /// week. The composition root calls it at start and from a timer; it may be called at any time and more than once.
@@ -33,7 +35,9 @@ extension BlobService {
                 return true
             }
             var extents: [ExtentReference] = []
-            for row in rows {
+            var taken: [VolumeWrite] = []
+            for row in rows where taken.isEmpty || extents.count < Self.extentsPerBatch {
+                taken.append(.delete(row.key))
                 if BlobKeys.parse(row.key) != nil {
                     extents += try BlobRecord(decoding: row.visible).releasable
                 } else if !BlobKeys.blockID(of: row.key).isEmpty {
@@ -41,7 +45,7 @@ extension BlobService {
                 }
             }
             _ = try await volume.commit(
-                partition, checks: [], writes: rows.map { .delete($0.key) }, releasing: extents)
+                partition, checks: [], writes: taken, releasing: extents)
         }
         return false
     }

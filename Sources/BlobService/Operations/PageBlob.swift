@@ -91,7 +91,8 @@ extension BlobService {
         }
         let hasMD5 = call.request.headers.contains(name: "Content-MD5")
         return try await ingest(
-            call, under: key, limit: BlobLimits.putPageBytes, computingMD5: hasMD5, computingCRC64: true)
+            call, under: key, limit: BlobLimits.putPageBytes, isPart: true, computingMD5: hasMD5,
+            computingCRC64: true)
     }
 
     private func checkPageChange(

@@ -59,9 +59,11 @@ extension BlobService {
     }
 
     /// Seals the request's body into an extent and checks it against `Content-Length`, `Content-MD5` and
-    /// `x-ms-content-crc64`. Nothing stays of a body that ends early, is too long or does not match.
+    /// `x-ms-content-crc64`. Nothing stays of a body that ends early, is too long or does not match. `isPart`: one of
+    /// many in its blob, which do not lie in the blob's row however small they are.
     func ingest(
-        _ call: BlobCall, under key: DataKey, limit: Int, computingMD5: Bool, computingCRC64: Bool = false
+        _ call: BlobCall, under key: DataKey, limit: Int, isPart: Bool = false, computingMD5: Bool,
+        computingCRC64: Bool = false
     ) async throws -> IngestedBody {
         guard let declared = call.request.body.declaredLength else { throw StorageError.missingContentLength }
         guard declared <= limit else { throw StorageError.bodyTooLarge }
@@ -80,7 +82,7 @@ extension BlobService {
             try hash.check(md5: wantedMD5, crc64: wantedCRC64)
             return IngestedBody(extent: nil, length: 0, md5: hash.md5, crc64: hash.crc64)
         }
-        let sealer = try await call.volume.createExtent(under: key, expectedBytes: declared)
+        let sealer = try await call.volume.createExtent(under: key, expectedBytes: declared, mayBeInline: !isPart)
         do {
             var received = 0
             for try await buffer in call.request.body {

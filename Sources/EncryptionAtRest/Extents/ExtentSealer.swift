@@ -5,8 +5,8 @@ internal import Synchronization
 
 /// Seals one extent as bytes come in. Memory: at most 256 KiB of it (1 MiB above 8 MiB expected). One call at a time.
 ///
-/// A body that ends within 16 KiB never reaches the extent store: `finish` returns it sealed with its reference. A
-/// sealer dropped before `finish` leaves nothing behind.
+/// A body that ends within 16 KiB, and may be inline, never reaches the extent store: `finish` returns it sealed with
+/// its reference. A sealer dropped before `finish` leaves nothing behind.
 public final class ExtentSealer: Sendable {
     private struct State {
         /// Plaintext held back until it is clear whether the body is a small one.
@@ -18,12 +18,14 @@ public final class ExtentSealer: Sendable {
     private let core: StoreCore
     private let dataKey: DataKey
     private let expectedBytes: Int?
+    private let mayBeInline: Bool
     private let state: Mutex<State>
 
-    init(core: StoreCore, dataKey: DataKey, expectedBytes: Int?) {
+    init(core: StoreCore, dataKey: DataKey, expectedBytes: Int?, mayBeInline: Bool) {
         self.core = core
         self.dataKey = dataKey
         self.expectedBytes = expectedBytes
+        self.mayBeInline = mayBeInline
         state = Mutex(State())
     }
 
@@ -42,7 +44,9 @@ public final class ExtentSealer: Sendable {
                 precondition(!state.isEnded, "append after finish or abort")
                 guard let writer = state.writer else {
                     let isSmall = state.head.readableBytes + input.readableBytes <= InlineExtent.plaintextBytesLimit
-                    guard isSmall, (expectedBytes ?? 0) <= InlineExtent.plaintextBytesLimit else { return .start }
+                    guard mayBeInline, isSmall, (expectedBytes ?? 0) <= InlineExtent.plaintextBytesLimit else {
+                        return .start
+                    }
                     state.head.writeBuffer(&input)
                     return .done
                 }

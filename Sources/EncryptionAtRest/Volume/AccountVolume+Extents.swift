@@ -8,10 +8,13 @@ extension AccountVolume {
     private static let readBytes = 1 << 20
 
     /// Starts an extent under a fresh data encryption key, wrapped under `dataKey`. `expectedBytes` is the plaintext
-    /// length if known: it chooses the chunk size and the place.
-    public func createExtent(under dataKey: DataKey, expectedBytes: Int?) async throws -> ExtentSealer {
+    /// length if known: it chooses the chunk size and the place. `mayBeInline`: a body of at most 16 KiB comes sealed
+    /// with its reference; not for one of many that a row will refer to, for they would all lie in it.
+    public func createExtent(
+        under dataKey: DataKey, expectedBytes: Int?, mayBeInline: Bool = true
+    ) async throws -> ExtentSealer {
         try await confirmKey(dataKey)
-        return ExtentSealer(core: core, dataKey: dataKey, expectedBytes: expectedBytes)
+        return ExtentSealer(core: core, dataKey: dataKey, expectedBytes: expectedBytes, mayBeInline: mayBeInline)
     }
 
     /// Seals a body of at most 16 KiB that comes with its reference. Longer is a mistake in the program.
