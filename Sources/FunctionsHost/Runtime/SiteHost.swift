@@ -142,10 +142,13 @@ actor SiteHost {
     /// Starts over with the site as it is now: settings, keys, package and worker. Returns at once; loading begins by
     /// itself.
     nonisolated func restart() {
-        mustRestart.withLock { $0 = true }
-        let old = current.withLock { app in
-            defer { app = nil }
-            return app
+        // At once, as in `publish`: else the app loaded in answer to the one would be stopped by the other.
+        let old = mustRestart.withLock { must in
+            must = true
+            return current.withLock { app in
+                defer { app = nil }
+                return app
+            }
         }
         if let worker = old?.worker { Task.detached { await worker.stop() } }
         Task.detached { await self.loadAfterRestart() }
@@ -202,9 +205,9 @@ actor SiteHost {
     /// Resolves again; restarts when a value changed. A vault that cannot be reached now changes nothing.
     func refreshReferences() async {
         guard let before = settings else { return }
+        let generation = generation
         let old = await before.task.value
         let resolver = SettingsResolver(vaults: services.vaults, names: services.configuration.names)
-        let generation = generation
         let new = await resolver.resolve(site)
         guard generation == self.generation else { return }
         settings = (Task { new }, services.clock.now())

@@ -128,8 +128,10 @@ actor Worker {
             let port = try Self.freePort()
             let (process, group) = try await makeProcess(port: port)
             guard number == run else {
-                // Stopped while it was launched: nobody else knows of this process.
+                // Stopped while it was launched: nobody else knows of this process, nor reads what it says.
                 process.kill()
+                close(process.standardOutput)
+                close(process.standardError)
                 _ = await process.ending()
                 await group?.remove()
                 return
