@@ -61,10 +61,19 @@ actor SiteHost {
     private var generation = 0
     private var isShutDown = false
     private let startedAt: Timestamp
-    /// The loaded app, for the gate, which does not wait for the actor.
-    private let current = Mutex<RunningApp?>(nil)
-    /// Set at once by `restart`, obeyed by the actor before anything else: no later caller meets what was before.
-    private let mustRestart = Mutex(false)
+    private struct Outside {
+        /// The loaded app, for the gate, which does not wait for the actor.
+        var app: RunningApp?
+        /// Set at once by `restart`, obeyed by the actor before anything else: no later caller meets what was before.
+        var mustRestart = false
+        mutating func takeApp() -> RunningApp? {
+            defer { app = nil }
+            return app
+        }
+    }
+    /// What others see and ask without waiting for the actor; both change together, or an app that answers one restart
+    /// would be stopped by another, or missed by it.
+    private let outside = Mutex(Outside())
 
     init(_ site: Site, _ services: HostServices) {
         self.site = site
@@ -75,11 +84,11 @@ actor SiteHost {
     // MARK: The app
 
     nonisolated func app() async throws(HostFailure) -> RunningApp {
-        if let app = current.withLock({ $0 }) { return app }
+        if let app = loadedApp() { return app }
         return try await load()
     }
 
-    nonisolated func loadedApp() -> RunningApp? { current.withLock { $0 } }
+    nonisolated func loadedApp() -> RunningApp? { outside.withLock { $0.app } }
 
     private func load() async throws(HostFailure) -> RunningApp {
         obeyRestart()
@@ -133,22 +142,18 @@ actor SiteHost {
 
     /// False when a restart was asked for: it has looked for an app to stop already, and would not find this one.
     private func publish(_ app: RunningApp) -> Bool {
-        mustRestart.withLock { must in
-            if !must { current.withLock { $0 = app } }
-            return !must
+        outside.withLock { outside in
+            if !outside.mustRestart { outside.app = app }
+            return !outside.mustRestart
         }
     }
 
     /// Starts over with the site as it is now: settings, keys, package and worker. Returns at once; loading begins by
     /// itself.
     nonisolated func restart() {
-        // At once, as in `publish`: else the app loaded in answer to the one would be stopped by the other.
-        let old = mustRestart.withLock { must in
-            must = true
-            return current.withLock { app in
-                defer { app = nil }
-                return app
-            }
+        let old = outside.withLock { outside in
+            outside.mustRestart = true
+            return outside.takeApp()
         }
         if let worker = old?.worker { Task.detached { await worker.stop() } }
         Task.detached { await self.loadAfterRestart() }
@@ -160,9 +165,9 @@ actor SiteHost {
     }
 
     private func obeyRestart() {
-        let must = mustRestart.withLock { must in
-            defer { must = false }
-            return must
+        let must = outside.withLock { outside in
+            defer { outside.mustRestart = false }
+            return outside.mustRestart
         }
         guard must, !isShutDown else { return }
         site = services.sites.site(named: site.name) ?? site
@@ -176,10 +181,7 @@ actor SiteHost {
     func shutDown() async {
         isShutDown = true
         generation += 1
-        let old = current.withLock { app in
-            defer { app = nil }
-            return app
-        }
+        let old = outside.withLock { $0.takeApp() }
         if case .loading(let task) = content {
             Task.detached { if case .success(let app) = await task.value { await app.worker?.stop() } }
         }
@@ -279,7 +281,7 @@ actor SiteHost {
     func maintain() async {
         await refreshOldReferences()
         guard services.sites.site(named: site.name)?.config.alwaysOn != true,
-            let worker = current.withLock({ $0 })?.worker
+            let worker = loadedApp()?.worker
         else { return }
         await worker.stopIfIdle(since: services.clock.now().adding(seconds: -services.configuration.workerIdleSeconds))
     }
