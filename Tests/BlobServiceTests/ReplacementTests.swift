@@ -16,11 +16,11 @@ import Testing
             .PUT, "/ccc/a", [("x-ms-blob-type", "BlockBlob")] + headers, body: Array("new".utf8), meanwhile: meanwhile)
     }
 
-    private func acquire(_ blobs: Blobs) async -> Int {
-        let headers = [
-            ("x-ms-lease-action", "acquire"), ("x-ms-lease-duration", "-1"), ("x-ms-proposed-lease-id", lease),
-        ]
-        return await blobs.send(.PUT, "/ccc/a?comp=lease", headers).status
+    private func lease(_ blobs: Blobs, _ action: String) async -> Int {
+        let more =
+            action == "acquire"
+            ? [("x-ms-lease-duration", "-1"), ("x-ms-proposed-lease-id", lease)] : [("x-ms-lease-id", lease)]
+        return await blobs.send(.PUT, "/ccc/a?comp=lease", [("x-ms-lease-action", action)] + more).status
     }
 
     private func content(_ blobs: Blobs, _ target: String = "/ccc/a") async -> String {
@@ -30,7 +30,7 @@ import Testing
     @Test func aLeaseTakenMeanwhileRefuses() async throws {
         let blobs = try await Blobs.withContainer()
         await blobs.put("a", "old")
-        let answer = await replace(blobs) { #expect(await acquire(blobs) == 201) }
+        let answer = await replace(blobs) { #expect(await lease(blobs, "acquire") == 201) }
         #expect(answer.status == 412)
         #expect(answer.headers.first(name: "x-ms-error-code") == "LeaseIdMissing")
         #expect(await content(blobs) == "old")
@@ -39,10 +39,9 @@ import Testing
     @Test func aLeaseReleasedMeanwhileRefuses() async throws {
         let blobs = try await Blobs.withContainer()
         await blobs.put("a", "old")
-        #expect(await acquire(blobs) == 201)
+        #expect(await lease(blobs, "acquire") == 201)
         let answer = await replace(blobs, [("x-ms-lease-id", lease)]) {
-            let release = [("x-ms-lease-action", "release"), ("x-ms-lease-id", lease)]
-            #expect(await blobs.send(.PUT, "/ccc/a?comp=lease", release).status == 200)
+            #expect(await lease(blobs, "release") == 200)
         }
         #expect(answer.status == 412, "a lease that is gone is no lease to write under")
         #expect(await content(blobs) == "old")
@@ -51,10 +50,9 @@ import Testing
     @Test func aLeaseChangedMeanwhileIsKept() async throws {
         let blobs = try await Blobs.withContainer()
         await blobs.put("a", "old")
-        #expect(await acquire(blobs) == 201)
+        #expect(await lease(blobs, "acquire") == 201)
         let answer = await replace(blobs, [("x-ms-lease-id", lease)]) {
-            let renew = [("x-ms-lease-action", "renew"), ("x-ms-lease-id", lease)]
-            #expect(await blobs.send(.PUT, "/ccc/a?comp=lease", renew).status == 200)
+            #expect(await lease(blobs, "renew") == 200)
         }
         #expect(answer.status == 201)
         #expect(await blobs.send(.HEAD, "/ccc/a").headers.first(name: "x-ms-lease-state") == "leased")

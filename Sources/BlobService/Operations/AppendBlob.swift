@@ -21,7 +21,7 @@ extension BlobService {
         } else {
             let hasMD5 = call.request.headers.contains(name: "Content-MD5")
             body = try await ingest(
-                call, under: key, limit: BlobLimits.appendBlockBytes, isPart: true, computingMD5: hasMD5,
+                call, under: key, limit: BlobLimits.appendBlockBytes, mayBeInline: false, computingMD5: hasMD5,
                 computingCRC64: true)
         }
         let (record, offset) = try await linking(body.extents, call) {

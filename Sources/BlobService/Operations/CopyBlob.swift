@@ -84,7 +84,8 @@ extension BlobService {
         let source = try await openSource(call)
         let key = try await dataKey(call, customerKey)
         let body = try await ingest(
-            source, 0..<source.row.record.length, call, under: key, limit: BlobLimits.putBlobBytes)
+            source, 0..<source.row.record.length, call, under: key, limit: BlobLimits.putBlobBytes,
+            mayBeInline: true)
         let copiesProperties = call.header("x-ms-copy-source-blob-properties")?.lowercased() != "false"
         var secrets = BlobSecrets()
         secrets.metadata = metadata.isEmpty && copiesProperties ? source.secrets.metadata : metadata
@@ -129,12 +130,12 @@ extension BlobService {
             }
             range = try parsed.resolve(length: length)
         }
-        return try await ingest(source, range, call, under: key, limit: limit, isPart: true)
+        return try await ingest(source, range, call, under: key, limit: limit, mayBeInline: false)
     }
 
     private func ingest(
         _ source: CopySource, _ range: Range<UInt64>, _ call: BlobCall, under key: DataKey, limit: Int,
-        isPart: Bool = false
+        mayBeInline: Bool
     ) async throws -> IngestedBody {
         guard range.count <= limit else { throw StorageError.bodyTooLarge }
         let wantedMD5 = try call.md5Header("x-ms-source-content-md5")
@@ -145,7 +146,7 @@ extension BlobService {
             return IngestedBody(extent: nil, length: 0, md5: hash.value.md5, crc64: hash.value.crc64)
         }
         let sealer = try await call.volume.createExtent(
-            under: key, expectedBytes: range.count, mayBeInline: !isPart)
+            under: key, expectedBytes: range.count, mayBeInline: mayBeInline)
         do {
             let pieces = source.secrets.manifest.pieces(of: range)
             try await source.account.volume.read(pieces, under: source.key) { bytes in

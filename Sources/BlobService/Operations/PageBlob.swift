@@ -91,7 +91,7 @@ extension BlobService {
         }
         let hasMD5 = call.request.headers.contains(name: "Content-MD5")
         return try await ingest(
-            call, under: key, limit: BlobLimits.putPageBytes, isPart: true, computingMD5: hasMD5,
+            call, under: key, limit: BlobLimits.putPageBytes, mayBeInline: false, computingMD5: hasMD5,
             computingCRC64: true)
     }
 

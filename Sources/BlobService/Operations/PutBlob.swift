@@ -31,7 +31,8 @@ extension BlobService {
         let replaced = try await checkedReplacement(call, container, name, conditions)
 
         let key = try await dataKey(call, customerKey)
-        let body = try await ingest(call, under: key, limit: BlobLimits.putBlobBytes, computingMD5: true)
+        let body = try await ingest(
+            call, under: key, limit: BlobLimits.putBlobBytes, mayBeInline: true, computingMD5: true)
         if let givenMD5, givenMD5 != body.md5 {
             for extent in body.extents { await call.volume.discard(extent) }
             throw StorageError.md5Mismatch
@@ -59,10 +60,10 @@ extension BlobService {
     }
 
     /// Seals the request's body into an extent and checks it against `Content-Length`, `Content-MD5` and
-    /// `x-ms-content-crc64`. Nothing stays of a body that ends early, is too long or does not match. `isPart`: one of
-    /// many in its blob, which do not lie in the blob's row however small they are.
+    /// `x-ms-content-crc64`. Nothing stays of a body that ends early, is too long or does not match. `mayBeInline`:
+    /// not for one of many in its blob: they would fill the blob's row.
     func ingest(
-        _ call: BlobCall, under key: DataKey, limit: Int, isPart: Bool = false, computingMD5: Bool,
+        _ call: BlobCall, under key: DataKey, limit: Int, mayBeInline: Bool, computingMD5: Bool,
         computingCRC64: Bool = false
     ) async throws -> IngestedBody {
         guard let declared = call.request.body.declaredLength else { throw StorageError.missingContentLength }
@@ -82,7 +83,7 @@ extension BlobService {
             try hash.check(md5: wantedMD5, crc64: wantedCRC64)
             return IngestedBody(extent: nil, length: 0, md5: hash.md5, crc64: hash.crc64)
         }
-        let sealer = try await call.volume.createExtent(under: key, expectedBytes: declared, mayBeInline: !isPart)
+        let sealer = try await call.volume.createExtent(under: key, expectedBytes: declared, mayBeInline: mayBeInline)
         do {
             var received = 0
             for try await buffer in call.request.body {

@@ -31,7 +31,7 @@ extension BlobService {
         } else {
             let hasMD5 = call.request.headers.contains(name: "Content-MD5")
             body = try await ingest(
-                call, under: key, limit: BlobLimits.putBlockBytes, isPart: true, computingMD5: hasMD5,
+                call, under: key, limit: BlobLimits.putBlockBytes, mayBeInline: false, computingMD5: hasMD5,
                 computingCRC64: true)
             guard body.length > 0 else { throw StorageError.invalidHeader("Content-Length", "0") }
         }
