@@ -20,6 +20,8 @@ struct OpenVault: Sendable {
     let objects: ObjectRecords
     let caller: Caller
     let access: AccessController
+    /// From before the vault's record was read.
+    let ticket: KeyHandles.Ticket
 
     /// Throws 403 unless the caller holds the permission, by access policy or by role, whichever the vault is set to.
     /// `object` narrows the scope that roles are asked at.
@@ -69,12 +71,13 @@ extension KeyVaultService {
     /// Throws 404 for a vault that does not exist or is deleted, 403 when its firewall refuses or the caller's
     /// principal is no more.
     func open(_ address: VaultAddress, as caller: Caller) async throws -> OpenVault {
+        let ticket = handles.ticket()
         guard let vault = try await index.find(address.name)?.vault, vault.deletion == nil else {
             throw VaultError.vaultNotFound(address.name)
         }
         try vault.admit(address.origin, caller)
         try await requireStanding(of: caller)
-        return openVault(vault, as: caller)
+        return openVault(vault, as: caller, ticket)
     }
 
     /// Callers inside the process come without a token: what a token's verification would find is found here.
@@ -86,11 +89,10 @@ extension KeyVaultService {
         }
     }
     func records(of vault: Vault) -> ObjectRecords {
-        ObjectRecords(store: store, incarnation: vault.incarnation, memory: objects)
+        ObjectRecords(store: store, vault: vault, memory: objects)
     }
-    func openVault(_ vault: Vault, as caller: Caller) -> OpenVault {
-        OpenVault(
-            vault: vault, objects: records(of: vault), caller: caller, access: access)
+    func openVault(_ vault: Vault, as caller: Caller, _ ticket: KeyHandles.Ticket) -> OpenVault {
+        OpenVault(vault: vault, objects: records(of: vault), caller: caller, access: access, ticket: ticket)
     }
 }
 

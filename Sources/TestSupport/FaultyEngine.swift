@@ -2,11 +2,17 @@ public import StorageEngine
 internal import Synchronization
 
 /// The in-memory engine, with commits that fail on demand: before they happen, or after (outcome unknown), as a crash
-/// or a lost disk would.
+/// or a lost disk would; and with things that happen between a call and its answer, as another request would.
 public final class FaultyEngine: MetadataStore {
     public enum Fault: Sendable { case before, after }
+    /// A call of the engine, with the keys it reads or writes as text.
+    public enum Call: Sendable { case get([String]), commit([String]) }
+    /// Between a call and its answer; what it throws is the call's answer.
+    public typealias Interruption = @Sendable (Call) async throws(StorageEngineError) -> Void
+
     private let engine: InMemoryEngine
     private let state = Mutex<(commits: Int, fail: (at: Int, fault: Fault)?)>((0, nil))
+    private let interruption = Mutex<(isDue: @Sendable (Call) -> Bool, happens: Interruption)?>(nil)
     public init(_ engine: InMemoryEngine) { self.engine = engine }
 
     public var properties: MetadataStoreProperties { engine.properties }
@@ -16,8 +22,24 @@ public final class FaultyEngine: MetadataStore {
     public var commits: Int { state.withLock { $0.commits } }
     public func heal() { state.withLock { $0 = (0, nil) } }
 
+    /// Lets `happens` happen once, after the next `get` or before the next `commit` that `isDue` says.
+    public func interrupt(
+        where isDue: @escaping @Sendable (Call) -> Bool, _ happens: @escaping Interruption
+    ) { interruption.withLock { $0 = (isDue, happens) } }
+
+    private func interruptIfDue(_ call: Call) async throws(StorageEngineError) {
+        let happens = interruption.withLock { due -> Interruption? in
+            guard let found = due, found.isDue(call) else { return nil }
+            due = nil
+            return found.happens
+        }
+        try await happens?(call)
+    }
+
     public func get(_ partition: Partition, _ keys: [RowKey]) async throws(StorageEngineError) -> [Row?] {
-        try await engine.get(partition, keys)
+        let rows = try await engine.get(partition, keys)
+        try await interruptIfDue(.get(keys.map(\.text)))
+        return rows
     }
     public func scan(
         _ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int
@@ -30,6 +52,7 @@ public final class FaultyEngine: MetadataStore {
     public func commit(
         _ partition: Partition, checks: [RowCheck], writes: [RowWrite]
     ) async throws(StorageEngineError) -> CommitResult {
+        try await interruptIfDue(.commit(writes.map(\.text)))
         let fault = state.withLock { state -> Fault? in
             defer { state.commits += 1 }
             guard let fail = state.fail, state.commits >= fail.at else { return nil }
@@ -39,5 +62,16 @@ public final class FaultyEngine: MetadataStore {
         let result = try await engine.commit(partition, checks: checks, writes: writes)
         if case .after = fault { throw StorageEngineError(.outcomeUnknown, "the disk went") }
         return result
+    }
+}
+
+extension RowKey {
+    fileprivate var text: String { String(decoding: bytes, as: UTF8.self) }
+}
+extension RowWrite {
+    fileprivate var text: String {
+        switch self {
+        case .put(let key, _), .delete(let key): key.text
+        }
     }
 }

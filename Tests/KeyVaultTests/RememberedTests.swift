@@ -2,6 +2,7 @@ import CofferCore
 import NIOHTTP1
 import ResourceProviders
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import KeyVault
@@ -188,18 +189,18 @@ import Testing
     private static let now = Timestamp(unixSeconds: 1_790_000_000)
     private func name(_ number: Int) -> KeyHandles.Name { .init(vault: "v", key: "k\(number)", version: "1") }
     private func keep(_ number: Int, in handles: KeyHandles, at seconds: Int64) throws {
-        let ticket = handles.find(name(number), at: Self.now).ticket
+        let ticket = handles.ticket()
         handles.keep(
             try .generate(.ec(.p256)), as: name(number), ticket: ticket, at: Self.now.adding(seconds: seconds))
     }
     private func isKept(_ number: Int, in handles: KeyHandles) -> Bool {
-        handles.find(name(number), at: Self.now).key != nil
+        handles.find(name(number), at: Self.now) != nil
     }
 
     @Test func aKeyThatLeavesIsFreed() throws {
         let handles = KeyHandles(limit: 4)
         try keep(1, in: handles, at: 0)
-        weak let key = handles.find(name(1), at: Self.now).key
+        weak let key = handles.find(name(1), at: Self.now)
         #expect(key != nil)
         handles.drop(vault: "v", key: "k2")
         #expect(key != nil)
@@ -218,10 +219,25 @@ import Testing
 
     @Test func whatWasReadBeforeADropIsNotKeptAfterIt() throws {
         let handles = KeyHandles(limit: 3)
-        let ticket = handles.find(name(1), at: Self.now).ticket
+        let ticket = handles.ticket()
         handles.drop(vault: "v")
         handles.keep(try .generate(.ec(.p256)), as: name(1), ticket: ticket, at: Self.now)
         #expect(handles.count == 0)
+    }
+
+    @Test func aKeyDisabledBetweenTheDecisionAndItsReadingIsNotKept() async throws {
+        let vaults = try await TestVaults()
+        try await vaults.makeVault()
+        #expect(await vaults.owned(.POST, "/keys/k/create", ["kty": "EC"]).status == 200)
+        let body: JSONValue = ["alg": "ES256", "value": .string([UInt8](repeating: 1, count: 32).base64URL)]
+        func sign() async -> Int { await vaults.owned(.POST, "/keys/k/sign", body).status }
+        vaults.engine.interrupt(where: { $0.isReading("key-version/k/") }) { _ in
+            let update: JSONValue = ["attributes": ["enabled": false]]
+            #expect(await vaults.owned(.PATCH, "/keys/k", update).status == 200)
+        }
+        #expect(await sign() == 200)
+        #expect(vaults.service.handles.count == 0)
+        #expect(await sign() == 403)
     }
 
     @Test func anIdleKeyLeavesMemoryAndIsReadAgain() async throws {

@@ -2,6 +2,7 @@ import CofferCore
 import EncryptionAtRest
 import NIOHTTP1
 import StorageEngine
+import TestSupport
 import Testing
 
 @testable import KeyVault

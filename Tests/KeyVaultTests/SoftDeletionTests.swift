@@ -1,5 +1,8 @@
 import CofferCore
 import NIOHTTP1
+import ResourceProviders
+import StorageEngine
+import TestSupport
 import Testing
 
 @testable import KeyVault
@@ -70,5 +73,73 @@ import Testing
         _ = await vaults.owned(.DELETE, "/keys/k")
         #expect(vaults.service.handles.count == 0)
         #expect(await vaults.owned(.POST, "/keys/k/wrapkey", ["alg": "RSA-OAEP", "value": "AAAA"]).status == 404)
+    }
+
+    @Test func whatIsPastItsRetentionIsNotRecovered() async throws {
+        let vaults = try await TestVaults()
+        try await vaults.makeVault(more: ["softDeleteRetentionInDays": 7])
+        _ = await vaults.owned(.PUT, "/secrets/s", ["value": "v"])
+        _ = await vaults.owned(.DELETE, "/secrets/s")
+        vaults.clock.advance(days: 7)
+        let refused = await vaults.owned(.POST, "/deletedsecrets/s/recover")
+        #expect(refused.status == 409 && refused.innerCode == "ObjectIsBeingDeleted")
+        #expect(await vaults.owned(.GET, "/secrets/s").status == 404)
+    }
+
+    @Test func oneFailureHoldsUpNoOtherPurge() async throws {
+        let vaults = try await TestVaults()
+        for vault in ["vault1", "vault2"] {
+            try await vaults.makeVault(vault, more: ["softDeleteRetentionInDays": 7])
+            for name in ["a", "b"] {
+                _ = await vaults.owned(.PUT, "/secrets/\(name)", ["value": "v"], vault: vault)
+                _ = await vaults.owned(.DELETE, "/secrets/\(name)", vault: vault)
+            }
+        }
+        vaults.clock.advance(days: 7)
+        vaults.engine.interrupt(where: { $0.isCommitting("secret/a") }) { _ throws(StorageEngineError) in
+            throw StorageEngineError(.unavailable, "the disk is gone")
+        }
+        await vaults.service.performDueWork()
+        func isThere(_ name: String, _ vault: String) async -> Bool {
+            await vaults.owned(.GET, "/deletedsecrets/\(name)", vault: vault).status == 200
+        }
+        var left: [String] = []
+        for vault in ["vault1", "vault2"] {
+            for name in ["a", "b"] where await isThere(name, vault) { left.append("\(vault)/\(name)") }
+        }
+        #expect(left == ["vault1/a"])
+        await vaults.service.performDueWork()
+        #expect(await !isThere("a", "vault1"))
+    }
+
+    @Test(arguments: [ObjectKind.key, .secret])
+    func whatIsMadeWhileItsVaultIsPurgedDoesNotOutliveIt(kind: ObjectKind) async throws {
+        let vaults = try await TestVaults()
+        try await vaults.makeVault()
+        _ = await vaults.owned(.PUT, "/secrets/before", ["value": "v"])
+        vaults.engine.interrupt(where: { $0.isCommitting("\(kind.rawValue)/late") }) { _ in
+            let id = TestVaults.vaultID("vault1")
+            _ = try? await vaults.control(.delete, id)
+            let purge = ResourceID(
+                "/subscriptions/\(TestVaults.subscription)/providers/Microsoft.KeyVault/locations/eastus/"
+                    + "deletedVaults/vault1/purge")
+            #expect((try? await vaults.control(.post, purge))?.status == 200)
+        }
+        let late =
+            kind == .key
+            ? await vaults.owned(.POST, "/keys/late/create", ["kty": "EC"])
+            : await vaults.owned(.PUT, "/secrets/late", ["value": "v"])
+        #expect(late.status == 404 && late.code == "VaultNotFound")
+        #expect(try await vaults.objectKeys() == ["purged"])
+    }
+}
+
+extension FaultyEngine.Call {
+    /// Reads a key that begins with `prefix`.
+    func isReading(_ prefix: String) -> Bool {
+        if case .get(let keys) = self { keys.contains { $0.hasPrefix(prefix) } } else { false }
+    }
+    func isCommitting(_ key: String) -> Bool {
+        if case .commit(let keys) = self { keys.contains(key) } else { false }
     }
 }

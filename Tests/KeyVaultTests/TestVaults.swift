@@ -10,6 +10,7 @@ import NIOHTTP1
 import ResourceProviders
 import StorageEngine
 import Synchronization
+import TestSupport
 import _CryptoExtras
 
 @testable import KeyVault
@@ -29,7 +30,7 @@ final class TestVaults: Sendable {
         }
     }
 
-    let engine = InMemoryEngine()
+    let engine: FaultyEngine
     let clock = TestClock()
     let access = AccessController()
     let tokens: TokenVerifier
@@ -45,10 +46,12 @@ final class TestVaults: Sendable {
     }
 
     init() async throws {
+        let memory = InMemoryEngine()
+        engine = FaultyEngine(memory)
         tokens = TokenVerifier(clock: clock)
         try await tokens.publish(jwks: TestTokens.jwks, issuers: [TestTokens.issuer])
         let store = try SealedStore(
-            metadata: engine, extents: engine, rootKey: RootKey(version: 1, key: SystemRandomness().secret(32)),
+            metadata: engine, extents: memory, rootKey: RootKey(version: 1, key: SystemRandomness().secret(32)),
             clock: clock,
             randomness: SystemRandomness())
         var logger = Logger(label: "test")
@@ -79,6 +82,17 @@ final class TestVaults: Sendable {
     }
     private func publish() {
         access.publish(RoleBook(definitions: BuiltInRoles.all, assignments: assignments.withLock { $0 }))
+    }
+
+    /// The keys of all records of all vaults' objects.
+    func objectKeys() async throws -> [String] {
+        var keys: [String] = []
+        for partition in try await engine.partitions(after: nil, limit: .max) {
+            guard String(decoding: partition.bytes, as: UTF8.self).hasPrefix("r/vault/objects-") else { continue }
+            let rows = try await engine.scan(partition, from: RowKey(""), upTo: nil, limit: .max)
+            keys += rows.map { String(decoding: $0.key.bytes, as: UTF8.self) }
+        }
+        return keys
     }
 
     // MARK: Control plane

@@ -29,6 +29,16 @@ struct RootSeal: Sendable {
         return cipher.seal(plaintext, additional: bound.bytes, randomness: randomness, header: header)
     }
 
+    func seal(_ plaintext: SecretBytes, bound: consuming FieldList) -> [UInt8] {
+        bound.append(header)
+        let additional = bound.bytes
+        var output = header
+        plaintext.withUnsafeBytes {
+            cipher.seal($0, additional: additional, randomness: randomness, appendTo: &output)
+        }
+        return output
+    }
+
     /// `what` names the value in errors; it never holds customer data.
     func open(
         _ sealed: [UInt8], bound: consuming FieldList, what: @autoclosure () -> String
@@ -37,6 +47,34 @@ struct RootSeal: Sendable {
     func open(
         _ sealed: ArraySlice<UInt8>, bound: consuming FieldList, what: @autoclosure () -> String
     ) throws(SealedStoreError) -> [UInt8] {
+        try requireHeader(of: sealed, what())
+        bound.append(header)
+        guard let plaintext = cipher.open(sealed.dropFirst(Self.headerBytes), additional: bound.bytes) else {
+            throw Self.doesNotOpen(what())
+        }
+        return plaintext
+    }
+
+    /// Opens straight to memory that is locked and wiped.
+    func openSecret(
+        _ sealed: [UInt8], bound: consuming FieldList, what: @autoclosure () -> String
+    ) throws(SealedStoreError) -> SecretBytes {
+        try requireHeader(of: sealed[...], what())
+        bound.append(header)
+        let additional = bound.bytes
+        let count = sealed.count - Self.overheadBytes
+        return try SecretBytes(capacity: count) { output throws(SealedStoreError) in
+            let isAuthentic = sealed[Self.headerBytes...].withUnsafeBytes {
+                cipher.open($0, additional: additional, to: output.baseAddress!)
+            }
+            guard isAuthentic else { throw Self.doesNotOpen(what()) }
+            return count
+        }
+    }
+
+    private func requireHeader(
+        of sealed: ArraySlice<UInt8>, _ what: @autoclosure () -> String
+    ) throws(SealedStoreError) {
         let head = sealed.prefix(Self.headerBytes)
         guard sealed.count >= Self.overheadBytes, head.starts(with: [Self.version, Self.algorithm]) else {
             throw SealedStoreError(.corrupt, "\(what()) is not in a format this version of Coffer reads.")
@@ -47,11 +85,9 @@ struct RootSeal: Sendable {
                 .corrupt,
                 "\(what()) is sealed under root key version \(found); this server holds version \(rootKeyVersion).")
         }
-        bound.append(header)
-        guard let plaintext = cipher.open(sealed.dropFirst(Self.headerBytes), additional: bound.bytes) else {
-            throw SealedStoreError(
-                .corrupt, "\(what()) does not open: it is damaged, moved, or sealed under another root key.")
-        }
-        return plaintext
+    }
+
+    private static func doesNotOpen(_ what: String) -> SealedStoreError {
+        SealedStoreError(.corrupt, "\(what) does not open: it is damaged, moved, or sealed under another root key.")
     }
 }

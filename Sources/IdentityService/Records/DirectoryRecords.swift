@@ -71,7 +71,7 @@ struct DirectoryRecords: PrincipalStanding {
     }
     private static func principalID(_ write: RecordWrite) -> String? {
         switch write {
-        case .put(let key, _), .delete(let key):
+        case .put(let key, _), .putSecret(let key, _), .delete(let key):
             key.hasPrefix(principalPrefix) ? String(key.dropFirst(principalPrefix.utf8.count)) : nil
         }
     }

@@ -18,25 +18,30 @@ final class KeyHandles: Sendable {
     }
     private struct State {
         var handles: [Name: Kept] = [:]
-        /// Counts the drops: a key read before a drop must not be kept after it.
         var drops: UInt64 = 0
     }
+    /// What was read under a ticket is kept only while nothing was dropped since: a key that was decided on before a
+    /// drop must not be kept after it.
+    struct Ticket: Sendable, Equatable { fileprivate let drops: UInt64 }
+
     private let state = Mutex(State())
     private let limit: Int
 
     init(limit: Int) { self.limit = limit }
 
-    /// The handle, or the ticket to `keep` one under.
-    func find(_ name: Name, at now: Timestamp) -> (key: AsymmetricKey?, ticket: UInt64) {
+    /// Taken before the first record is read that a decision rests on.
+    func ticket() -> Ticket { state.withLock { Ticket(drops: $0.drops) } }
+
+    func find(_ name: Name, at now: Timestamp) -> AsymmetricKey? {
         state.withLock { state in
-            guard let index = state.handles.index(forKey: name) else { return (nil, state.drops) }
+            guard let index = state.handles.index(forKey: name) else { return nil }
             state.handles.values[index].used = now
-            return (state.handles.values[index].key, state.drops)
+            return state.handles.values[index].key
         }
     }
-    func keep(_ key: AsymmetricKey, as name: Name, ticket: UInt64, at now: Timestamp) {
+    func keep(_ key: AsymmetricKey, as name: Name, ticket: Ticket, at now: Timestamp) {
         state.withLock { state in
-            guard state.drops == ticket else { return }
+            guard state.drops == ticket.drops else { return }
             if state.handles[name] == nil, state.handles.count >= limit,
                 let oldest = state.handles.min(by: { $0.value.used < $1.value.used })
             {

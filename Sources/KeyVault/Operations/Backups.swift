@@ -13,6 +13,10 @@ private struct Backup: Codable {
     var name: String
     var rotationPolicy: RotationPolicy?
     var versions: [Version]
+
+    mutating func wipeMaterial() {
+        for index in versions.indices { wipe(&versions[index].material) }
+    }
 }
 
 private let backupFormat: UInt8 = 1
@@ -24,6 +28,7 @@ extension KeyVaultService {
         try vault.require(.lifecycle("backup", kind), object: name)
         let newest = try await vault.find(kind, name, version: nil)
         var backup = Backup(name: newest.header.name, rotationPolicy: newest.header.rotationPolicy, versions: [])
+        defer { backup.wipeMaterial() }
         for version in try await vault.objects.versions(kind, name, after: nil) {
             guard let material = try await vault.objects.material(kind, name, sequence: version.sequence) else {
                 continue
@@ -47,17 +52,16 @@ extension KeyVaultService {
         let vault = try await open(address, as: caller)
         try vault.require(.lifecycle("restore", kind))
         let key = try await symmetricBackupKey()
-        guard blob.first == backupFormat, let box = try? AES.GCM.SealedBox(combined: Data(blob.dropFirst())),
-            let plain = try? AES.GCM.open(box, using: key, authenticating: backupContext(kind, vault.vault)),
-            let backup = try? JSONDecoder().decode(Backup.self, from: plain), let newest = backup.versions.last
+        guard var backup = open(blob, key, backupContext(kind, vault.vault)), let newest = backup.versions.last?.version
         else {
             throw VaultError.badParameter(
                 "Backup blob is not valid: it is damaged, of another kind of object, or made in another subscription "
                     + "or installation."
             )
         }
+        defer { backup.wipeMaterial() }
         let header = ObjectHeader(
-            name: backup.name, latestSequence: newest.version.sequence, latestVersion: newest.version.id,
+            name: backup.name, latestSequence: newest.sequence, latestVersion: newest.id,
             rotationPolicy: backup.rotationPolicy)
         let versions = backup.versions.map {
             ObjectRecords.NewVersion(version: $0.version, material: SecretBytes(copying: $0.material))
@@ -70,7 +74,15 @@ extension KeyVaultService {
                 nil, "\(kind.title) \(backup.name) already exists: a backup is not restored over it.")
         }
         changed(kind, backup.name, in: vault, "restored")
-        return StoredObject(vault: vault.vault, kind: kind, header: header, version: newest.version)
+        return StoredObject(vault: vault.vault, kind: kind, header: header, version: newest)
+    }
+
+    private func open(_ blob: [UInt8], _ key: SymmetricKey, _ context: Data) -> Backup? {
+        guard blob.first == backupFormat, let box = try? AES.GCM.SealedBox(combined: Data(blob.dropFirst())),
+            var plain = try? AES.GCM.open(box, using: key, authenticating: context)
+        else { return nil }
+        defer { plain.resetBytes(in: 0..<plain.count) }
+        return try? JSONDecoder().decode(Backup.self, from: plain)
     }
 
     private func symmetricBackupKey() async throws -> SymmetricKey {

@@ -125,8 +125,7 @@ extension KeyVaultService {
         guard let type = found.version.key?.type else { throw VaultError.objectNotFound(.key, found.header.name) }
         let name = KeyHandles.Name(
             vault: vault.vault.incarnation, key: found.header.name.lowercased(), version: found.version.id)
-        let (kept, ticket) = handles.find(name, at: clock.now())
-        if let kept { return kept }
+        if let kept = handles.find(name, at: clock.now()) { return kept }
         guard let material = try await vault.objects.material(.key, found.header.name, sequence: found.version.sequence)
         else {
             throw VaultError.objectNotFound(.key, found.header.name)
@@ -134,7 +133,7 @@ extension KeyVaultService {
         let key = try material.withUnsafeBytes { bytes throws(CryptographyError) in
             try AsymmetricKey.decode(pkcs8: bytes, type: type)
         }
-        handles.keep(key, as: name, ticket: ticket, at: clock.now())
+        handles.keep(key, as: name, ticket: vault.ticket, at: clock.now())
         return key
     }
 

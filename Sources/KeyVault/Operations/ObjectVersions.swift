@@ -83,7 +83,6 @@ extension OpenVault {
             var found = try await read(kind, name, version: version)
             try change(&found.version.value)
             guard try await objects.replace(kind, found.version, under: found.header) else { return nil }
-            found.header.value.name = name
             return StoredObject(vault: vault, kind: kind, header: found.header.value, version: found.version.value)
         }
     }

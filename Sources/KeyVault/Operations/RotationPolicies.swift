@@ -31,19 +31,13 @@ extension KeyVaultService {
     }
 
     /// Rotates every key whose policy says so by now, and purges what was deleted so long ago that its retention is
-    /// over. Called from a timer; an hour between calls is plenty. What fails is logged and tried again at the next
-    /// call.
+    /// over. Called from a timer; an hour between calls is plenty. What fails is logged, holds up nothing else, and is
+    /// tried again at the next call.
     public func performDueWork() async {
-        do {
+        await loggingFailure("scheduled vault work stopped") {
             for vault in try await index.all() where !Task.isCancelled {
-                if let deletion = vault.deletion {
-                    if deletion.scheduledPurge <= clock.now() { try await purgeVault(named: vault.name) }
-                } else {
-                    await performDueWork(in: vault)
-                }
+                await loggingFailure("scheduled work of a vault failed", vault) { try await performDueWork(on: vault) }
             }
-        } catch {
-            logger.error("scheduled vault work stopped", metadata: ["error": "\(error)"])
         }
     }
 
@@ -52,33 +46,44 @@ extension KeyVaultService {
         handles.drop(unusedSince: clock.now().adding(seconds: -Limits.keyHandleIdleSeconds))
     }
 
-    private func performDueWork(in vault: Vault) async {
+    private func performDueWork(on vault: Vault) async throws {
+        if let deletion = vault.deletion {
+            if deletion.scheduledPurge <= clock.now() { try await purgeVault(named: vault.name) }
+            return
+        }
         // Nobody asks for this work but the policies; no permission is checked for the caller named here.
         let caller = Caller(kind: .servicePrincipal, objectID: "scheduled", tenantID: vault.tenantID)
-        let opened = openVault(vault, as: caller)
-        do {
-            for kind in ObjectKind.allCases {
-                for (_, header) in try await opened.objects.headers(kind, after: nil, limit: .max)
-                where !Task.isCancelled {
-                    let now = clock.now()
-                    if let deletion = header.deletion {
-                        guard deletion.scheduledPurge <= now,
-                            let read = try await opened.objects.header(kind, header.name),
-                            read.value.deletion == deletion, try await opened.objects.purge(kind, read)
-                        else { continue }
-                        changed(kind, header.name, in: opened, "purged at the end of its retention")
-                    } else if let policy = header.rotationPolicy,
-                        let newest = try await opened.objects.version(
-                            kind, header.name, sequence: header.latestSequence),
-                        let due = policy.rotationDue(newest.value.attributes), due <= now
-                    {
-                        _ = try await rotate(header.name, in: opened)
-                    }
+        let opened = openVault(vault, as: caller, handles.ticket())
+        for kind in ObjectKind.allCases {
+            for (_, header) in try await opened.objects.headers(kind, after: nil, limit: .max)
+            where !Task.isCancelled {
+                await loggingFailure("scheduled work of a \(kind.rawValue) failed", vault) {
+                    try await performDueWork(on: kind, header, in: opened)
                 }
             }
-        } catch {
-            logger.error(
-                "scheduled work of a vault stopped", metadata: ["vault": "\(vault.name)", "error": "\(error)"])
+        }
+    }
+
+    private func performDueWork(on kind: ObjectKind, _ header: ObjectHeader, in vault: OpenVault) async throws {
+        let now = clock.now()
+        if let deletion = header.deletion {
+            guard deletion.scheduledPurge <= now, let read = try await vault.objects.header(kind, header.name),
+                read.value.deletion == deletion, try await vault.objects.purge(kind, read)
+            else { return }
+            changed(kind, header.name, in: vault, "purged at the end of its retention")
+        } else if let policy = header.rotationPolicy,
+            let newest = try await vault.objects.version(kind, header.name, sequence: header.latestSequence),
+            let due = policy.rotationDue(newest.value.attributes), due <= now
+        {
+            _ = try await rotate(header.name, in: vault)
+        }
+    }
+
+    private func loggingFailure(_ what: String, _ vault: Vault? = nil, _ work: () async throws -> Void) async {
+        do { try await work() } catch {
+            var metadata: Logger.Metadata = ["error": "\(error)"]
+            if let vault { metadata["vault"] = "\(vault.name)" }
+            logger.error("\(what)", metadata: metadata)
         }
     }
 }

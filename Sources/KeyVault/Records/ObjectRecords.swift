@@ -10,15 +10,16 @@ import Foundation
 /// * `K-version/{name}/{sequence}` → `ObjectVersion`
 /// * `K-sequence/{name}/{version id}` → the sequence, as text
 /// * `K-material/{name}/{sequence}` → PKCS#8 DER, or the secret's value; read only by the operations that need it
+/// * `purged` → nothing; the vault was purged, and no object is added any more
 struct ObjectRecords: Sendable {
     private let records: SealedRecords
-    private let incarnation: String
+    private let vault: Vault
     private let memory: RecordMemory<Found>
 
     /// `memory` is the service's one: every write of every vault goes through it.
-    init(store: SealedStore, incarnation: String, memory: RecordMemory<Found>) {
-        records = store.records(.vault, "objects-" + incarnation)
-        self.incarnation = incarnation
+    init(store: SealedStore, vault: Vault, memory: RecordMemory<Found>) {
+        records = store.records(.vault, "objects-" + vault.incarnation)
+        self.vault = vault
         self.memory = memory
     }
 
@@ -41,6 +42,7 @@ struct ObjectRecords: Sendable {
         var material: SecretBytes
     }
 
+    private static let purgedKey = "purged"
     private func headerKey(_ kind: ObjectKind, _ name: String) -> String { "\(kind.rawValue)/\(name.lowercased())" }
     private func key(_ kind: ObjectKind, _ part: String, _ name: String, _ tail: String) -> String {
         "\(kind.rawValue)-\(part)/\(name.lowercased())/\(tail)"
@@ -51,7 +53,7 @@ struct ObjectRecords: Sendable {
     }
 
     private func memoryName(_ kind: ObjectKind, _ name: String) -> String {
-        "\(incarnation)/\(headerKey(kind, name))"
+        "\(vault.incarnation)/\(headerKey(kind, name))"
     }
 
     // MARK: Reading
@@ -109,10 +111,7 @@ struct ObjectRecords: Sendable {
         }
     }
     func material(_ kind: ObjectKind, _ name: String, sequence: Int) async throws -> SecretBytes? {
-        guard let record = try await records.get(key(kind, "material", name, digits(sequence))) else { return nil }
-        var value = record.value
-        defer { wipe(&value) }
-        return SecretBytes(copying: value)
+        try await records.secret(key(kind, "material", name, digits(sequence)))
     }
 
     // MARK: Writing
@@ -129,10 +128,15 @@ struct ObjectRecords: Sendable {
             let sequence = digits(new.version.sequence)
             writes.append(.put(key(kind, "version", name, sequence), try encoded(new.version)))
             writes.append(.put(key(kind, "sequence", name, new.version.id), Array(String(new.version.sequence).utf8)))
-            writes.append(.put(key(kind, "material", name, sequence), new.material.withUnsafeBytes { Array($0) }))
+            writes.append(.putSecret(key(kind, "material", name, sequence), new.material))
         }
         let check: RecordCheck = read.map { .unchanged(headerKey, $0) } ?? .absent(headerKey)
-        return try await commit(kind, name, [check], writes)
+        guard try await commit(kind, name, [check, .absent(Self.purgedKey)], writes) else {
+            // Not a conflict that another attempt could win: there is no vault any more.
+            if try await records.get(Self.purgedKey) != nil { throw VaultError.vaultNotFound(vault.name) }
+            return false
+        }
+        return true
     }
     func replace(_ kind: ObjectKind, _ header: Header) async throws -> Bool {
         let key = headerKey(kind, header.value.name)
@@ -152,7 +156,7 @@ struct ObjectRecords: Sendable {
         let name = header.value.name
         var writes: [RecordWrite] = [.delete(headerKey(kind, name))]
         for part in ["version", "sequence", "material"] {
-            writes += try await records.scan(prefix: key(kind, part, name, "")).map { .delete($0.key) }
+            writes += try await records.keys(prefix: key(kind, part, name, "")).map { .delete($0) }
         }
         return try await commit(kind, name, [.unchanged(headerKey(kind, name), header.version)], writes)
     }
@@ -166,13 +170,16 @@ struct ObjectRecords: Sendable {
         }
     }
 
-    /// Removes everything, in steps: repeatable after a crash. Nothing asks for an object any more once its vault is
-    /// deleted, and a later vault of the same name has another incarnation.
+    /// Removes everything, in steps: repeatable after a crash. A later vault of the same name has another incarnation.
+    ///
+    /// The mark goes first and stays, so that an object whose making began before the purge (a key of 4096 bits takes
+    /// seconds) does not outlive it.
     func destroy() async throws {
+        _ = try await records.commit([.put(Self.purgedKey, [])])
         while true {
-            let batch = try await records.scan(prefix: "", limit: 500)
+            let batch = try await records.keys(prefix: "", limit: 500).filter { $0 != Self.purgedKey }
             guard !batch.isEmpty else { return }
-            _ = try await records.commit(batch.map { .delete($0.key) })
+            _ = try await records.commit(batch.map { .delete($0) })
         }
     }
 }

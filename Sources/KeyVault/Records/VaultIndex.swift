@@ -52,10 +52,9 @@ final class VaultIndex: Sendable {
     /// The key backups are sealed under; made once.
     func backupKey(_ randomness: any Randomness) async throws -> SecretBytes {
         try await retryingConflicts {
-            if let record = try await records.get("backup-key") { return SecretBytes(copying: record.value) }
+            if let key = try await records.secret("backup-key") { return key }
             let key = randomness.secret(32)
-            let result = try await records.commit(
-                checks: [.absent("backup-key")], [.put("backup-key", key.withUnsafeBytes { Array($0) })])
+            let result = try await records.commit(checks: [.absent("backup-key")], [.putSecret("backup-key", key)])
             return result == .conflict ? nil : key
         }
     }

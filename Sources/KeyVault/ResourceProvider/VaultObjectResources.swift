@@ -24,7 +24,7 @@ extension KeyVaultService {
         guard let vault = try await liveVault(path.vaultID)?.vault else {
             throw ControlError.resourceNotFound(path.vaultID)
         }
-        let opened = openVault(vault, as: caller)
+        let opened = openVault(vault, as: caller, handles.ticket())
         if writes {
             guard let name, !isVersions, isValidObjectName(name) else {
                 throw ControlError.badRequest("The name is invalid.")
