@@ -43,7 +43,7 @@ public final class StorageAccountService: StorageAccounts, ResourceProvider {
         self.clock = clock
         self.randomness = randomness
         self.logger = logger
-        directory = AccountDirectory(store: store, logger: logger)
+        directory = AccountDirectory(store: store, identities: identities, logger: logger)
     }
 
     /// Serves `blobServices/default/containers[/{name}]` of the control plane; the request has been authorized. Set

@@ -85,8 +85,21 @@ struct AccountEncryptionTests {
         try await fixture.create("contoso2")
         #expect(
             await fixture.refusal(.patch, Fixture.id("contoso2"), ["properties": customerKey()]) == "400 BadRequest")
+        let sourceless: JSONValue = ["keyname": "cmk", "keyvaulturi": .string(Self.vaultURI)]
+        #expect(
+            await refusal(["encryption": ["keyvaultproperties": sourceless]]) == "400 InvalidRequestPropertyValue")
         let none: JSONValue = ["encryption": ["services": ["blob": ["enabled": false]]]]
         #expect(await refusal(none) == "400 InvalidRequestPropertyValue")
+    }
+
+    /// The identity that the request wants too could not be given access yet.
+    @Test func aRefusedChangeLeavesNoIdentityBehind() async throws {
+        try await fixture.create("contoso2")
+        let both = JSONValue.object(["identity": ["type": "SystemAssigned"], "properties": customerKey()])
+        #expect(await fixture.refusal(.patch, Fixture.id("contoso2"), both) == "403 KeyVaultAuthenticationFailure")
+        #expect(fixture.directory.identity(of: Fixture.id("contoso2")) == nil)
+        #expect(await refusal(customerKey()) == "403 KeyVaultAuthenticationFailure")
+        #expect(fixture.directory.identity(of: Fixture.id("contoso1"))?.principalID == principal)
     }
 
     /// Taking access away darkens the data, not the account: it can still be read, tagged, and given access again.

@@ -4,6 +4,7 @@ import EncryptionAtRest
 import HTTPEdge
 import NIOHTTP1
 import ResourceProviders
+import StorageEngine
 import Synchronization
 import Testing
 
@@ -197,6 +198,40 @@ struct AccountResourceTests {
         try await fixture.create("contoso1")
         #expect(try await fixture.service.account(named: "contoso1").id != view.id)
         #expect(try await fixture.restarted().account(named: "contoso1").id != view.id)
+    }
+
+    /// A deletion whose identity could not be removed is finished at the next start, and takes nothing from an account
+    /// of the same name that came meanwhile.
+    @Test(arguments: [false, true])
+    func aDeletionIsFinishedAtTheNextStart(isNameTaken: Bool) async throws {
+        let id = Fixture.id("contoso1")
+        let identity: JSONValue = ["identity": ["type": "SystemAssigned"]]
+        try await fixture.create("contoso1", identity)
+        fixture.directory.isAvailable.withLock { $0 = false }
+        #expect(await fixture.refusal(.delete, id) != "none")
+        #expect(fixture.directory.identity(of: id) != nil)
+        fixture.directory.isAvailable.withLock { $0 = true }
+        if isNameTaken { try await fixture.create("contoso1", identity) }
+        let kept = fixture.directory.identity(of: id)
+        let accounts = try await fixture.restarted().directory.all()
+        #expect(accounts.count == (isNameTaken ? 1 : 0))
+        #expect(fixture.directory.identity(of: id)?.principalID == (isNameTaken ? kept?.principalID : nil))
+    }
+
+    @Test(arguments: ["account/contoso1", "keys/contoso1", "blob/contoso1"])
+    func aDamagedRecordDarkensItsAccountAlone(key: String) async throws {
+        try await fixture.create("contoso1")
+        try await fixture.create("contoso2")
+        let partition = Partition("r/storage/accounts")
+        _ = try await fixture.engine.commit(partition, checks: [], writes: [.put(RowKey(key), [1, 1, 0])])
+        let restarted = fixture.restarted()
+        #expect(try await restarted.account(named: "contoso2").name == "contoso2")
+        await #expect(throws: (any Error).self) { try await restarted.account(named: "contoso1") }
+        #expect(try await restarted.directory.all().map(\.record.name) == ["contoso2"])
+        // Not free for somebody else, either.
+        await #expect(throws: (any Error).self) {
+            try await fixture.control(.put, Fixture.id("contoso1"), Fixture.plainAccount, service: restarted)
+        }
     }
 
     @Test func concurrentChangesAllCount() async throws {

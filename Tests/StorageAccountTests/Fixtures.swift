@@ -18,6 +18,8 @@ import TestSupport
 final class Directory: ManagedIdentities {
     private let known = Mutex<[ResourceID: ManagedIdentity]>([:])
     private let randomness = SeededRandomness(99)
+    /// Whether identities can be removed.
+    let isAvailable = Mutex(true)
     func systemAssignedIdentity(of resource: ResourceID, displayName: String) async throws -> ManagedIdentity {
         known.withLock { known in
             let identity =
@@ -28,7 +30,10 @@ final class Directory: ManagedIdentities {
             return identity
         }
     }
-    func removeSystemAssignedIdentity(of resource: ResourceID) async throws { known.withLock { $0[resource] = nil } }
+    func removeSystemAssignedIdentity(of resource: ResourceID) async throws {
+        guard isAvailable.withLock({ $0 }) else { throw StorageEngineError(.unavailable, "the disk is gone") }
+        known.withLock { $0[resource] = nil }
+    }
     func issueToken(for identity: ManagedIdentity, audience: String) async throws -> IssuedToken {
         throw ControlError.notImplemented("tokens")
     }

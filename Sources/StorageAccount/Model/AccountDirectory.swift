@@ -9,35 +9,43 @@ internal import Synchronization
 final class AccountDirectory: Sendable {
     private struct State {
         var accounts: [String: LoadedAccount]?
-        /// Accounts whose last change ended without a known outcome: read again before they are used.
+        /// Accounts whose last change ended without a known outcome, or whose records did not open: read again before
+        /// they are used.
         var uncertain: Set<String> = []
     }
     private let state = Mutex(State())
     private let records: AccountRecords
     private let store: SealedStore
+    private let identities: any ManagedIdentities
     private let logger: Logger
     private let gates = ChangeGates()
 
-    init(store: SealedStore, logger: Logger) {
+    init(store: SealedStore, identities: any ManagedIdentities, logger: Logger) {
         self.store = store
+        self.identities = identities
         self.logger = logger
         records = AccountRecords(records: store.records(.storage, "accounts"))
     }
 
     /// One lookup in memory; the first call reads every record.
     func account(named name: String) async throws(SealedStoreError) -> LoadedAccount? {
-        let known: LoadedAccount?? = state.withLock { state in
+        if let known = known(name) { return known }
+        try await load()
+        if let known = known(name) { return known }
+        await gates.enter(name)
+        defer { gates.leave(name) }
+        // Whoever waited before has read it again already.
+        if let known = known(name) { return known }
+        try await refresh(name)
+        return state.withLock { $0.accounts?[name] }
+    }
+
+    /// nil: not known from memory. `.some(nil)`: there is none.
+    private func known(_ name: String) -> LoadedAccount?? {
+        state.withLock { state in
             guard let accounts = state.accounts, !state.uncertain.contains(name) else { return nil }
             return .some(accounts[name])
         }
-        if let known { return known }
-        try await load()
-        if state.withLock({ $0.uncertain.contains(name) }) {
-            await gates.enter(name)
-            defer { gates.leave(name) }
-            try await refresh(name)
-        }
-        return state.withLock { $0.accounts?[name] }
     }
 
     /// In the order of their names.
@@ -67,10 +75,11 @@ final class AccountDirectory: Sendable {
     }
 
     /// Destroys the key first: from then on the bytes mean nothing, whatever happens to the rest.
-    func finishDeletion(_ id: AccountID) async throws(SealedStoreError) {
-        try await store.accountKeys.destroy(id)
-        try await store.volume(account: id).destroy()
-        _ = try await records.records.commit([.delete(AccountRecords.deletingKey(id))])
+    func finish(_ deletion: AccountRecords.Deletion) async throws {
+        try await store.accountKeys.destroy(deletion.id)
+        if let resource = deletion.identityOf { try await identities.removeSystemAssignedIdentity(of: resource) }
+        try await store.volume(account: deletion.id).destroy()
+        try await records.end(deletion)
     }
 
     private func refresh(_ name: String) async throws(SealedStoreError) {
@@ -88,18 +97,42 @@ final class AccountDirectory: Sendable {
     private func load() async throws(SealedStoreError) {
         guard state.withLock({ $0.accounts == nil }) else { return }
         var all: [String: LoadedAccount] = [:]
-        for stored in try await records.readAll() { all[stored.account.name] = loaded(stored) }
-        for id in try await records.deletions() {
+        var damaged: Set<String> = []
+        let names = try await records.names()
+        for name in names {
             do {
-                try await finishDeletion(id)
+                all[name] = try await records.read(name).map(loaded)
+            } catch {
+                guard error.code == .corrupt else { throw error }
+                damaged.insert(name)
+                logger.error(
+                    "The records of a storage account do not open; the other accounts do.",
+                    metadata: ["account": "\(name)", "reason": "\(error)"])
+            }
+        }
+        try await finishDeletions(besides: Set(names))
+        // A change needs a loaded directory, so whoever comes first here has seen them all.
+        state.withLock { [all, damaged] state in
+            guard state.accounts == nil else { return }
+            state.accounts = all
+            state.uncertain.formUnion(damaged)
+        }
+    }
+
+    /// An account that took a deleted one's name has an identity of its own, for the same resource: it stays.
+    private func finishDeletions(besides names: Set<String>) async throws(SealedStoreError) {
+        for var deletion in try await records.deletions() {
+            if let resource = deletion.identityOf, names.contains(resource.name.lowercased()) {
+                deletion.identityOf = nil
+            }
+            do {
+                try await finish(deletion)
             } catch {
                 logger.error(
                     "A deleted storage account is not destroyed yet; the next start tries again.",
                     metadata: ["reason": "\(error)"])
             }
         }
-        // A change needs a loaded directory, so whoever comes first here has seen them all.
-        state.withLock { $0.accounts = $0.accounts ?? all }
     }
 }
 

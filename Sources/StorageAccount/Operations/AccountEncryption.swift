@@ -74,7 +74,16 @@ struct EncryptionRequest {
         } else {
             source = "Microsoft.Storage"
         }
-        guard source == "Microsoft.Keyvault" else { return .platform }
+        guard source == "Microsoft.Keyvault" else {
+            // Named without the source that gives them a meaning: to ignore them would leave the caller in the belief
+            // that the key is theirs.
+            if keySource == nil, block.member("keyvaultproperties")?.isNull == false {
+                throw .badRequest(
+                    "The encryption keyvault properties need the keySource Microsoft.Keyvault beside them.",
+                    code: "InvalidRequestPropertyValue")
+            }
+            return .platform
+        }
         guard let key = block.member("keyvaultproperties"), !key.isNull else {
             if case .customer = current { return nil }
             throw .badRequest(

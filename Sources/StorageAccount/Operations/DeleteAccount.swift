@@ -12,19 +12,18 @@ extension StorageAccountService {
         return try await change(name) { records, stored in
             guard let stored, stored.account.resourceID == id else { return false }
             let account = stored.account
-            // The account's end and the duty to destroy its bytes become durable together: a crash from here on only
-            // delays the rest.
+            let deletion = AccountRecords.Deletion(
+                id: account.id, identityOf: account.identity == nil ? nil : account.resourceID)
+            // The account's end and the duty to destroy its bytes and its identity become durable together: a crash
+            // from here on only delays the rest.
             let result = try await records.records.commit(
                 checks: [.unchanged(AccountRecords.accountKey(name), stored.accountVersion)],
                 [
                     .delete(AccountRecords.accountKey(name)), .delete(AccountRecords.secretsKey(name)),
-                    .delete(AccountRecords.blobServiceKey(name)), .put(AccountRecords.deletingKey(account.id), []),
+                    .delete(AccountRecords.blobServiceKey(name)), records.begin(deletion),
                 ])
             guard result != .conflict else { throw ControlError.conflict }
-            try await self.directory.finishDeletion(account.id)
-            if account.identity != nil {
-                try await self.identities.removeSystemAssignedIdentity(of: account.resourceID)
-            }
+            try await self.directory.finish(deletion)
             self.logger.info("Deleted a storage account.", metadata: ["account": "\(name)"])
             return true
         }

@@ -62,7 +62,13 @@ extension StorageAccountService {
                         + "Switch the key source to Microsoft.Storage first.")
             }
         }
-        try await moveKey(of: account, from: status, to: target)
+        do { try await moveKey(of: account, from: status, to: target) } catch {
+            // One that was made for this change would belong to nobody.
+            if stored.account.identity == nil, account.identity != nil {
+                try await identities.removeSystemAssignedIdentity(of: account.resourceID)
+            }
+            throw error
+        }
         if dropsIdentity { account.identity = nil }
         let result = try await records.records.commit(
             checks: [.unchanged(AccountRecords.accountKey(account.name), stored.accountVersion)],

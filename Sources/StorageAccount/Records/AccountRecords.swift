@@ -6,7 +6,8 @@ internal import EncryptionAtRest
 ///     account/{name}     AccountRecord, JSON
 ///     keys/{name}        the account's secrets, JSON (sealed like every record)
 ///     blob/{name}        blobServices/default, JSON
-///     deleting/{id hex}  an account whose record is gone and whose bytes are still to be destroyed
+///     deleting/{id hex}  an account whose record is gone and whose bytes are still to be destroyed; the resource whose
+///                        identity goes too, as text
 struct AccountRecords: Sendable {
     let records: SealedRecords
 
@@ -31,17 +32,16 @@ struct AccountRecords: Sendable {
     static func accountKey(_ name: String) -> String { "account/\(name)" }
     static func secretsKey(_ name: String) -> String { "keys/\(name)" }
     static func blobServiceKey(_ name: String) -> String { "blob/\(name)" }
-    static func deletingKey(_ id: AccountID) -> String { "deleting/\(id.bytes.hex)" }
+    private static func deletingKey(_ id: AccountID) -> String { "deleting/\(id.bytes.hex)" }
 
     func read(_ name: String) async throws(SealedStoreError) -> Stored? {
         guard let row = try await records.get(Self.accountKey(name)) else { return nil }
         return try await stored(row)
     }
 
-    func readAll() async throws(SealedStoreError) -> [Stored] {
-        var all: [Stored] = []
-        for row in try await records.scan(prefix: "account/") { all.append(try await stored(row)) }
-        return all
+    func names() async throws(SealedStoreError) -> [String] {
+        let prefix = Self.accountKey("")
+        return try await records.keys(prefix: prefix).map { String($0.dropFirst(prefix.count)) }
     }
 
     private func stored(_ row: SealedRecord) async throws(SealedStoreError) -> Stored {
@@ -59,11 +59,25 @@ struct AccountRecords: Sendable {
                 ?? BlobServiceProperties())
     }
 
-    /// Accounts whose deletion was acknowledged or begun, and may not be finished.
-    func deletions() async throws(SealedStoreError) -> [AccountID] {
+    /// An account whose deletion was acknowledged or begun, and may not be finished.
+    struct Deletion: Sendable {
+        let id: AccountID
+        /// Whose system-assigned identity goes with the account.
+        var identityOf: ResourceID?
+    }
+    func deletions() async throws(SealedStoreError) -> [Deletion] {
         try await records.scan(prefix: "deleting/").compactMap { row in
-            [UInt8](hex: row.key.dropFirst("deleting/".count)).flatMap { $0.count == 16 ? AccountID(bytes: $0) : nil }
+            guard let id = [UInt8](hex: row.key.dropFirst("deleting/".count)), id.count == 16 else { return nil }
+            return Deletion(
+                id: AccountID(bytes: id),
+                identityOf: row.value.isEmpty ? nil : ResourceID(String(decoding: row.value, as: UTF8.self)))
         }
+    }
+    func begin(_ deletion: Deletion) -> RecordWrite {
+        .put(Self.deletingKey(deletion.id), Array((deletion.identityOf?.description ?? "").utf8))
+    }
+    func end(_ deletion: Deletion) async throws(SealedStoreError) {
+        _ = try await records.commit([.delete(Self.deletingKey(deletion.id))])
     }
 
     func put(_ account: AccountRecord) throws(SealedStoreError) -> RecordWrite {
