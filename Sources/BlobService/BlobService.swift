@@ -97,7 +97,7 @@ public final class BlobService: WireService, StoredAccessPolicies {
         case let error as KeyUnavailable: return StorageError(403, error.code.rawValue, error.message)
         case let error as SealedStoreError:
             switch error.code {
-            case .unavailable, .full: return .serverBusy
+            case .unavailable, .full, .extentGone: return .serverBusy
             case .outcomeUnknown:
                 return StorageError(
                     500, "OperationTimedOut", "The operation could not be completed within the permitted time.")

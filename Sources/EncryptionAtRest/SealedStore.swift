@@ -87,6 +87,8 @@ public struct SealedStoreError: Error, Sendable, CustomStringConvertible {
         case keyMismatch
         case full
         case limitExceeded
+        /// Nobody holds an extent that was to be linked any more: it was read of before a change that released it.
+        case extentGone
     }
     public let code: Code
     public let message: String

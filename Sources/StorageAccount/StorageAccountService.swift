@@ -106,7 +106,8 @@ public final class StorageAccountService: StorageAccounts, ResourceProvider {
 extension StorageError {
     init(_ error: SealedStoreError) {
         switch error.code {
-        case .unavailable, .outcomeUnknown, .full: self.init(503, "ServerBusy", "The server is busy: \(error.message)")
+        case .unavailable, .outcomeUnknown, .full, .extentGone:
+            self.init(503, "ServerBusy", "The server is busy: \(error.message)")
         case .corrupt, .keyMismatch, .limitExceeded:
             self.init(500, "InternalError", "The server encountered an internal error: \(error.message)")
         }

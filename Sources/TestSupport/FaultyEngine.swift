@@ -5,8 +5,11 @@ internal import Synchronization
 /// or a lost disk would; and with things that happen between a call and its answer, as another request would.
 public final class FaultyEngine: MetadataStore {
     public enum Fault: Sendable { case before, after }
-    /// A call of the engine, with the keys it reads or writes as text.
-    public enum Call: Sendable { case get([String]), commit([String]) }
+    /// The keys, as text, that a call of the engine reads or writes; of a scan the first it may find.
+    public struct Call: Sendable {
+        public var reads: [String] = []
+        public var writes: [String] = []
+    }
     /// Between a call and its answer; what it throws is the call's answer.
     public typealias Interruption = @Sendable (Call) async throws(StorageEngineError) -> Void
 
@@ -22,9 +25,9 @@ public final class FaultyEngine: MetadataStore {
     public var commits: Int { state.withLock { $0.commits } }
     public func heal() { state.withLock { $0 = (0, nil) } }
 
-    /// Lets `happens` happen once, after the next `get` or before the next `commit` that `isDue` says.
+    /// Lets `happens` happen once, after the next `get` or `scan` or before the next `commit` that `isDue` says.
     public func interrupt(
-        where isDue: @escaping @Sendable (Call) -> Bool, _ happens: @escaping Interruption
+        where isDue: @escaping @Sendable (Call) -> Bool, happens: @escaping Interruption
     ) { interruption.withLock { $0 = (isDue, happens) } }
 
     private func interruptIfDue(_ call: Call) async throws(StorageEngineError) {
@@ -38,13 +41,15 @@ public final class FaultyEngine: MetadataStore {
 
     public func get(_ partition: Partition, _ keys: [RowKey]) async throws(StorageEngineError) -> [Row?] {
         let rows = try await engine.get(partition, keys)
-        try await interruptIfDue(.get(keys.map(\.text)))
+        try await interruptIfDue(Call(reads: keys.map(\.text)))
         return rows
     }
     public func scan(
         _ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int
     ) async throws(StorageEngineError) -> [Row] {
-        try await engine.scan(partition, from: from, upTo: upTo, limit: limit)
+        let rows = try await engine.scan(partition, from: from, upTo: upTo, limit: limit)
+        try await interruptIfDue(Call(reads: [from.text]))
+        return rows
     }
     public func partitions(after: Partition?, limit: Int) async throws(StorageEngineError) -> [Partition] {
         try await engine.partitions(after: after, limit: limit)
@@ -52,7 +57,7 @@ public final class FaultyEngine: MetadataStore {
     public func commit(
         _ partition: Partition, checks: [RowCheck], writes: [RowWrite]
     ) async throws(StorageEngineError) -> CommitResult {
-        try await interruptIfDue(.commit(writes.map(\.text)))
+        try await interruptIfDue(Call(writes: writes.map(\.text)))
         let fault = state.withLock { state -> Fault? in
             defer { state.commits += 1 }
             guard let fail = state.fail, state.commits >= fail.at else { return nil }

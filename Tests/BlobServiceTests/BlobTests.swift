@@ -290,6 +290,7 @@ import Testing
         #expect(
             await blobs.send(.PUT, "/ccc/log?comp=appendblock", [("x-ms-blob-condition-maxsize", "7")], body: [1]).code
                 == "MaxBlobSizeConditionNotMet")
+        #expect(await blobs.send(.PUT, "/ccc/log?comp=appendblock").code == "InvalidHeaderValue")
         await blobs.put("block", "x")
         #expect(await blobs.send(.PUT, "/ccc/block?comp=appendblock", body: [1]).code == "InvalidBlobType")
         #expect(await blobs.send(.PUT, "/ccc/log?comp=seal").status == 200)

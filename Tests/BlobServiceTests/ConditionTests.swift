@@ -39,6 +39,13 @@ import Testing
         #expect(await blobs.send(.GET, "/ccc/a", open).status == 200)
         #expect(await blobs.send(.GET, "/ccc/a", closed).code == "ConditionNotMet")
         #expect(await blobs.send(.DELETE, "/ccc/a", closed).status == 412)
+        // A snapshot's deletion asks the snapshot's tags, not the base blob's.
+        let snapshot = await blobs.send(.PUT, "/ccc/a?comp=snapshot").header("x-ms-snapshot") ?? ""
+        let tags = "<Tags><TagSet><Tag><Key>state</Key><Value>closed</Value></Tag></TagSet></Tags>"
+        #expect(await blobs.send(.PUT, "/ccc/a?comp=tags", body: Array(tags.utf8)).status == 204)
+        #expect(await blobs.send(.DELETE, "/ccc/a?snapshot=\(snapshot)", closed).status == 412)
+        #expect(await blobs.send(.DELETE, "/ccc/a?snapshot=\(snapshot)", open).status == 202)
+        await blobs.put("a", "text", [("x-ms-tags", "state=open")])
         let source = [("x-ms-copy-source", "https://acct.blob.core.coffer.test/ccc/a")]
         let refused = await blobs.send(.PUT, "/ccc/b", source + [("x-ms-source-if-tags", "state='closed'")])
         #expect(refused.code == "SourceConditionNotMet")

@@ -3,6 +3,7 @@ import EncryptionAtRest
 import NIOHTTP1
 import StorageAccount
 import TestSupport
+import Synchronization
 import Testing
 
 @testable import BlobService
@@ -163,7 +164,13 @@ import Testing
         #expect(await blobs.send(.GET, "/?restype=service&comp=stats").status == 400)
         blobs.asCaller(.principal(Caller(kind: .user, objectID: "o", tenantID: "t")))
         let info = "<KeyInfo><Start>2026-11-22T00:00:00Z</Start><Expiry>2026-11-23T00:00:00Z</Expiry></KeyInfo>"
-        let key = try await blobs.send(.POST, "/?restype=service&comp=userdelegationkey", body: Array(info.utf8)).xml()
+        let delegation = "/?restype=service&comp=userdelegationkey"
+        // Refused before anybody reads what was sent.
+        #expect(await blobs.send(.POST, delegation, body: Array("<".utf8)).status == 403)
+        let action = "Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action"
+        _ = blobs.accounts.state.withLock { $0.granted.insert(action) }
+        #expect(await blobs.send(.POST, delegation, body: Array("<".utf8)).status == 400)
+        let key = try await blobs.send(.POST, delegation, body: Array(info.utf8)).xml()
         #expect(key["SignedOid"]?.text == "o" && key["Value"]?.text == "c2VjcmV0")
     }
 

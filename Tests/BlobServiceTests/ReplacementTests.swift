@@ -1,6 +1,7 @@
 import CofferCore
 import Foundation
 import NIOHTTP1
+import TestSupport
 import Testing
 
 @testable import BlobService
@@ -149,5 +150,54 @@ import Testing
         let written = await blobs.send(.PUT, "/ccc/disk?comp=page", page, body: [UInt8](repeating: 7, count: 512))
         #expect(written.status == 201)
         #expect(try await blobs.extentCount == 5)
+    }
+}
+
+/// What changes between a request's reading of it and its commit.
+@Suite struct LostRaceTests {
+    /// Too long for its row: it lies in an extent.
+    private func long(_ letter: String) -> [UInt8] { Array(String(repeating: letter, count: 200_000).utf8) }
+
+    /// After the row of `key` was read next, blob `a` gets other content.
+    private func replaceAfterReading(_ key: [UInt8], _ blobs: Blobs) {
+        let text = String(decoding: key, as: UTF8.self)
+        let new = long("n")
+        blobs.faults.interrupt(where: { $0.reads.contains { $0.hasSuffix(text) } }) { _ in
+            let answer = await blobs.send(.PUT, "/ccc/a", [("x-ms-blob-type", "BlockBlob")], body: new)
+            #expect(answer.status == 201)
+        }
+    }
+
+    @Test func aSnapshotOfABlobThatIsReplacedMeanwhileHoldsTheNewContent() async throws {
+        let blobs = try await Blobs.withContainer()
+        _ = await blobs.send(.PUT, "/ccc/a", [("x-ms-blob-type", "BlockBlob")], body: long("o"))
+        replaceAfterReading(BlobKeys.base("a"), blobs)
+        let answer = await blobs.send(.PUT, "/ccc/a?comp=snapshot")
+        #expect(answer.status == 201)
+        let snapshot = try #require(answer.headers.first(name: "x-ms-snapshot"))
+        #expect(await blobs.send(.GET, "/ccc/a?snapshot=\(snapshot)").body == long("n"))
+    }
+
+    @Test func aCopyOfABlobThatIsReplacedMeanwhileHoldsTheNewContent() async throws {
+        let blobs = try await Blobs.withContainer()
+        _ = await blobs.send(.PUT, "/ccc/a", [("x-ms-blob-type", "BlockBlob")], body: long("o"))
+        replaceAfterReading(BlobKeys.base("a"), blobs)
+        let source = ("x-ms-copy-source", "https://acct.blob.core.coffer.test/ccc/a")
+        #expect(await blobs.send(.PUT, "/ccc/b", [source]).status == 202)
+        #expect(await blobs.send(.GET, "/ccc/b").body == long("n"))
+    }
+
+    @Test func aBlockPutAnewWhileItsListIsCommittedIsTheNewOne() async throws {
+        let blobs = try await Blobs.withContainer()
+        let block = "/ccc/a?comp=block&blockid=AAAA"
+        #expect(await blobs.send(.PUT, block, body: long("o")).status == 201)
+        let new = long("n")
+        let blocks = String(decoding: BlobKeys.blocks("a").from, as: UTF8.self)
+        blobs.faults.interrupt(where: { $0.reads.count == 1 && $0.reads[0].hasSuffix(blocks) }) { _ in
+            #expect(await blobs.send(.PUT, block, body: new).status == 201)
+        }
+        let list = "<BlockList><Latest>AAAA</Latest></BlockList>"
+        #expect(await blobs.send(.PUT, "/ccc/a?comp=blocklist", body: Array(list.utf8)).status == 201)
+        #expect(await blobs.send(.GET, "/ccc/a").body == new)
     }
 }

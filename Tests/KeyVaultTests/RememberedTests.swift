@@ -231,7 +231,7 @@ import Testing
         #expect(await vaults.owned(.POST, "/keys/k/create", ["kty": "EC"]).status == 200)
         let body: JSONValue = ["alg": "ES256", "value": .string([UInt8](repeating: 1, count: 32).base64URL)]
         func sign() async -> Int { await vaults.owned(.POST, "/keys/k/sign", body).status }
-        vaults.engine.interrupt(where: { $0.isReading("key-version/k/") }) { _ in
+        vaults.engine.interrupt(where: { $0.reads.contains { $0.hasPrefix("key-version/k/") } }) { _ in
             let update: JSONValue = ["attributes": ["enabled": false]]
             #expect(await vaults.owned(.PATCH, "/keys/k", update).status == 200)
         }

@@ -96,7 +96,7 @@ import Testing
             }
         }
         vaults.clock.advance(days: 7)
-        vaults.engine.interrupt(where: { $0.isCommitting("secret/a") }) { _ throws(StorageEngineError) in
+        vaults.engine.interrupt(where: { $0.writes.contains("secret/a") }) { _ throws(StorageEngineError) in
             throw StorageEngineError(.unavailable, "the disk is gone")
         }
         await vaults.service.performDueWork()
@@ -117,7 +117,7 @@ import Testing
         let vaults = try await TestVaults()
         try await vaults.makeVault()
         _ = await vaults.owned(.PUT, "/secrets/before", ["value": "v"])
-        vaults.engine.interrupt(where: { $0.isCommitting("\(kind.rawValue)/late") }) { _ in
+        vaults.engine.interrupt(where: { $0.writes.contains("\(kind.rawValue)/late") }) { _ in
             let id = TestVaults.vaultID("vault1")
             _ = try? await vaults.control(.delete, id)
             let purge = ResourceID(
@@ -131,15 +131,5 @@ import Testing
             : await vaults.owned(.PUT, "/secrets/late", ["value": "v"])
         #expect(late.status == 404 && late.code == "VaultNotFound")
         #expect(try await vaults.objectKeys() == ["purged"])
-    }
-}
-
-extension FaultyEngine.Call {
-    /// Reads a key that begins with `prefix`.
-    func isReading(_ prefix: String) -> Bool {
-        if case .get(let keys) = self { keys.contains { $0.hasPrefix(prefix) } } else { false }
-    }
-    func isCommitting(_ key: String) -> Bool {
-        if case .commit(let keys) = self { keys.contains(key) } else { false }
     }
 }

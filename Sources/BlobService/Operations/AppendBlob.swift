@@ -23,6 +23,7 @@ extension BlobService {
             body = try await ingest(
                 call, under: key, limit: BlobLimits.appendBlockBytes, mayBeInline: false, computingMD5: hasMD5,
                 computingCRC64: true)
+            guard body.length > 0 else { throw StorageError.invalidHeader("Content-Length", "0") }
         }
         let (record, offset) = try await linking(body.extents, call) {
             try await retrying { () -> (BlobRecord, UInt64)? in

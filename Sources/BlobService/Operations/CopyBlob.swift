@@ -27,6 +27,27 @@ extension BlobService {
         let conditions = try Conditions(call.request)
         try call.refuseUnsupportedWriteHeaders()
         let isSynchronous = call.header("x-ms-requires-sync")?.lowercased() == "true"
+        let (record, md5) = try await retrying { () -> (BlobRecord, [UInt8]?)? in
+            do {
+                return try await copyOnce(call, container, name, conditions, isSynchronous: isSynchronous)
+            } catch let error as SealedStoreError where error.code == .extentGone {
+                // The source was replaced after it was read: what stands there now is copied.
+                return nil
+            }
+        }
+        var response = Response(status: .accepted)
+        response.headers.add(etag: record.etag, modified: record.modified)
+        if let copy = record.copy { response.headers.add(name: "x-ms-copy-id", value: copy.id) }
+        response.headers.add(name: "x-ms-copy-status", value: "success")
+        if isSynchronous, let md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
+        return response
+    }
+
+    /// The new blob, and the MD5 that came with its source. Throws `extentGone` when both were to hold the same
+    /// extents, and the source let go of them meanwhile.
+    private func copyOnce(
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ conditions: Conditions, isSynchronous: Bool
+    ) async throws -> (BlobRecord, md5: [UInt8]?) {
         let tier = try call.accessTier()
         let metadata = try call.metadata()
         let tags = try call.tagsHeader()
@@ -53,20 +74,15 @@ extension BlobService {
         template.sequenceNumber = source.row.record.sequenceNumber
         template.tier = tier
         if tier != nil { template.tierChanged = call.now }
-        let copyID = randomness.uuidString()
-        template.copy = CopyRecord(id: copyID, source: source.url, completed: call.now, bytes: template.length)
+        template.copy = CopyRecord(
+            id: randomness.uuidString(), source: source.url, completed: call.now, bytes: template.length)
         let fixed = (template, secrets)
         let record = try await linking(copied.fresh, call) {
             try await replaceBlob(
                 call, container, name, replacing: replaced, conditions: conditions, under: key
             ) { _ in fixed }
         }
-        var response = Response(status: .accepted)
-        response.headers.add(etag: record.etag, modified: record.modified)
-        response.headers.add(name: "x-ms-copy-id", value: copyID)
-        response.headers.add(name: "x-ms-copy-status", value: "success")
-        if isSynchronous, let md5 = secrets.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
-        return response
+        return (record, secrets.md5)
     }
 
     /// Put Blob From URL: a new block blob with another blob's content, in one extent, under the request's key.

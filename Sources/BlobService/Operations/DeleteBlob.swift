@@ -80,7 +80,7 @@ extension BlobService {
             let row = try await existingBlob(call, container, name, snapshot: snapshot)
             try conditions.checkWrite(etag: row.record.etag, modified: row.record.modified)
             try checkTierConditions(call, row.record)
-            let base = try await existingBlob(call, container, name)
+            guard let base = try await storedRow(call, container, name) else { throw StorageError.blobNotFound }
             var record = base.record
             record.snapshotCount -= min(record.snapshotCount, 1)
             let done = try await commit(

@@ -31,6 +31,8 @@ extension BlobService {
 
     /// Get User Delegation Key: for principals only.
     func getUserDelegationKey(_ call: BlobCall) async throws -> Response {
+        // Before the body is read; the account decides once more.
+        try authorize(call, .delegateKey)
         let info = try readXML(try await call.request.body.collect(upTo: BlobLimits.xmlBodyBytes))
         guard info.name == "KeyInfo", let expiry = info["Expiry"]?.text else { throw StorageError.invalidXML }
         let key = try await accounts.userDelegationKey(

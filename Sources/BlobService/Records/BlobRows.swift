@@ -56,10 +56,15 @@ extension BlobService {
     func blobRow(_ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil) async throws
         -> BlobRow?
     {
-        let row = try await call.volume.get(container.partition, [BlobKeys.row(name, snapshot)])[0]
-        let found = try row.map(BlobRow.init)
+        let found = try await storedRow(call, container, name, snapshot: snapshot)
         if let found, !found.record.isUncommitted { try await checkTags(call, container, name, found) }
         return found
+    }
+    /// The same, whatever the request says of tags: for a row that is not the request's subject.
+    func storedRow(_ call: BlobCall, _ container: ContainerHandle, _ name: String, snapshot: String? = nil)
+        async throws -> BlobRow?
+    {
+        try await call.volume.get(container.partition, [BlobKeys.row(name, snapshot)])[0].map(BlobRow.init)
     }
 
     /// 412 unless the blob meets the request's `x-ms-if-tags`. Who asks must be allowed to read tags.
@@ -110,6 +115,18 @@ extension BlobService {
         -> BlobSecrets
     {
         guard !row.sealed.isEmpty else { return BlobSecrets() }
+        guard row.sealed.byteCount <= Self.bytesOpenedInPlace else {
+            return try await awayFromEventLoop { try await openSealed(row, call, container, under: key) }
+        }
+        return try await openSealed(row, call, container, under: key)
+    }
+
+    /// A content of tens of thousands of blocks takes milliseconds to decode.
+    private static let bytesOpenedInPlace = 64 << 10
+
+    private func openSealed(_ row: BlobRow, _ call: BlobCall, _ container: ContainerHandle, under key: DataKey)
+        async throws -> BlobSecrets
+    {
         let plain = try await call.volume.open(row.sealed, at: row.key, in: container.partition, under: key)
         var secrets = try BlobSecrets(decoding: plain, bodies: row.sealed.inlineBodies)
         if !row.record.accountSealed.isEmpty {
@@ -221,6 +238,10 @@ extension BlobService {
             replaced = .unread
             let existing = old.flatMap { $0.record.isUncommitted ? nil : $0 }
             try checkReplacement(call, container, existing?.record, conditions)
+            // What the old row and the blocks held and the new row holds as well moves: the commit nets it out. Read
+            // before `make` reads the blocks: one that changes between the two is found out by the commit.
+            var change = Unlinking(releasing: old?.record.releasable ?? [])
+            if old?.record.hasStagedBlocks == true { change.add(try await unlinkStagedBlocks(call, container, name)) }
             var (record, secrets) = try await make(existing)
             record.etag = ETag(at: call.now, after: old?.record.etag)
             record.modified = call.now
@@ -229,9 +250,6 @@ extension BlobService {
             record.snapshotCount = existing?.record.snapshotCount ?? 0
             record.customerKeySHA256 = key.customerProvidedKeySHA256
             let rowKey = BlobKeys.base(name)
-            // What the old row and the blocks held and the new row holds as well moves: the commit nets it out.
-            var change = Unlinking(releasing: old?.record.releasable ?? [])
-            if old?.record.hasStagedBlocks == true { change.add(try await unlinkStagedBlocks(call, container, name)) }
             change.checks.append(old.map { .unchanged(rowKey, $0.version) } ?? .absent(rowKey))
             change.writes.append(try await put(record, secrets, at: rowKey, call, container, under: key))
             let done = try await commit(

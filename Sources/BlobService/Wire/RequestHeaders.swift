@@ -24,7 +24,6 @@ enum BlobLimits {
     static let listPage = 5_000
     static let storedAccessPolicies = 5
     static let rangeHashBytes: UInt64 = 4 << 20
-    static let timeoutSeconds = 1...3_600
     /// Uncommitted blocks live a week ("Put Block").
     static let uncommittedBlockSeconds: Int64 = 7 * 86_400
 }

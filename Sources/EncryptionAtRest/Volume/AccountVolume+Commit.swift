@@ -18,8 +18,8 @@ extension AccountVolume {
     /// garbage and is deleted later. What moves from one row to another (a block list takes over its blocks) is named
     /// in neither. Bodies that come with their reference need not be named and are ignored.
     ///
-    /// Returns `.conflict` when a check failed. Throws `.unavailable` when `linking` names an extent that was discarded
-    /// or belongs to another partition: its bytes must be sealed anew.
+    /// Returns `.conflict` when a check failed. Throws `.extentGone` when none did, and `linking` names an extent that
+    /// was discarded, was released by its last holder, or belongs to another partition.
     public func commit(
         _ partition: VolumePartition, checks: [VolumeCheck], writes: [VolumeWrite], linking: [ExtentReference] = [],
         releasing: [ExtentReference] = []
@@ -67,7 +67,12 @@ extension AccountVolume {
                 allWrites.append(linkWrite(change.reference, count: UInt32(change.delta), in: partition))
             }
             for (change, row) in zip(known, rows) {
-                try await plan(change, row, partition, userChecks: checks, &allChecks, &allWrites)
+                if let row {
+                    try plan(change, row, partition, &allChecks, &allWrites)
+                } else if change.delta > 0 {
+                    return try await conflictWithoutExtent(partition, checks)
+                }
+                // Released already: nothing to give up. The next sweep or mark and sweep deletes what is left of it.
             }
             let result = try await core.commit(engine(partition), checks: allChecks, writes: allWrites)
             guard result == .conflict else { return VolumeCommit(result) }
@@ -87,20 +92,23 @@ extension AccountVolume {
         return try await core.get(engine(partition), changes.map { RowKind.link.key($0.location.bytes) })
     }
 
+    /// Whoever released the extent may have changed what the caller checks, too: then the caller reads again, and finds
+    /// other extents.
+    private func conflictWithoutExtent(_ partition: VolumePartition, _ checks: [RowCheck])
+        async throws(SealedStoreError) -> VolumeCommit
+    {
+        let result = try await core.commit(engine(partition), checks: checks, writes: [])
+        guard result != .conflict else { return .conflict }
+        throw SealedStoreError(
+            .extentGone, "The extent is not held by this container any more, or never was; its bytes must be had anew.")
+    }
+
     /// Adds the checks and writes that take an existing link row from its count to the next.
     private func plan(
-        _ change: LinkChange, _ row: Row?, _ partition: VolumePartition, userChecks: [RowCheck],
-        _ checks: inout [RowCheck],
+        _ change: LinkChange, _ row: Row, _ partition: VolumePartition, _ checks: inout [RowCheck],
         _ writes: inout [RowWrite]
-    ) async throws(SealedStoreError) {
-        let key = RowKind.link.key(change.location.bytes)
-        guard let row else {
-            // Released already: nothing to give up. The next sweep or mark and sweep deletes what is left of it.
-            if change.delta < 0 { return }
-            throw SealedStoreError(
-                .unavailable,
-                "The extent is not held by this container any more, or never was; its bytes must be written anew.")
-        }
+    ) throws(SealedStoreError) {
+        let key = row.key
         let link = try openLink(row, in: partition)
         checks.append(.unchanged(key, row.version))
         let count = Int(link.count) + change.delta

@@ -14,11 +14,6 @@ extension AccountVolume {
         }
     }
 
-    /// Deletes every row and extent of one partition: a deleted container's.
-    public func destroy(_ partition: VolumePartition) async throws(SealedStoreError) {
-        try await destroy(engine(partition))
-    }
-
     private func destroy(_ partition: Partition) async throws(SealedStoreError) {
         while true {
             let rows = try await core.scan(partition, from: RowKey([]), upTo: nil, limit: Self.pageRows)

@@ -100,7 +100,7 @@ extension StorageAccountService {
 extension ControlError {
     init(_ error: SealedStoreError) {
         switch error.code {
-        case .unavailable, .outcomeUnknown, .full:
+        case .unavailable, .outcomeUnknown, .full, .extentGone:
             self.init(status: 503, code: "ServiceUnavailable", message: error.message)
         case .corrupt, .keyMismatch, .limitExceeded:
             self.init(status: 500, code: "InternalServerError", message: error.message)
