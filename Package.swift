@@ -71,7 +71,7 @@ let package = Package(
         // 2
         room(
             "EncryptionAtRest",
-            ["CofferCore", "StorageEngine", "CPlatform", "CSealing", library("NIOCore", "swift-nio")] + crypto),
+            ["CofferCore", "StorageEngine", "CPlatform", "CSealing", library("NIOCore", "swift-nio")]),
         room("EmbeddedEngine", ["CofferCore", "StorageEngine", "CSQLite", "CPlatform", log] + crypto + nio),
         // 3: no service imports another.
         room("IdentityService", service + [jwt] + crypto),

@@ -239,6 +239,36 @@ import Testing
         _ = try await store.volume.accountKey()
     }
 
+    /// The vault announced a change, and did not answer when it was asked.
+    @Test func aSuspendedKeyNobodyAsksForIsWiped() async throws {
+        let (store, vault) = try await Store.withCustomerKey()
+        weak var secret: SecretBytes?
+        do {
+            let key = try await store.volume.accountKey()
+            secret = key.secret
+            vault.set(.timeOut)
+            vault.announce()
+            await #expect(throws: KeyUnavailable.self) { try await store.volume.accountKey() }
+        }
+        _ = try await store.sealed.sweep()
+        #expect(secret != nil)
+        store.clock.advance(seconds: 600)
+        _ = try await store.sealed.sweep()
+        #expect(secret == nil)
+    }
+
+    /// A download that stood still for ten minutes asks the vault, and goes on.
+    @Test func aKeyInUseOutlivesTheGrace() async throws {
+        let (store, _) = try await Store.withCustomerKey()
+        let key = try await store.volume.accountKey()
+        store.clock.advance(seconds: 600)
+        _ = try await store.sealed.sweep()
+        #expect(throws: KeyUnavailable.self) { try key.checkLease() }
+        try await key.confirmLease()
+        try key.checkLease()
+        #expect(try await store.volume.accountKey() === key)
+    }
+
     @Test func keysArePrintedAsNothing() async throws {
         let store = try await Store.withAccount()
         let key = try await store.volume.accountKey()

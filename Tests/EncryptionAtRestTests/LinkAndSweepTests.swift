@@ -221,6 +221,25 @@ struct RestartedExtents: ExtentStore {
         #expect(try await store.read(kept[1], under: customer) == body)
     }
 
+    /// Whoever reads it has its five minutes all the same.
+    @Test func anExtentReleasedDuringMarkAndSweepIsNoOrphan() async throws {
+        let store = try await Store.withAccount()
+        let extent = try await store.write(body, under: try await store.volume.accountKey())
+        _ = try await store.volume.commit(partition, checks: [], writes: put(1), linking: [extent])
+        let engine = FaultyEngine(store.engine)
+        let restarted = try Store(
+            engine: store.engine, metadata: engine, extents: RestartedExtents(engine: store.engine), clock: store.clock,
+            seed: 2)
+        engine.interrupt(where: { !$0.reads.isEmpty }) { _ in
+            let outcome = try? await restarted.volume.commit(
+                partition, checks: [], writes: [.delete([1])], releasing: [extent])
+            #expect(outcome != nil && outcome != .conflict)
+        }
+        #expect(try await restarted.sealed.collectOrphans().deletedExtents == 0)
+        #expect(try await held(store) == 1)
+        #expect(try await restarted.sealed.sweep(keptSeconds: 0).deletedExtents == 1)
+    }
+
     @Test func aDamagedGarbageRowHoldsNothingUp() async throws {
         let store = try await Store.withAccount()
         let key = try await store.volume.accountKey()

@@ -198,10 +198,16 @@ extension AccountKeys {
         }
     }
 
-    /// Lets go of keys nobody has used, and no vault has confirmed, for the length of the grace: their memory is wiped.
+    /// Lets go of keys nobody uses, and no vault has confirmed, for the length of the grace: their memory is wiped. A
+    /// long operation that holds one asks for it again by the lease of that very key.
     func dropExpired() {
         entries.withLock { entries in
-            for (account, entry) in entries where entry.key?.lease?.standing == .expired { entries[account]?.key = nil }
+            for account in Array(entries.keys)
+            where entries[account]?.key?.lease?.isPastGrace == true
+                && isKnownUniquelyReferenced(&entries[account, default: Entry()].key)
+            {
+                entries[account]?.key = nil
+            }
         }
     }
 }

@@ -48,12 +48,21 @@ final class KeyLease: Sendable {
         default: break
         }
         guard isGoverned.load(ordering: .acquiring) else { return .current }
-        let age = (clock.now().microseconds - confirmedAt.load(ordering: .acquiring)) / 1_000_000
+        let age = secondsSinceConfirmed
         // A clock that was set back makes an age below zero: ask.
         if age < 0 { return .overdue }
         if age >= limits.graceSeconds { return .expired }
         if age >= limits.confirmAfterSeconds { return .overdue }
         return age >= limits.refreshAfterSeconds ? .due : .current
+    }
+
+    private var secondsSinceConfirmed: Int64 {
+        (clock.now().microseconds - confirmedAt.load(ordering: .acquiring)) / 1_000_000
+    }
+
+    /// No vault has confirmed the key for the length of the grace, whether anybody asked or not.
+    var isPastGrace: Bool {
+        isGoverned.load(ordering: .acquiring) && secondsSinceConfirmed >= limits.graceSeconds
     }
 
     func check() throws(KeyUnavailable) {

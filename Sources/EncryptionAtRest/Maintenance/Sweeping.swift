@@ -164,10 +164,12 @@ extension StoreCore {
     }
 
     /// Every extent that a link or a garbage row of any account names.
+    ///
+    /// Links are read before garbage: a commit meanwhile makes the one into the other, and is not missed.
     func forEachNamedExtent(_ body: (ExtentLocation) -> Void) async throws(SealedStoreError) {
         for partition in try await partitions(prefix: EnginePartition.volumePrefix) {
-            try await forEachRow(partition, from: RowKind.garbage.start) { (row) throws(SealedStoreError) in
-                if row.key.bytes.first != RowKind.data.rawValue {
+            for kind in [RowKind.link, .garbage] {
+                try await forEachRow(partition, from: kind.start, upTo: kind.end) { (row) throws(SealedStoreError) in
                     body(ExtentLocation(Array(row.key.bytes.dropFirst())))
                 }
             }
@@ -176,12 +178,13 @@ extension StoreCore {
 
     /// Pages through a partition; each page is a snapshot of its own.
     func forEachRow(
-        _ partition: Partition, from start: RowKey = RowKey([]), _ body: (Row) async throws(SealedStoreError) -> Void
+        _ partition: Partition, from start: RowKey = RowKey([]), upTo: RowKey? = nil,
+        _ body: (Row) async throws(SealedStoreError) -> Void
     ) async throws(SealedStoreError) {
         var from = start
         while true {
             try SealedStoreError.checkNotStopped()
-            let rows = try await scan(partition, from: from, upTo: nil, limit: Self.page)
+            let rows = try await scan(partition, from: from, upTo: upTo, limit: Self.page)
             for row in rows { try await body(row) }
             guard rows.count == Self.page, let last = rows.last else { return }
             from = RowKey(last.key.bytes + [0])

@@ -25,7 +25,9 @@ struct Maintenance {
             await withDiscardingTaskGroup { group in
                 for job in jobs {
                     group.addTask {
-                        if let atStart = job.atStart { await Self.attempt(job.what, log, atStart) }
+                        if let atStart = job.atStart {
+                            await Self.attempt(job.what, log, again: "the next start tries again", atStart)
+                        }
                         while !Task.isCancelled {
                             await Self.attempt(job.what, log, job.work)
                             try? await clock.sleep(for: job.interval)
@@ -45,13 +47,15 @@ struct Maintenance {
         await task.value
     }
 
-    private static func attempt(_ what: String, _ log: Logger, _ work: () async throws -> Void) async {
+    private static func attempt(
+        _ what: String, _ log: Logger, again: String = "it will be tried again", _ work: () async throws -> Void
+    ) async {
         do {
             try await work()
         } catch {
             // Work that was told to end says so by an error; nothing is wrong.
             guard !Task.isCancelled else { return }
-            log.error("\(what) failed; it will be tried again", metadata: ["reason": "\(error)"])
+            log.error("\(what) failed; \(again)", metadata: ["reason": "\(error)"])
         }
     }
 }
