@@ -3,6 +3,7 @@ internal import Glibc
 public import Logging
 public import NIOCore
 public import StorageEngine
+internal import Synchronization
 
 /// Both promises of StorageEngine on one machine's disk: metadata in SQLite behind sealed pages, extents in segments
 /// and files.
@@ -19,6 +20,7 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
     private let writer: RowWriter
     private let segments: SegmentStore
     private let files: ExtentFiles
+    private let isClosed = Mutex(false)
 
     private init(
         directory: DataDirectory, readers: RowReaderPool, cache: RowCache, writer: RowWriter, segments: SegmentStore,
@@ -124,13 +126,18 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
     }
 
     /// Finishes what was asked for, copies the log into the database, and gives the directory free. Everything asked
-    /// for later throws `.unavailable`.
+    /// for later throws `.unavailable`. Whoever calls it while another does returns with it.
     public func close() {
-        segments.close()
-        cache.end()
-        readers.close()
-        writer.close()
-        directory.release()
+        isClosed.withLock { isClosed in
+            guard !isClosed else { return }
+            isClosed = true
+            segments.close()
+            cache.end()
+            readers.close()
+            writer.close()
+            // Last: from here on another process may open the directory.
+            directory.release()
+        }
     }
 
     deinit { close() }
