@@ -130,7 +130,7 @@ let package = Package(
         serviceTests("KeyVault"),
         serviceTests("StorageAccount"),
         serviceTests("Monitor"),
-        serviceTests("FunctionsHost", ["CLibzip"]),
+        serviceTests("FunctionsHost", ["CLibzip", library("NIOEmbedded", "swift-nio")]),
         serviceTests("BlobService", ["StorageAccount"]),
         tests(
             "CofferTests",

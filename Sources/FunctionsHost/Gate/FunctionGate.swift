@@ -11,7 +11,7 @@ public final class FunctionGate: WireService {
 
     public init(_ runtime: FunctionRuntime) {
         self.runtime = runtime
-        handlers = HandlerClient(client: runtime.services.handlers)
+        handlers = HandlerClient(client: runtime.services.handlers, timers: runtime.services.group)
         admin = AdminAPI(runtime: runtime)
     }
 
@@ -105,22 +105,25 @@ public final class FunctionGate: WireService {
         } catch { return Pages.unavailable(error.message, retryAfterSeconds: error.retryAfterSeconds) }
         let invocation = Invocation(function: function, entry: entry, worker: worker, services: runtime.services)
         let release = Once { invocation.finish() }
-        let timeout = min(host.functionTimeoutSeconds ?? .max, runtime.services.configuration.requestTimeoutSeconds)
+        let times = CallTimes(
+            silence: runtime.services.configuration.requestTimeoutSeconds, whole: host.functionTimeoutSeconds)
         do throws(HandlerClient.Failure) {
             if handler.forwardsRequests && trigger.isPlain {
                 return try await handlers.forward(
-                    request, port: port, invocationID: invocation.id, bodyLimitBytes: limit, timeoutSeconds: timeout,
+                    request, port: port, invocationID: invocation.id, bodyLimitBytes: limit, times: times,
+                    cutOff: { invocation.log(.error, "The handler did not end its answer in time; it was cut off.") },
                     release: { release.run() })
             }
             defer { release.run() }
             // A payload is JSON around the whole body.
             return try await awayFromEventLoop { () async throws(HandlerClient.Failure) in
                 try await exchange(
-                    function, trigger, parameters, request, port: port, invocation, bodyLimit: limit, timeout: timeout)
+                    function, trigger, parameters, request, port: port, invocation, bodyLimit: limit,
+                    timeout: times.tillAnswer)
             }
         } catch {
             release.run()
-            return Self.failed(error, limit: limit, timeout: timeout)
+            return Self.failed(error, limit: limit, timeout: times.tillAnswer)
         }
     }
 

@@ -7,17 +7,21 @@ internal import NIOHTTP1
 /// Carries a request to a worker and its answer back, both as streams.
 struct HandlerClient: Sendable {
     let client: HTTPClient
+    /// By whose clock an answer is timed.
+    let timers: any EventLoopGroup
 
     struct Failure: Error, Sendable {
         enum Reason: Sendable { case timedOut, broken, bodyTooLarge, clientWentAway }
         let reason: Reason
     }
 
-    /// The original request as it came. `release` runs once the answer is over, whichever way.
+    /// The original request as it came. `release` runs once the answer is over, whichever way; `cutOff` before it, when
+    /// the handler did not end in time what it had begun. The client then sees its connection break.
     func forward(
-        _ request: Request, port: Int, invocationID: String, bodyLimitBytes: Int, timeoutSeconds: Int64,
-        release: @escaping @Sendable () -> Void
+        _ request: Request, port: Int, invocationID: String, bodyLimitBytes: Int, times: CallTimes,
+        cutOff: @escaping @Sendable () -> Void, release: @escaping @Sendable () -> Void
     ) async throws(Failure) -> Response {
+        let watch = AnswerWatch(silenceSeconds: times.silence, wholeSeconds: times.whole, on: timers.any())
         let target = request.rawPath + (request.rawQuery.isEmpty ? "" : "?" + request.rawQuery)
         var message = HTTPClientRequest(url: "http://127.0.0.1:\(port)\(target)")
         message.method = request.method
@@ -31,14 +35,16 @@ struct HandlerClient: Sendable {
             let body = LimitedBody(base: request.body, limitBytes: bodyLimitBytes)
             message.body = .stream(body, length: request.body.declaredLength.map { .known(Int64($0)) } ?? .unknown)
         }
-        let answer = try await send(message, timeoutSeconds: timeoutSeconds, isRepeatable: !hasBody)
-        return Self.response(answer, to: request.method, release: release)
+        let answer = try await send(message, timeoutSeconds: times.tillAnswer, isRepeatable: !hasBody)
+        return Self.response(answer, to: request.method, watch, cutOff: cutOff, release: release)
     }
 
-    /// The JSON payload of a function whose handler does not see the original request.
+    /// The JSON payload of a function whose handler does not see the original request. The time is for all of the
+    /// answer.
     func invoke(
         _ payload: [UInt8], function: String, port: Int, invocationID: String, timeoutSeconds: Int64
     ) async throws(Failure) -> (status: Int, contentType: String, body: ByteBuffer) {
+        let watch = AnswerWatch(silenceSeconds: timeoutSeconds, wholeSeconds: timeoutSeconds, on: timers.any())
         var message = HTTPClientRequest(url: "http://127.0.0.1:\(port)/\(function)")
         message.method = .POST
         message.headers = [
@@ -49,8 +55,10 @@ struct HandlerClient: Sendable {
         message.body = .bytes(payload)
         let answer = try await send(message, timeoutSeconds: timeoutSeconds, isRepeatable: false)
         do {
-            let body = try await answer.body.collect(upTo: InvocationPayload.limitBytes)
+            let body = try await watch.run { try await answer.body.collect(upTo: InvocationPayload.limitBytes) }
             return (Int(answer.status.code), answer.headers.first(name: "Content-Type") ?? "", body)
+        } catch is AnswerWatch.TooLate {
+            throw Failure(reason: .timedOut)
         } catch { throw Failure(reason: .broken) }
     }
 
@@ -79,7 +87,8 @@ struct HandlerClient: Sendable {
     }
 
     private static func response(
-        _ answer: HTTPClientResponse, to method: HTTPMethod, release: @escaping @Sendable () -> Void
+        _ answer: HTTPClientResponse, to method: HTTPMethod, _ watch: AnswerWatch,
+        cutOff: @escaping @Sendable () -> Void, release: @escaping @Sendable () -> Void
     ) -> Response {
         var headers = HTTPHeaders()
         let dropped = hopByHop(answer.headers)
@@ -98,9 +107,21 @@ struct HandlerClient: Sendable {
         let once = Once(release)
         response.body = .stream(length: length) { writer in
             defer { once.run() }
-            for try await part in body { try await writer.write(part) }
+            do {
+                try await watch.run { try await pass(body, to: writer, watch) }
+            } catch is AnswerWatch.TooLate {
+                cutOff()
+                throw Failure(reason: .timedOut)
+            }
         }
         return response
+    }
+
+    private static func pass(
+        _ body: HTTPClientResponse.Body, to writer: any ResponseBodyWriter, _ watch: AnswerWatch
+    ) async throws {
+        var parts = body.makeAsyncIterator()
+        while let part = try await watch.next(of: &parts) { try await writer.write(part) }
     }
 
     // MARK: Header fields
