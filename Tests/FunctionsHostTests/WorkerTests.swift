@@ -152,4 +152,26 @@ struct WorkerTests {
         await world.runtime.shutdown()
         #expect(try await world.send(world.get("/api/HttpTrigger1")).status == 503)
     }
+
+    /// Who waits for the start of a worker is a call in flight like those it has already.
+    @Test func theLimitCountsThoseWhoWaitForAStart() async throws {
+        let world = try await world(
+            handlerPackage(level: "anonymous").replacing(
+                "host.json",
+                #"{"version":"2.0","extensions":{"http":{"maxConcurrentRequests":2}},"customHandler":"#
+                    + #"{"description":{"defaultExecutablePath":"handler"},"enableForwardingHttpRequest":true}}"#))
+        let app = try #require(try await world.runtime.entry(named: "myapp")?.host.app())
+        let worker = try #require(app.worker)
+        let ports = try await withThrowingTaskGroup(of: Int?.self) { group in
+            for _ in 0..<5 { group.addTask { try await worker.acquire(limit: 2) } }
+            return try await group.reduce(into: []) { $0.append($1) }
+        }
+        #expect(ports.count { $0 == nil } == 3)
+        let busy = try await world.send(world.get("/api/HttpTrigger1"))
+        #expect(busy.status == 429 && busy.headers.first(name: "X-FUNCTION-SCALEOUT") == "1")
+        worker.release()
+        #expect(try await world.send(world.get("/api/HttpTrigger1")).status == 200)
+        worker.release()
+        await world.runtime.shutdown()
+    }
 }

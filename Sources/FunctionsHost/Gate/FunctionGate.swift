@@ -93,16 +93,15 @@ public final class FunctionGate: WireService {
         guard (request.body.declaredLength ?? 0) <= limit else {
             return Pages.text(.payloadTooLarge, "The request body is larger than \(limit) bytes.")
         }
-        let most =
-            host.maxConcurrentRequests > 0
-            ? host.maxConcurrentRequests : runtime.services.configuration.concurrentRequestsPerSite
-        guard worker.outstanding < min(most, runtime.services.configuration.concurrentRequestsPerSite) else {
+        let most = runtime.services.configuration.concurrentRequestsPerSite
+        let asked = host.maxConcurrentRequests > 0 ? host.maxConcurrentRequests : most
+        let acquired: Int?
+        do throws(WorkerUnavailable) {
+            acquired = try await worker.acquire(limit: min(asked, most))
+        } catch { return Pages.unavailable(error.message, retryAfterSeconds: error.retryAfterSeconds) }
+        guard let port = acquired else {
             return Response(status: .tooManyRequests, headers: ["X-FUNCTION-SCALEOUT": "1", "Retry-After": "1"])
         }
-        let port: Int
-        do throws(WorkerUnavailable) {
-            port = try await worker.acquire()
-        } catch { return Pages.unavailable(error.message, retryAfterSeconds: error.retryAfterSeconds) }
         let invocation = Invocation(function: function, entry: entry, worker: worker, services: runtime.services)
         let release = Once { invocation.finish() }
         let times = CallTimes(

@@ -41,6 +41,9 @@ actor Worker {
         /// Set while it is ready.
         var port: Int?
         var processID: pid_t?
+        /// Callers that want it and have no port yet.
+        var waiting = 0
+        /// Callers that have its port.
         var outstanding = 0
         var lastUsed: Timestamp
     }
@@ -70,18 +73,34 @@ actor Worker {
 
     // MARK: Requests
 
-    /// The port of a ready worker, started for this if need be. Every success must be paired with `release`.
-    nonisolated func acquire() async throws(WorkerUnavailable) -> Int {
-        if let port = acquireReady() { return port }
-        try await becomeReady()
-        guard let port = acquireReady() else {
-            throw WorkerUnavailable(message: "The worker ended just now.", retryAfterSeconds: 1)
+    /// The port of a ready worker, started for this if need be. nil when `limit` callers have it or wait for it. Every
+    /// port must be paired with `release`.
+    nonisolated func acquire(limit: Int) async throws(WorkerUnavailable) -> Int? {
+        guard beginWaiting(limit: limit) else { return nil }
+        if let port = takePort() { return port }
+        do throws(WorkerUnavailable) {
+            try await becomeReady()
+        } catch {
+            stopWaiting()
+            throw error
         }
-        return port
+        if let port = takePort() { return port }
+        stopWaiting()
+        throw WorkerUnavailable(message: "The worker ended just now.", retryAfterSeconds: 1)
     }
-    private nonisolated func acquireReady() -> Int? {
+    private nonisolated func beginWaiting(limit: Int) -> Bool {
+        snapshot.withLock { snapshot in
+            guard snapshot.waiting + snapshot.outstanding < limit else { return false }
+            snapshot.waiting += 1
+            return true
+        }
+    }
+    private nonisolated func stopWaiting() { snapshot.withLock { $0.waiting -= 1 } }
+    /// For one who waits.
+    private nonisolated func takePort() -> Int? {
         snapshot.withLock { snapshot in
             guard let port = snapshot.port else { return nil }
+            snapshot.waiting -= 1
             snapshot.outstanding += 1
             return port
         }
@@ -93,7 +112,7 @@ actor Worker {
             snapshot.lastUsed = now
         }
     }
-    nonisolated var outstanding: Int { snapshot.withLock { $0.outstanding } }
+    private nonisolated var outstanding: Int { snapshot.withLock { $0.outstanding } }
 
     /// Resident memory of the worker's processes, or of its control group; nil while nothing runs.
     nonisolated func residentBytes() -> Int? {
@@ -309,7 +328,9 @@ actor Worker {
 
     /// Ends the worker if nobody asked for it since `limit`.
     func stopIfIdle(since limit: Timestamp) async {
-        let isIdle = snapshot.withLock { $0.outstanding == 0 && $0.lastUsed < limit && $0.port != nil }
+        let isIdle = snapshot.withLock {
+            $0.waiting == 0 && $0.outstanding == 0 && $0.lastUsed < limit && $0.port != nil
+        }
         guard isIdle, case .terminate = state.idledOut() else { return }
         await end(gracefully: true)
     }
