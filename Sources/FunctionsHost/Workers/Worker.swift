@@ -36,6 +36,9 @@ actor Worker {
         var clock: any WallClock
         var randomness: any Randomness
         var logger: Logger
+        var launch: @Sendable (_ arguments: [String], _ descriptors: [Int32]) async throws -> WorkerProcess = {
+            try await WorkerProcess.launch($0, descriptors: $1)
+        }
     }
     private struct Snapshot {
         /// Set while it is ready.
@@ -145,14 +148,14 @@ actor Worker {
         guard number == run else { return }
         do {
             let port = try Self.freePort()
-            let (process, group) = try await makeProcess(port: port)
+            let process = try await makeProcess(port: port)
             guard number == run else {
-                // Stopped while it was launched: nobody else knows of this process, nor reads what it says.
+                // Stopped while it was launched: nobody else knows of this process, nor reads what it says. `end` waits
+                // for this.
                 process.kill()
                 close(process.standardOutput)
                 close(process.standardError)
                 _ = await process.ending()
-                await group?.remove()
                 return
             }
             self.process = process
@@ -177,7 +180,7 @@ actor Worker {
         }
     }
 
-    private func makeProcess(port: Int) async throws -> (WorkerProcess, ControlGroup?) {
+    private func makeProcess(port: Int) async throws -> WorkerProcess {
         var worker = description.sandboxed
         let group = ControlGroup(
             name: "\(description.site.name.lowercased())-\(services.randomness.bytes(4).hex)",
@@ -212,7 +215,7 @@ actor Worker {
         guard files.allSatisfy({ $0 >= 0 }) else {
             throw WorkerProcess.LaunchFailure(message: "the server is out of file descriptors")
         }
-        return (try await WorkerProcess.launch(services.sandbox.commandLine(worker), descriptors: files), group)
+        return try await services.launch(services.sandbox.commandLine(worker), files)
     }
 
     /// nil once the handler listens; why not, otherwise.
@@ -346,26 +349,31 @@ actor Worker {
         run += 1
         let process = process
         let group = group
+        let launch = starting
         // New requests find no port from here on; those under way keep theirs.
         forgetProcess()
-        guard let process else { return }
-        if gracefully {
-            for _ in 0..<(Self.drainSeconds * 20) where outstanding > 0 {
-                try? await Task.sleep(for: .milliseconds(50))
-            }
-            process.terminate()
-            let killer = Task.detached {
-                try? await Task.sleep(for: .seconds(Self.graceSeconds))
-                if !Task.isCancelled { process.kill() }
-            }
-            _ = await process.ending()
-            killer.cancel()
-        } else {
-            process.kill()
+        if let process {
+            if gracefully { await finish(process) } else { process.kill() }
             _ = await process.ending()
         }
+        // What was being launched has no process yet: its launch ends that.
+        await launch?.value
         // The sandbox's first process is gone; those inside follow it.
         await group?.remove()
+    }
+
+    /// Waits for the calls under way, then for the handler to end as it is asked to; not for long, either of them.
+    private func finish(_ process: WorkerProcess) async {
+        for _ in 0..<(Self.drainSeconds * 20) where outstanding > 0 {
+            try? await Task.sleep(for: .milliseconds(50))
+        }
+        process.terminate()
+        let killer = Task.detached {
+            try? await Task.sleep(for: .seconds(Self.graceSeconds))
+            if !Task.isCancelled { process.kill() }
+        }
+        _ = await process.ending()
+        killer.cancel()
     }
 
     private func report(_ message: String) {
