@@ -328,6 +328,18 @@ struct WorkerStateTests {
         #expect(state.lastFailure == "never listened")
     }
 
+    /// Whatever it was before: a caller is told of the start that failed last.
+    @Test func theLastFailureIsTheOneSaid() {
+        var state = WorkerState()
+        var now = start
+        for reason in ["exited with code 3", "was ended by signal 9", "exited with code 4"] {
+            #expect(state.wanted(now: now) == .launch && state.lastFailure == nil)
+            guard case .retry(let delay) = state.ended(reason, now: now) else { break }
+            #expect(state.lastFailure == reason)
+            now = now.adding(seconds: delay)
+        }
+    }
+
     /// Whatever comes in whatever order: never two launches without an end between them.
     @Test func anyOrderOfEvents() {
         var random = SplitMix(seed: 3)

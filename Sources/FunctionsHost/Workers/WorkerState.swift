@@ -29,19 +29,18 @@ struct WorkerState: Sendable, Equatable {
 
     private(set) var phase = Phase.idle
     private(set) var failures = 0
-    /// Why the last run ended, for answers and logs.
+    /// Why the last run ended, for answers; nil from the next launch on.
     private(set) var lastFailure: String?
 
     /// A request needs the worker.
     mutating func wanted(now: Timestamp) -> Action {
         switch phase {
-        case .idle:
+        case .coolingDown(let until) where until > now: return .none
+        case .idle, .coolingDown:
             phase = .starting(since: now)
+            lastFailure = nil
             return .launch
-        case .coolingDown(let until) where until <= now:
-            phase = .starting(since: now)
-            return .launch
-        case .starting, .ready, .coolingDown, .stopped: return .none
+        case .starting, .ready, .stopped: return .none
         }
     }
 
@@ -63,7 +62,8 @@ struct WorkerState: Sendable, Equatable {
         switch phase {
         case .idle, .coolingDown, .stopped: return .none
         case .starting:
-            if lastFailure == nil || failures == 0 { lastFailure = lastFailure ?? reason }
+            // What was found wrong with it says more than that it was killed for it.
+            lastFailure = lastFailure ?? reason
             failures += 1
         case .ready(let since):
             failures = now >= since.adding(seconds: Self.healthySeconds) ? 1 : failures + 1
