@@ -14,6 +14,12 @@ private final class Journal<Event: Sendable>: Sendable {
     var all: [Event] { events.withLock { $0 } }
 }
 
+private final class Headers: IdentityEndpointRegistry {
+    let revoked = Journal<RedactedString>()
+    func register(_ identity: ManagedIdentity) -> RedactedString { RedactedString("header") }
+    func revoke(_ header: RedactedString) { revoked.add(header) }
+}
+
 /// A worker without its host: a real sandbox, started when the test says so.
 @Suite(.enabled(if: canSandbox))
 struct WorkerLifeTests {
@@ -63,5 +69,18 @@ struct WorkerLifeTests {
         hasReturned.add(true)
         #expect(launched.all.map(\.hasEnded) == [true])
         await #expect(throws: WorkerUnavailable.self) { try await call.value }
+    }
+
+    @Test func aCallUnderWayKeepsItsIdentityToItsEnd() async throws {
+        let headers = Headers()
+        let worker = try worker(identities: headers)
+        _ = try #require(try await worker.acquire(limit: 2))
+        let stop = Task { await worker.stop() }
+        // Refused to others: it drains.
+        while (try? await worker.acquire(limit: 2)) != nil { worker.release() }
+        #expect(headers.revoked.all.isEmpty)
+        worker.release()
+        await stop.value
+        #expect(headers.revoked.all == [RedactedString("header")])
     }
 }

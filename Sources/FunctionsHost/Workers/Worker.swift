@@ -293,7 +293,9 @@ actor Worker {
 
     private func didEnd(_ number: Int, _ reason: String) {
         guard number == run else { return }
+        let identityHeader = identityHeader
         forgetProcess()
+        revoke(identityHeader)
         let action = state.ended(reason, now: services.clock.now())
         guard case .retry(let delay) = action else { return }
         report("\(reason) Starting it again in \(delay) s.")
@@ -321,12 +323,15 @@ actor Worker {
         process = nil
         group = nil
         networkReport = nil
-        if let identityHeader { services.identities?.revoke(identityHeader) }
         identityHeader = nil
         snapshot.withLock { snapshot in
             snapshot.port = nil
             snapshot.processID = nil
         }
+    }
+
+    private func revoke(_ identityHeader: RedactedString?) {
+        if let identityHeader { services.identities?.revoke(identityHeader) }
     }
 
     /// Ends the worker if nobody asked for it since `limit`.
@@ -350,6 +355,7 @@ actor Worker {
         let process = process
         let group = group
         let launch = starting
+        let identityHeader = identityHeader
         // New requests find no port from here on; those under way keep theirs.
         forgetProcess()
         if let process {
@@ -358,6 +364,8 @@ actor Worker {
         }
         // What was being launched has no process yet: its launch ends that.
         await launch?.value
+        // Not before: calls under way may ask for tokens to their end.
+        revoke(identityHeader)
         // The sandbox's first process is gone; those inside follow it.
         await group?.remove()
     }
