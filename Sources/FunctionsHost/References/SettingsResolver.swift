@@ -18,6 +18,12 @@ struct ResolvedSettings: Sendable, Equatable {
         let status = references[name] ?? references.first { $0.key.lowercased() == name.lowercased() }?.value
         return status?.status == .resolved ? nil : status
     }
+    /// Whether every reference that had a value before has one now.
+    func hasAllValues(of earlier: ResolvedSettings) -> Bool {
+        earlier.references.allSatisfy { name, status in
+            status.status != .resolved || references[name]?.status == .resolved
+        }
+    }
 }
 
 struct SettingsResolver: Sendable {

@@ -42,6 +42,13 @@ actor SiteHost {
         case loaded(RunningApp)
         case failed(HostFailure, until: Timestamp, attempts: Int64)
     }
+    private struct Settings {
+        /// What the app and its keys are made of, until a restart.
+        let inForce: Task<ResolvedSettings, Never>
+        var readAt: Timestamp
+        /// How the references stood when they were last read again; nil before that.
+        var later: [String: KeyVaultReferenceStatus]?
+    }
     /// Between two attempts to load what failed: doubles from one second up to this.
     static let longestRetrySeconds: Int64 = 30
     /// References without a version are read again after so long (App Service, "Use Key Vault references": 24 hours).
@@ -51,7 +58,7 @@ actor SiteHost {
     private let services: HostServices
     private var site: Site
     private var content = Content.unloaded
-    private var settings: (task: Task<ResolvedSettings, Never>, at: Timestamp)?
+    private var settings: Settings?
     private var keyring: Keyring? {
         willSet { if let keyring { formerKeyring = keyring } }
     }
@@ -194,30 +201,37 @@ actor SiteHost {
 
     private func resolvedSettings() -> Task<ResolvedSettings, Never> {
         obeyRestart()
-        if let settings { return settings.task }
+        if let settings { return settings.inForce }
         let resolver = SettingsResolver(vaults: services.vaults, names: services.configuration.names)
         let site = site
         let task = Task.detached { await resolver.resolve(site) }
-        settings = (task, services.clock.now())
+        settings = Settings(inForce: task, readAt: services.clock.now())
         return task
     }
 
-    func references() async -> [String: KeyVaultReferenceStatus] { await resolvedSettings().value.references }
+    func references() async -> [String: KeyVaultReferenceStatus] {
+        let first = await resolvedSettings().value.references
+        return settings?.later ?? first
+    }
 
-    /// Resolves again; restarts when a value changed. A vault that cannot be reached now changes nothing.
+    /// Reads the references again; restarts when a value changed, unless another has gone: a vault that cannot be
+    /// reached now changes nothing. The values the app was started with stay in force until a restart, so that what is
+    /// new is still new the next time; only how the references stand is kept.
     func refreshReferences() async {
-        guard let before = settings else { return }
-        let generation = generation
-        let old = await before.task.value
+        guard let task = settings?.inForce else { return }
+        let old = await task.value
         let resolver = SettingsResolver(vaults: services.vaults, names: services.configuration.names)
         let new = await resolver.resolve(site)
-        guard generation == self.generation else { return }
-        settings = (Task { new }, services.clock.now())
-        if new.values != old.values, new.references.values.allSatisfy({ $0.status == .resolved }) { restart() }
+        // Read anew meanwhile, for a restart or after a failure: that is what is in force.
+        guard settings?.inForce == task else { return }
+        settings?.readAt = services.clock.now()
+        settings?.later = new.references
+        if new.values != old.values, new.hasAllValues(of: old) { restart() }
     }
 
     func refreshOldReferences() async {
-        guard let settings, services.clock.now() >= settings.at.adding(seconds: Self.referenceLifetimeSeconds) else {
+        guard let settings, services.clock.now() >= settings.readAt.adding(seconds: Self.referenceLifetimeSeconds)
+        else {
             return
         }
         await refreshReferences()
@@ -243,7 +257,9 @@ actor SiteHost {
             return made
         } catch {
             // A reference may have been the cause: read it again, though not with every request.
-            if let known = self.settings, services.clock.now() >= known.at.adding(seconds: Self.settingsRetrySeconds) {
+            if let known = self.settings,
+                services.clock.now() >= known.readAt.adding(seconds: Self.settingsRetrySeconds)
+            {
                 self.settings = nil
             }
             throw error
