@@ -95,6 +95,21 @@ private final class RecordedIdentities: ManagedIdentities {
         let same: JSONValue = ["properties": ["serverFarmId": .string(Self.foreignPlan), "httpsOnly": true]]
         #expect(try await send(.patch, "\(world.id)", same, as: Self.developer).status == 200)
     }
+
+    @Test func changesOfAPlanAtTheSameTimeAllStay() async throws {
+        for number in 0..<20 {
+            let path = "\(Self.group)/providers/Microsoft.Web/serverfarms/plan\(number)"
+            try await send(.put, path, ["location": "eastus"], as: Self.owner)
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for change: JSONValue in [["kind": "linux"], ["tags": ["a": "b"]], ["sku": ["name": "P1V3"]]] {
+                    group.addTask { try await send(.patch, path, change, as: Self.owner) }
+                }
+                try await group.waitForAll()
+            }
+            let plan = try #require(world.sites.plan(ResourceID(path)))
+            #expect(plan.kind == "linux" && plan.tags == ["a": "b"] && plan.tier == "PremiumV3")
+        }
+    }
 }
 
 @Suite struct ListenerTests {

@@ -13,6 +13,7 @@ public final class SiteStore: Sendable {
         var observers: [@Sendable (SiteChange) -> Void] = []
     }
     private static let plansPartition = "plans"
+    private static let planRows = "plan/"
     private static let siteRow = "site"
     private static let usageRow = "usage"
     private static let platformKeyRow = "platform-key"
@@ -29,7 +30,7 @@ public final class SiteStore: Sendable {
     public func load() async throws {
         for partition in try await store.partitions(of: .sites) {
             if partition == Self.plansPartition {
-                for record in try await store.records(.sites, partition).scan(prefix: "plan/") {
+                for record in try await planRecords.scan(prefix: Self.planRows) {
                     let plan = try Plan(recordBytes: record.value)
                     state.withLock { $0.plans[plan.id] = plan }
                 }
@@ -103,16 +104,24 @@ public final class SiteStore: Sendable {
     public func plan(_ id: ResourceID) -> Plan? { state.withLock { $0.plans[id] } }
     public func plans() -> [Plan] { state.withLock { $0.plans.values.sorted { $0.id.canonical < $1.id.canonical } } }
 
-    public func save(_ plan: Plan) async throws {
-        let bytes = try plan.recordBytes()
-        _ = try await store.records(.sites, Self.plansPartition).commit([.put("plan/" + plan.id.canonical, bytes)])
-        state.withLock { $0.plans[plan.id] = plan }
+    /// Reads, changes and writes the plan as one step; `change` gets nil when there is none. Throws what it throws.
+    func putPlan(_ id: ResourceID, _ change: @Sendable (Plan?) throws -> Plan) async throws -> Plan {
+        try await turnstile.pass {
+            let old = plan(id)
+            let new = try change(old)
+            if new == old { return new }
+            _ = try await planRecords.commit([.put(Self.planRow(id), new.recordBytes())])
+            state.withLock { $0.plans[id] = new }
+            return new
+        }
     }
     public func deletePlan(_ id: ResourceID) async throws -> Bool {
-        guard plan(id) != nil else { return false }
-        _ = try await store.records(.sites, Self.plansPartition).commit([.delete("plan/" + id.canonical)])
-        state.withLock { $0.plans[id] = nil }
-        return true
+        try await turnstile.pass {
+            guard plan(id) != nil else { return false }
+            _ = try await planRecords.commit([.delete(Self.planRow(id))])
+            state.withLock { $0.plans[id] = nil }
+            return true
+        }
     }
 
     // MARK: Usage
@@ -146,6 +155,8 @@ public final class SiteStore: Sendable {
         throw SiteStoreError.notFound(ResourceID("sites/\(name)"))
     }
 
+    private var planRecords: SealedRecords { store.records(.sites, Self.plansPartition) }
+    private static func planRow(_ id: ResourceID) -> String { planRows + id.canonical }
     private func records(of name: String) -> SealedRecords { store.records(.sites, "site/" + name.lowercased()) }
 
     private func publish(_ change: SiteChange, _ apply: (inout State) -> Void) {

@@ -28,34 +28,41 @@ extension WebOperation {
 
     func putPlan() async throws(ControlError) -> ControlResponse {
         try require("serverfarms/write", at: request.path)
-        let existing = sites.plan(request.path)
+        do {
+            return .json(200, wire(try await sites.putPlan(request.path) { try changed($0) }))
+        } catch { throw Self.control(error, request.path) }
+    }
+
+    /// What the request makes of a plan, or of none.
+    private func changed(_ existing: Plan?) throws(ControlError) -> Plan {
         if request.method == .patch, existing == nil { throw .resourceNotFound(request.path) }
         let body = request.body ?? [:]
         guard let location = body.member("location")?.stringValue ?? existing?.location else {
             throw .badRequest("The location property is required for this definition.", code: "LocationRequired")
         }
-        var sku = existing?.sku ?? ["name": "B1", "tier": "Basic"]
-        if let asked = body.member("sku")?.objectValue {
-            guard let name = asked["name"]?.stringValue?.uppercased() ?? existing?.skuName, let tier = Self.tiers[name]
-            else {
-                throw .badRequest(
-                    "The sku '\(asked["name"]?.stringValue ?? "")' is not known: \(Self.tiers.keys.sorted().joined(separator: ", "))."
-                )
-            }
-            sku = [
-                "name": .string(name), "tier": .string(tier), "size": .string(name),
-                "family": .string(String(name.prefix { $0.isLetter })),
-            ]
-            sku["capacity"] = asked["capacity"] ?? 0
-        }
-        let plan = Plan(
+        return Plan(
             id: existing?.id ?? request.path, kind: body.member("kind")?.stringValue ?? existing?.kind ?? "app",
             location: location,
-            tags: body.member("tags")?.objectValue?.compactMapValues(\.stringValue) ?? existing?.tags ?? [:], sku: sku,
+            tags: body.member("tags")?.objectValue?.compactMapValues(\.stringValue) ?? existing?.tags ?? [:],
+            sku: try sku(existing),
             reserved: body.member("properties")?.member("reserved")?.boolValue ?? existing?.reserved ?? false,
             created: existing?.created ?? provider.clock.now())
-        try await save(plan)
-        return .json(200, wire(plan))
+    }
+
+    private func sku(_ existing: Plan?) throws(ControlError) -> [String: JSONValue] {
+        guard let asked = request.body?.member("sku")?.objectValue else {
+            return existing?.sku ?? ["name": "B1", "tier": "Basic"]
+        }
+        guard let name = asked["name"]?.stringValue?.uppercased() ?? existing?.skuName, let tier = Self.tiers[name]
+        else {
+            throw .badRequest(
+                "The sku '\(asked["name"]?.stringValue ?? "")' is not known: \(Self.tiers.keys.sorted().joined(separator: ", "))."
+            )
+        }
+        return [
+            "name": .string(name), "tier": .string(tier), "size": .string(name),
+            "family": .string(String(name.prefix { $0.isLetter })), "capacity": asked["capacity"] ?? 0,
+        ]
     }
 
     func deletePlan() async throws(ControlError) -> ControlResponse {
@@ -81,22 +88,16 @@ extension WebOperation {
         return .json(200, ["value": .array(inside.map(wire))])
     }
 
-    func save(_ plan: Plan) async throws(ControlError) {
-        do { try await sites.save(plan) } catch { throw Self.control(error, plan.id) }
-    }
-
     /// The consumption plan of a region and system, made when a site names none: az fetches it like any other.
     func implicitPlan(location: String, isLinux: Bool, group: ResourceID) async throws(ControlError) -> Plan {
         let region = Self.displayName(ofRegion: location).filter { $0 != " " }
         let id = group.appending(
             "providers", "Microsoft.Web", "serverfarms", region + (isLinux ? "LinuxDynamicPlan" : "Plan"))
-        if let plan = sites.plan(id) { return plan }
-        let plan = Plan(
+        let made = Plan(
             id: id, kind: isLinux ? "functionapp,linux" : "functionapp", location: location,
             sku: ["name": "Y1", "tier": "Dynamic", "size": "Y1", "family": "Y", "capacity": 0], reserved: isLinux,
             created: provider.clock.now())
-        try await save(plan)
-        return plan
+        do { return try await sites.putPlan(id) { $0 ?? made } } catch { throw Self.control(error, id) }
     }
 
     private func wire(_ plan: Plan) -> JSONValue {
