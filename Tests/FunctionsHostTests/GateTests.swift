@@ -2,6 +2,7 @@ import CofferCore
 import HTTPEdge
 import NIOCore
 import NIOHTTP1
+import StorageEngine
 import TestSupport
 import Testing
 
@@ -184,22 +185,35 @@ struct GateTests {
         #expect(
             meter.isSpent(quota: 2, now: noon) && !meter.isSpent(quota: 3, now: noon)
                 && !meter.isSpent(quota: 0, now: noon))
-        let saved = try #require(meter.takeUnsaved())
+        let saved = try #require(meter.unwritten())
         #expect(saved.megabyteMilliseconds == 256 * 8_000)
-        #expect(meter.takeUnsaved() == nil)
+        meter.noteWritten(saved)
+        #expect(meter.unwritten() == nil)
         #expect(UsageMeter(saved).isSpent(quota: 2, now: noon))
         let tomorrow = Timestamp(iso8601: "2026-03-02T00:00:00Z")!
         #expect(!meter.isSpent(quota: 2, now: tomorrow))
         #expect(meter.isSpent(quota: 2, now: tomorrow.adding(seconds: -1)))
         #expect(UsageMeter.secondsToMidnight(from: tomorrow.adding(seconds: -1)) == 1)
         meter.record(milliseconds: 1, now: tomorrow) { nil }
-        #expect(meter.takeUnsaved() == UsageRecord(day: saved.day + 1, megabyteMilliseconds: 128 * 100))
+        #expect(meter.unwritten() == UsageRecord(day: saved.day + 1, megabyteMilliseconds: 128 * 100))
         let world = try await World { $0.dailyMemoryTimeQuota = 1 }
         world.runtime.entry(named: "myapp")?.meter.record(milliseconds: 8_000, now: world.clock.now()) { 128 << 20 }
         let spent = try await world.send(world.get("/"))
         #expect(spent.status == 403 && spent.headers.first(name: "Retry-After") == "43200")
         world.clock.advance(seconds: 43_200)
         #expect(try await world.send(world.get("/")).status == 200)
+    }
+
+    @Test func usageThatWasNotWrittenIsWrittenTheNextTime() async throws {
+        let engine = FaultyEngine(InMemoryEngine())
+        let world = try await World(metadata: engine)
+        world.runtime.entry(named: "myapp")?.meter.record(milliseconds: 8_000, now: world.clock.now()) { 128 << 20 }
+        engine.fail(at: 0, .before)
+        await world.runtime.shutdown()
+        #expect(try await world.sites.usage(of: "myapp") == nil)
+        engine.heal()
+        await world.runtime.shutdown()
+        #expect(try await world.sites.usage(of: "myapp")?.megabyteMilliseconds == 128 * 8_000)
     }
 
     @Test func packageFailuresAreSaid() async throws {

@@ -175,13 +175,13 @@ final class World: Sendable {
 
     init(
         settings: [String: String] = [:], limits: PackageLimits = PackageLimits(),
-        network: WorkerNetwork = .isolated, openPorts: [Int] = [],
+        network: WorkerNetwork = .isolated, openPorts: [Int] = [], metadata: (any MetadataStore)? = nil,
         _ change: (inout Site) -> Void = { _ in }
     ) async throws {
         let engine = InMemoryEngine()
         let key = rootKey()
         let store = try SealedStore(
-            metadata: engine, extents: engine, rootKey: key, clock: clock, randomness: SystemRandomness())
+            metadata: metadata ?? engine, extents: engine, rootKey: key, clock: clock, randomness: SystemRandomness())
         sites = SiteStore(store: store)
         try await sites.load()
         var configuration = FunctionsHostConfiguration(names: names, instanceID: "instance-1")

@@ -6,7 +6,8 @@ internal import Synchronization
 final class UsageMeter: Sendable {
     private struct State {
         var record: UsageRecord
-        var isDirty = false
+        /// As it lies in the store.
+        var written: UsageRecord
         var memory: (megabytes: Int64, at: Timestamp)?
     }
     static let memoryStepMegabytes: Int64 = 128
@@ -17,7 +18,8 @@ final class UsageMeter: Sendable {
     private let state: Mutex<State>
 
     init(_ record: UsageRecord?) {
-        state = Mutex(State(record: record ?? UsageRecord(day: 0, megabyteMilliseconds: 0)))
+        let record = record ?? UsageRecord(day: 0, megabyteMilliseconds: 0)
+        state = Mutex(State(record: record, written: record))
     }
 
     static func day(of time: Timestamp) -> Int64 {
@@ -52,18 +54,14 @@ final class UsageMeter: Sendable {
             if state.record.day != today { state.record = UsageRecord(day: today, megabyteMilliseconds: 0) }
             let megabytes = state.memory?.megabytes ?? Self.memoryStepMegabytes
             state.record.megabyteMilliseconds += megabytes * max(milliseconds, Self.shortestMilliseconds)
-            state.isDirty = true
         }
     }
 
-    /// What must be written; nil when the last written is still right.
-    func takeUnsaved() -> UsageRecord? {
-        state.withLock { state in
-            guard state.isDirty else { return nil }
-            state.isDirty = false
-            return state.record
-        }
+    /// What must be written, until `noteWritten` tells that it was; nil when the last written is still right.
+    func unwritten() -> UsageRecord? {
+        state.withLock { $0.record == $0.written ? nil : $0.record }
     }
+    func noteWritten(_ record: UsageRecord) { state.withLock { $0.written = record } }
 }
 
 extension Int64 {

@@ -159,9 +159,10 @@ public final class FunctionRuntime: Sendable {
 
     private func saveUsage() async {
         for entry in entries() {
-            guard let usage = entry.meter.takeUnsaved() else { continue }
+            guard let usage = entry.meter.unwritten() else { continue }
             do {
                 try await services.sites.save(usage, of: entry.policy.site.name)
+                entry.meter.noteWritten(usage)
             } catch {
                 services.logger.warning(
                     "usage not written", metadata: ["site": "\(entry.policy.site.name)", "error": "\(error)"])
