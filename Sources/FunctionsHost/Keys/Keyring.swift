@@ -24,7 +24,6 @@ actor Keyring {
     static let rereadIntervalSeconds: Int64 = 60
     private static let writeAttempts = 4
 
-    private let siteName: String
     private let hostName: String
     private let repository: any KeyRepository
     private let ring: DataProtectionKeyRing
@@ -39,12 +38,11 @@ actor Keyring {
     private var lastReread: Timestamp?
 
     init(
-        siteName: String, hostName: String, repository: any KeyRepository, ring: DataProtectionKeyRing,
+        hostName: String, repository: any KeyRepository, ring: DataProtectionKeyRing,
         decryptionKeyID: String,
         clock: any WallClock, randomness: any Randomness, predecessor: Keyring? = nil
     ) {
         self.predecessor = predecessor.flatMap { $0.repository.location == repository.location ? nil : $0 }
-        self.siteName = siteName
         self.hostName = hostName
         self.repository = repository
         self.ring = ring
@@ -169,9 +167,6 @@ actor Keyring {
         }
         guard found else { throw FunctionsError(.keyNotFound, "There is no key named '\(name)'.") }
     }
-
-    /// Forgets what is in memory: the next look-up reads the repository.
-    func forget() { keys.removeAll() }
 
     private static func check(name: String) throws(FunctionsError) {
         let isPlain = name.utf8.allSatisfy { (0x21...0x7e).contains($0) && $0 != 0x2f && $0 != 0x5c }

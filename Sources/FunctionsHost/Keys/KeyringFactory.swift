@@ -21,7 +21,7 @@ struct KeyringFactory: Sendable {
         let decryptionKeyID = DataProtectionKeyRing.decryptionKeyID(
             own == nil ? "MACHINEKEY_DecryptionKey" : "AzureWebEncryptionKey", own ?? platformKey)
         return Keyring(
-            siteName: site.name, hostName: services.hostName(of: site), repository: try repository(site, settings),
+            hostName: services.hostName(of: site), repository: try repository(site, settings),
             ring: ring,
             decryptionKeyID: decryptionKeyID, clock: services.clock, randomness: services.randomness,
             predecessor: predecessor)

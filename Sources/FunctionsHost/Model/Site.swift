@@ -72,12 +72,6 @@ public struct Site: Sendable, Equatable {
 
     /// `Linux` sites carry `linux` in their kind.
     public var isLinux: Bool { kind.lowercased().split(separator: ",").contains("linux") }
-
-    /// Reads one app setting without regard to ASCII case, as environment variables are read on the original's
-    /// platforms.
-    public func appSetting(_ name: String) -> RedactedString? {
-        secrets.appSettings[name] ?? secrets.appSettings.first { $0.key.lowercased() == name.lowercased() }?.value
-    }
 }
 
 /// What of a site must never be printed. Kept sealed; leaves only through the list operations that need

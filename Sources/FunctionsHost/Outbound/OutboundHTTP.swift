@@ -47,7 +47,7 @@ public struct OutboundResponse: Sendable {
 /// Why an exchange came to nothing. The message names at most the host.
 public struct OutboundError: Error, Sendable, CustomStringConvertible {
     public enum Reason: Sendable {
-        case invalidURL, cannotConnect, untrustedCertificate, timedOut, tooLarge, tooManyRedirects
+        case invalidURL, cannotConnect, untrustedCertificate, timedOut, tooLarge
     }
     public let reason: Reason
     public let message: String

@@ -1,5 +1,4 @@
 internal import CofferCore
-internal import Crypto
 internal import NIOCore
 
 /// A deployment package that was read and found safe: its files as a sealed archive in memory, its configuration
@@ -13,8 +12,6 @@ struct Package: Sendable {
     /// `host.json` and every `NAME/function.json`, by path.
     let configuration: [String: [UInt8]]
     private let memory: PackageMemory.Share
-    /// Of the zip, for recognizing the same package.
-    let sha256: String
 
     /// Unpacks in memory, for the named site. Throws `PackageError`; nothing stays behind then.
     init(_ zip: ByteBuffer, of site: String, limits: PackageLimits, memory: PackageMemory) throws(PackageError) {
@@ -71,7 +68,6 @@ struct Package: Sendable {
         self.configuration = configuration
         self.files = files.sorted()
         unpackedBytes = unpacked + (folders.count + 1) * 4_096
-        sha256 = Array(zip.withUnsafeReadableBytes { SHA256.hash(data: $0) }).hex
     }
 
     /// What a file takes in a file system of pages: bytes.

@@ -1,7 +1,7 @@
 /// Why a deployment package cannot be run from. The message is shown to callers: it says what to mend and holds no URL.
 struct PackageError: Error, Sendable, CustomStringConvertible, Equatable {
     enum Reason: Sendable, Equatable {
-        case unsupportedSetting, referenceUnresolved, unreachable, refused, tooLarge, notAZip, broken, unsafe,
+        case unsupportedSetting, unreachable, refused, tooLarge, notAZip, broken, unsafe,
             configuration
     }
     let reason: Reason

@@ -1,4 +1,3 @@
-internal import Foundation
 internal import Glibc
 
 /// A memory limit the kernel keeps, where this process may make control groups (version 1 or 2). Gone with its last
@@ -8,7 +7,6 @@ final class ControlGroup: Sendable {
 
     let processesFile: String
     private let path: String
-    private let usageFile: String
 
     /// nil when the machine or its rights do not allow one; then resource limits must do.
     init?(name: String, memoryBytes: Int) {
@@ -17,7 +15,6 @@ final class ControlGroup: Sendable {
         let isV1 = access(v1 + "/memory.limit_in_bytes", F_OK) == 0
         path = (isV1 ? v1 : v2) + "/coffer-" + name
         let limitFile = path + (isV1 ? "/memory.limit_in_bytes" : "/memory.max")
-        usageFile = path + (isV1 ? "/memory.usage_in_bytes" : "/memory.current")
         processesFile = path + "/cgroup.procs"
         guard mkdir(path, 0o755) == 0 || errno == EEXIST else { return nil }
         guard access(limitFile, W_OK) == 0, Self.write(String(memoryBytes), to: limitFile) else {
@@ -38,12 +35,6 @@ final class ControlGroup: Sendable {
         for _ in 0..<removalAttempts {
             guard rmdir(path) != 0, errno == EBUSY else { return }
             try? await Task.sleep(for: .milliseconds(10))
-        }
-    }
-
-    var usedBytes: Int? {
-        FileManager.default.contents(atPath: usageFile).flatMap {
-            Int(String(decoding: $0, as: UTF8.self).prefix { $0.isNumber })
         }
     }
 

@@ -117,7 +117,7 @@ actor Worker {
     }
     private nonisolated var outstanding: Int { snapshot.withLock { $0.outstanding } }
 
-    /// Resident memory of the worker's processes, or of its control group; nil while nothing runs.
+    /// Resident memory of the worker's processes; nil while nothing runs.
     nonisolated func residentBytes() -> Int? {
         snapshot.withLock { $0.processID }.map { ProcessTree.residentBytes(of: $0) }
     }
