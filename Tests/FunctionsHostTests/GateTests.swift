@@ -248,6 +248,19 @@ struct GateTests {
         #expect(try await one.send(one.get("/")).status == 503)
     }
 
+    /// Whoever waited for it gets the app of after the restart.
+    @Test func whatIsLoadedWhenARestartIsAskedForIsNotServed() async throws {
+        let world = try await World(settings: ["WEBSITE_RUN_FROM_PACKAGE": World.package, "TEXT": "one"])
+        world.storage.put(World.package, Array(handlerPackage().build().readableBytesView))
+        let (sites, id) = (world.sites, world.id)
+        world.storage.meanwhile(World.package) {
+            _ = try? await sites.update(id) { $0.secrets.appSettings["TEXT"] = RedactedString("two") }
+        }
+        let host = try #require(world.runtime.entry(named: "myapp")).host
+        #expect(try await host.app().settings.value("TEXT")?.reveal() == "two")
+        #expect(world.storage.requests(for: World.package) == 2)
+    }
+
     @Test func adminAPI() async throws {
         let world = try await World(settings: ["WEBSITE_RUN_FROM_PACKAGE": World.package])
         world.storage.put(World.package, Array(handlerPackage().build().readableBytesView))

@@ -74,9 +74,14 @@ final class TestStorage: OutboundHTTP {
         var tags = 0
         var refusals: [String: Int] = [:]
         var requests: [String] = []
+        var meanwhile: [String: @Sendable () async -> Void] = [:]
     }
     let state = Mutex(State())
 
+    /// The next request for this URL is answered as things stand when it comes, and not before this is done.
+    func meanwhile(_ url: String, _ action: @escaping @Sendable () async -> Void) {
+        state.withLock { $0.meanwhile[url] = action }
+    }
     func put(_ url: String, _ bytes: [UInt8]) {
         state.withLock { state in
             state.tags += 1
@@ -93,7 +98,13 @@ final class TestStorage: OutboundHTTP {
     func send(_ request: OutboundRequest) async throws(OutboundError) -> OutboundResponse {
         let parts = request.url.split(separator: "?", maxSplits: 1).map(String.init)
         let (url, query) = (parts[0], parts.count > 1 ? parts[1] : "")
-        return state.withLock { state in
+        let answer = answer(request, url, query)
+        if let action = state.withLock({ $0.meanwhile.removeValue(forKey: url) }) { await action() }
+        return answer
+    }
+
+    private func answer(_ request: OutboundRequest, _ url: String, _ query: String) -> OutboundResponse {
+        state.withLock { state in
             state.requests.append(url)
             if let refusal = state.refusals.first(where: { url.hasPrefix($0.key) }) {
                 return OutboundResponse(status: refusal.value, headers: ["x-ms-error-code": "AuthorizationFailure"])
