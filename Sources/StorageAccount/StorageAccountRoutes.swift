@@ -1,4 +1,5 @@
 public import CofferCore
+internal import EncryptionAtRest
 public import ResourceProviders
 
 extension StorageAccountService {
@@ -102,8 +103,14 @@ extension StorageAccountService {
 
     // MARK: For Resource Manager
 
+    /// Throws 500 for a resource group, or what lies in it, while an account's records do not open: it may lie there,
+    /// and a group is not taken for empty.
     public func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource] {
-        try await allAccounts().filter { scope.contains($0.record.resourceID) }.map { account in
+        if scope.resourceGroup != nil, let name = directory.damagedNames.first {
+            throw ControlError(
+                SealedStoreError(.corrupt, "The records of the storage account '\(name)' do not open."))
+        }
+        return try await allAccounts().filter { scope.contains($0.record.resourceID) }.map { account in
             TrackedResource(
                 id: account.record.resourceID, type: "Microsoft.Storage/storageAccounts",
                 location: account.record.location,

@@ -291,6 +291,9 @@ import Testing
             await blobs.send(.PUT, "/ccc/log?comp=appendblock", [("x-ms-blob-condition-maxsize", "7")], body: [1]).code
                 == "MaxBlobSizeConditionNotMet")
         #expect(await blobs.send(.PUT, "/ccc/log?comp=appendblock").code == "InvalidHeaderValue")
+        await blobs.put("empty", "")
+        let empty = [("x-ms-copy-source", "https://acct.blob.core.coffer.test/ccc/empty?sig=reader")]
+        #expect(await blobs.send(.PUT, "/ccc/log?comp=appendblock", empty).code == "InvalidHeaderValue")
         await blobs.put("block", "x")
         #expect(await blobs.send(.PUT, "/ccc/block?comp=appendblock", body: [1]).code == "InvalidBlobType")
         #expect(await blobs.send(.PUT, "/ccc/log?comp=seal").status == 200)

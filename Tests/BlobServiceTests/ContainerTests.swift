@@ -2,8 +2,8 @@ import CofferCore
 import EncryptionAtRest
 import NIOHTTP1
 import StorageAccount
-import TestSupport
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import BlobService

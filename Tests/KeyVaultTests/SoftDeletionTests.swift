@@ -83,6 +83,8 @@ import Testing
         vaults.clock.advance(days: 7)
         let refused = await vaults.owned(.POST, "/deletedsecrets/s/recover")
         #expect(refused.status == 409 && refused.innerCode == "ObjectIsBeingDeleted")
+        let again = await vaults.owned(.PUT, "/secrets/s", ["value": "v"])
+        #expect(again.status == 409 && again.innerCode == "ObjectIsBeingDeleted")
         #expect(await vaults.owned(.GET, "/secrets/s").status == 404)
     }
 

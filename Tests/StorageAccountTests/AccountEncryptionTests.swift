@@ -88,6 +88,9 @@ struct AccountEncryptionTests {
         let sourceless: JSONValue = ["keyname": "cmk", "keyvaulturi": .string(Self.vaultURI)]
         #expect(
             await refusal(["encryption": ["keyvaultproperties": sourceless]]) == "400 InvalidRequestPropertyValue")
+        let creation = Fixture.plainAccount.merged(
+            with: ["properties": ["encryption": ["keyvaultproperties": sourceless, "keySource": .null]]])
+        #expect(await fixture.refusal(.put, Fixture.id("contoso3"), creation) == "400 InvalidRequestPropertyValue")
         let none: JSONValue = ["encryption": ["services": ["blob": ["enabled": false]]]]
         #expect(await refusal(none) == "400 InvalidRequestPropertyValue")
     }

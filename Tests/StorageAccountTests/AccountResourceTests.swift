@@ -45,6 +45,16 @@ struct AccountResourceTests {
         let account = try await fixture.create("contoso1", ["identity": ["type": "SystemAssigned"]])
         let principal = try #require(account["identity"]?["principalId"]?.stringValue)
         #expect(principal != left.principalID)
+        // Nor does one that asks for an identity later.
+        try await fixture.create("contoso2")
+        let other = try await fixture.directory.systemAssignedIdentity(of: Fixture.id("contoso2"), displayName: "")
+        let identity: JSONValue = ["identity": ["type": "SystemAssigned"]]
+        let changed = try await fixture.control(.patch, Fixture.id("contoso2"), identity)
+        let made = try #require(changed["identity"]?["principalId"]?.stringValue)
+        #expect(made != other.principalID)
+        // Its own it keeps.
+        let again = try await fixture.control(.patch, Fixture.id("contoso2"), identity)
+        #expect(again["identity"]?["principalId"]?.stringValue == made)
     }
 
     @Test func keysAppearOnlyWhereTheyAreAskedFor() async throws {
@@ -200,23 +210,37 @@ struct AccountResourceTests {
         #expect(try await fixture.restarted().account(named: "contoso1").id != view.id)
     }
 
+    /// Who has the name of a deleted account by the time its deletion is finished.
+    enum Successor: CaseIterable { case none, sameResource, withoutIdentity, elsewhere }
+
     /// A deletion whose identity could not be removed is finished at the next start, and takes nothing from an account
     /// of the same name that came meanwhile.
-    @Test(arguments: [false, true])
-    func aDeletionIsFinishedAtTheNextStart(isNameTaken: Bool) async throws {
+    @Test(arguments: Successor.allCases)
+    func aDeletionIsFinishedAtTheNextStart(successor: Successor) async throws {
         let id = Fixture.id("contoso1")
+        let elsewhere = Fixture.id("contoso1", group: Fixture.group.parent.appending("resourceGroups", "rg2"))
         let identity: JSONValue = ["identity": ["type": "SystemAssigned"]]
         try await fixture.create("contoso1", identity)
+        let deleted = try #require(fixture.directory.identity(of: id))
         fixture.directory.isAvailable.withLock { $0 = false }
         #expect(await fixture.refusal(.delete, id) != "none")
-        #expect(fixture.directory.identity(of: id) != nil)
+        #expect(try await fixture.engine.list(after: nil, limit: 9).isEmpty)
         fixture.directory.isAvailable.withLock { $0 = true }
-        if isNameTaken { try await fixture.create("contoso1", identity) }
-        let kept = fixture.directory.identity(of: id)
-        let accounts = try await fixture.restarted().directory.all()
-        #expect(accounts.count == (isNameTaken ? 1 : 0))
-        #expect(fixture.directory.identity(of: id)?.principalID == (isNameTaken ? kept?.principalID : nil))
+        switch successor {
+        case .none: break
+        case .sameResource: try await fixture.create("contoso1", identity)
+        case .withoutIdentity: try await fixture.create("contoso1")
+        case .elsewhere: _ = try await fixture.control(.put, elsewhere, Fixture.plainAccount.merged(with: identity))
+        }
+        let kept = fixture.directory.identity(of: successor == .elsewhere ? elsewhere : id)
+        #expect(try await fixture.restarted().directory.all().count == (successor == .none ? 0 : 1))
+        let left = fixture.directory.identity(of: id)
+        #expect(left?.principalID == (successor == .sameResource ? kept?.principalID : nil))
+        #expect(left?.principalID != deleted.principalID)
+        if successor == .elsewhere { #expect(fixture.directory.identity(of: elsewhere) != nil) }
     }
+
+    private static let nobody = "deleting/" + [UInt8](repeating: 7, count: 16).hex
 
     @Test(arguments: ["account/contoso1", "keys/contoso1", "blob/contoso1"])
     func aDamagedRecordDarkensItsAccountAlone(key: String) async throws {
@@ -232,6 +256,20 @@ struct AccountResourceTests {
         await #expect(throws: (any Error).self) {
             try await fixture.control(.put, Fixture.id("contoso1"), Fixture.plainAccount, service: restarted)
         }
+        await #expect(throws: ControlError.self) {
+            try await fixture.control(
+                .post, Self.provider.appending("checkNameAvailability"), ["name": "contoso1"], service: restarted)
+        }
+        // A group that may hold it is not taken for empty.
+        await #expect(throws: ControlError.self) { try await restarted.trackedResources(below: Fixture.group) }
+        #expect(try await restarted.trackedResources(below: .root).map(\.id.name) == ["contoso2"])
+    }
+
+    @Test func aDamagedDeletionDarkensNobody() async throws {
+        try await fixture.create("contoso1")
+        _ = try await fixture.engine.commit(
+            Partition("r/storage/accounts"), checks: [], writes: [.put(RowKey(Self.nobody), [1, 1, 0])])
+        #expect(try await fixture.restarted().account(named: "contoso1").name == "contoso1")
     }
 
     @Test func concurrentChangesAllCount() async throws {

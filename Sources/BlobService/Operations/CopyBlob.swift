@@ -146,6 +146,9 @@ extension BlobService {
             }
             range = try parsed.resolve(length: length)
         }
+        guard !range.isEmpty else {
+            throw StorageError.invalidHeader("x-ms-copy-source", reason: "A block needs bytes; the source has none.")
+        }
         return try await ingest(source, range, call, under: key, limit: limit, mayBeInline: false)
     }
 

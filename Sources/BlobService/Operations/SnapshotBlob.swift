@@ -53,7 +53,7 @@ extension BlobService {
         var time = call.now
         while true {
             let text = time.iso8601WithTicks
-            if try await blobRow(call, container, name, snapshot: text) == nil { return text }
+            if try await storedRow(call, container, name, snapshot: text) == nil { return text }
             time.microseconds += 1
         }
     }

@@ -203,7 +203,7 @@ extension AccountKeys {
     func dropExpired() {
         entries.withLock { entries in
             for account in Array(entries.keys)
-            where entries[account]?.key?.lease?.isPastGrace == true
+            where entries[account]?.governor != .platform && entries[account]?.key?.lease?.isPastGrace == true
                 && isKnownUniquelyReferenced(&entries[account, default: Entry()].key)
             {
                 entries[account]?.key = nil

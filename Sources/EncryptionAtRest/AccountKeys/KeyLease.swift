@@ -60,10 +60,8 @@ final class KeyLease: Sendable {
         (clock.now().microseconds - confirmedAt.load(ordering: .acquiring)) / 1_000_000
     }
 
-    /// No vault has confirmed the key for the length of the grace, whether anybody asked or not.
-    var isPastGrace: Bool {
-        isGoverned.load(ordering: .acquiring) && secondsSinceConfirmed >= limits.graceSeconds
-    }
+    /// Nobody has confirmed the key for the length of the grace, whether anybody asked or not.
+    var isPastGrace: Bool { secondsSinceConfirmed >= limits.graceSeconds }
 
     func check() throws(KeyUnavailable) {
         switch standing {

@@ -22,7 +22,7 @@ final class KeyHandles: Sendable {
     }
     /// What was read under a ticket is kept only while nothing was dropped since: a key that was decided on before a
     /// drop must not be kept after it.
-    struct Ticket: Sendable, Equatable { fileprivate let drops: UInt64 }
+    struct Ticket: Sendable { fileprivate let drops: UInt64 }
 
     private let state = Mutex(State())
     private let limit: Int

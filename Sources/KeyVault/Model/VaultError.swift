@@ -1,3 +1,5 @@
+internal import CofferCore
+
 /// A refusal on the vault's wire: `{"error":{"code","message","innererror":{"code"}}}`. The message says what to do and
 /// never holds a secret.
 public struct VaultError: Error, Sendable, Equatable {
@@ -46,12 +48,20 @@ public struct VaultError: Error, Sendable, Equatable {
     static func deletedObjectNotFound(_ kind: ObjectKind, _ name: String) -> VaultError {
         VaultError(404, "\(kind.title)NotFound", "Deleted \(kind.title) not found: \(name)")
     }
-    static func deletedButRecoverable(_ kind: ObjectKind, _ name: String) -> VaultError {
-        .conflict(
+    /// The name belongs to a deleted object, which can be recovered or is past that.
+    static func nameTaken(_ kind: ObjectKind, _ name: String, by deletion: Deletion, at now: Timestamp) -> VaultError {
+        guard deletion.scheduledPurge > now else { return beingPurged(kind, name) }
+        return .conflict(
             "ObjectIsDeletedButRecoverable",
             "\(kind.title) \(name) is currently in a deleted but recoverable state, and its name cannot be reused; "
                 + "in this state, the "
                 + "\(kind.rawValue) can only be recovered or purged.")
+    }
+    static func beingPurged(_ kind: ObjectKind, _ name: String) -> VaultError {
+        .conflict(
+            "ObjectIsBeingDeleted",
+            "\(kind.title) \(name) is being purged: its retention is over. It cannot be recovered, and its name is free "
+                + "within the hour.")
     }
     static let busy = VaultError(
         429, "Throttled",

@@ -67,8 +67,8 @@ extension KeyVaultService {
             ObjectRecords.NewVersion(version: $0.version, material: SecretBytes(copying: $0.material))
         }
         guard try await vault.objects.add(kind, header, replacing: nil, versions) else {
-            if try await vault.objects.header(kind, backup.name)?.value.deletion != nil {
-                throw VaultError.deletedButRecoverable(kind, backup.name)
+            if let deletion = try await vault.objects.header(kind, backup.name)?.value.deletion {
+                throw VaultError.nameTaken(kind, backup.name, by: deletion, at: clock.now())
             }
             throw VaultError.conflict(
                 nil, "\(kind.title) \(backup.name) already exists: a backup is not restored over it.")

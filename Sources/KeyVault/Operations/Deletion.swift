@@ -57,9 +57,7 @@ extension KeyVaultService {
         let recovered = try await retryingConflicts { () async throws -> StoredObject? in
             var header = try await vault.deletedHeader(kind, name)
             guard let deletion = header.value.deletion, deletion.scheduledPurge > clock.now() else {
-                throw VaultError.conflict(
-                    "ObjectIsBeingDeleted",
-                    "\(kind.title) \(name) is being purged: its retention is over. It cannot be recovered.")
+                throw VaultError.beingPurged(kind, name)
             }
             header.value.deletion = nil
             guard try await vault.objects.replace(kind, header) else { return nil }

@@ -55,8 +55,8 @@ extension KeyVaultService {
         _ make: @escaping @Sendable () throws -> AsymmetricKey
     ) async throws -> StoredObject {
         // A deleted key's name is refused before seconds go into a new one.
-        if try await vault.objects.header(.key, name)?.value.deletion != nil {
-            throw VaultError.deletedButRecoverable(.key, name)
+        if let deletion = try await vault.objects.header(.key, name)?.value.deletion {
+            throw VaultError.nameTaken(.key, name, by: deletion, at: clock.now())
         }
         let (material, publicPart) = try await threads.run {
             let key = try make()
@@ -64,7 +64,7 @@ extension KeyVaultService {
         }
         let now = clock.now()
         let id = makeVersionID()
-        let added = try await vault.addVersion(.key, name, material: material) { sequence, _ in
+        let added = try await vault.addVersion(.key, name, at: now, material: material) { sequence, _ in
             ObjectVersion(
                 id: id, sequence: sequence, attributes: creation.attributes.made(at: now), tags: creation.tags,
                 key: KeyDescription(type: creation.type, operations: creation.operations, publicPart: publicPart))

@@ -25,13 +25,15 @@ extension OpenVault {
 
     /// Adds a version to a live object, or makes the object. Throws 409 when the name belongs to a deleted one.
     func addVersion(
-        _ kind: ObjectKind, _ name: String, material: SecretBytes,
+        _ kind: ObjectKind, _ name: String, at now: Timestamp, material: SecretBytes,
         changing change: (inout ObjectHeader) -> Void = { _ in },
         _ makeVersion: (_ sequence: Int, _ header: ObjectHeader?) throws -> ObjectVersion
     ) async throws -> StoredObject {
         try await retryingConflicts {
             let read = try await objects.header(kind, name)
-            if read?.value.deletion != nil { throw VaultError.deletedButRecoverable(kind, name) }
+            if let deletion = read?.value.deletion {
+                throw VaultError.nameTaken(kind, name, by: deletion, at: now)
+            }
             let version = try makeVersion((read?.value.latestSequence ?? 0) + 1, read?.value)
             var header =
                 read?.value ?? ObjectHeader(name: name, latestSequence: version.sequence, latestVersion: version.id)

@@ -9,7 +9,7 @@ extension KeyVaultService {
         return try await vault.find(.key, name, version: nil)
     }
 
-    /// Replaces the policy. It holds for versions made from now on; `performDueRotations` carries it out.
+    /// Replaces the policy. It holds for versions made from now on; `performDueWork` carries it out.
     func setRotationPolicy(
         as caller: Caller, _ name: String, in address: VaultAddress, _ policy: RotationPolicy
     ) async throws -> StoredObject {
@@ -35,8 +35,11 @@ extension KeyVaultService {
     /// tried again at the next call.
     public func performDueWork() async {
         await loggingFailure("scheduled vault work stopped") {
+            let ticket = handles.ticket()
             for vault in try await index.all() where !Task.isCancelled {
-                await loggingFailure("scheduled work of a vault failed", vault) { try await performDueWork(on: vault) }
+                await loggingFailure("scheduled work of a vault failed", vault) {
+                    try await performDueWork(on: vault, ticket)
+                }
             }
         }
     }
@@ -46,14 +49,14 @@ extension KeyVaultService {
         handles.drop(unusedSince: clock.now().adding(seconds: -Limits.keyHandleIdleSeconds))
     }
 
-    private func performDueWork(on vault: Vault) async throws {
+    private func performDueWork(on vault: Vault, _ ticket: KeyHandles.Ticket) async throws {
         if let deletion = vault.deletion {
             if deletion.scheduledPurge <= clock.now() { try await purgeVault(named: vault.name) }
             return
         }
         // Nobody asks for this work but the policies; no permission is checked for the caller named here.
         let caller = Caller(kind: .servicePrincipal, objectID: "scheduled", tenantID: vault.tenantID)
-        let opened = openVault(vault, as: caller, handles.ticket())
+        let opened = openVault(vault, as: caller, ticket)
         for kind in ObjectKind.allCases {
             for (_, header) in try await opened.objects.headers(kind, after: nil, limit: .max)
             where !Task.isCancelled {

@@ -41,7 +41,7 @@ extension KeyVaultService {
         }
         let now = clock.now()
         let id = makeVersionID()
-        let added = try await vault.addVersion(.secret, name, material: creation.value) { sequence, _ in
+        let added = try await vault.addVersion(.secret, name, at: now, material: creation.value) { sequence, _ in
             ObjectVersion(
                 id: id, sequence: sequence, attributes: creation.attributes.made(at: now), tags: creation.tags,
                 contentType: creation.contentType)

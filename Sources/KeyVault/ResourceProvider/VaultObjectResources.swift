@@ -21,10 +21,11 @@ extension KeyVaultService {
         }
         let action = isVersions ? "\(area)/versions/read" : writes ? "\(area)/write" : "\(area)/read"
         try require(caller, action, at: path)
+        let ticket = handles.ticket()
         guard let vault = try await liveVault(path.vaultID)?.vault else {
             throw ControlError.resourceNotFound(path.vaultID)
         }
-        let opened = openVault(vault, as: caller, handles.ticket())
+        let opened = openVault(vault, as: caller, ticket)
         if writes {
             guard let name, !isVersions, isValidObjectName(name) else {
                 throw ControlError.badRequest("The name is invalid.")

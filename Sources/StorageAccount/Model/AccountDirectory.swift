@@ -12,6 +12,8 @@ final class AccountDirectory: Sendable {
         /// Accounts whose last change ended without a known outcome, or whose records did not open: read again before
         /// they are used.
         var uncertain: Set<String> = []
+        /// Those of them whose records did not open.
+        var damaged: Set<String> = []
     }
     private let state = Mutex(State())
     private let records: AccountRecords
@@ -48,6 +50,9 @@ final class AccountDirectory: Sendable {
         }
     }
 
+    /// Accounts that are there and cannot be read; `all` leaves them out.
+    var damagedNames: [String] { state.withLock { $0.damaged.sorted() } }
+
     /// In the order of their names.
     func all() async throws(SealedStoreError) -> [LoadedAccount] {
         try await load()
@@ -74,11 +79,16 @@ final class AccountDirectory: Sendable {
         }
     }
 
-    /// Destroys the key first: from then on the bytes mean nothing, whatever happens to the rest.
+    /// Destroys the key first: from then on the bytes mean nothing, whatever happens to the rest. An identity that
+    /// cannot be removed holds up no bytes.
     func finish(_ deletion: AccountRecords.Deletion) async throws {
         try await store.accountKeys.destroy(deletion.id)
-        if let resource = deletion.identityOf { try await identities.removeSystemAssignedIdentity(of: resource) }
+        var failure: (any Error)?
+        if let resource = deletion.identityOf {
+            do { try await identities.removeSystemAssignedIdentity(of: resource) } catch { failure = error }
+        }
         try await store.volume(account: deletion.id).destroy()
+        if let failure { throw failure }
         try await records.end(deletion)
     }
 
@@ -87,6 +97,7 @@ final class AccountDirectory: Sendable {
         state.withLock { state in
             state.accounts?[name] = account
             state.uncertain.remove(name)
+            state.damaged.remove(name)
         }
     }
 
@@ -94,8 +105,15 @@ final class AccountDirectory: Sendable {
         LoadedAccount(stored, volume: store.volume(account: stored.account.id))
     }
 
+    private var isLoaded: Bool { state.withLock { $0.accounts != nil } }
+
     private func load() async throws(SealedStoreError) {
-        guard state.withLock({ $0.accounts == nil }) else { return }
+        guard !isLoaded else { return }
+        // One at a time, or a slow one would finish deletions by what it read before accounts were made anew. No
+        // account has this name.
+        await gates.enter("")
+        defer { gates.leave("") }
+        guard !isLoaded else { return }
         var all: [String: LoadedAccount] = [:]
         var damaged: Set<String> = []
         let names = try await records.names()
@@ -110,22 +128,29 @@ final class AccountDirectory: Sendable {
                     metadata: ["account": "\(name)", "reason": "\(error)"])
             }
         }
-        try await finishDeletions(besides: Set(names))
-        // A change needs a loaded directory, so whoever comes first here has seen them all.
+        try await finishDeletions(all, damaged)
+        // A change needs a loaded directory: until here there was none.
         state.withLock { [all, damaged] state in
-            guard state.accounts == nil else { return }
             state.accounts = all
-            state.uncertain.formUnion(damaged)
+            state.uncertain = damaged
+            state.damaged = damaged
         }
     }
 
-    /// An account that took a deleted one's name has an identity of its own, for the same resource: it stays.
-    private func finishDeletions(besides names: Set<String>) async throws(SealedStoreError) {
-        for var deletion in try await records.deletions() {
-            if let resource = deletion.identityOf, names.contains(resource.name.lowercased()) {
-                deletion.identityOf = nil
-            }
+    private func finishDeletions(_ accounts: [String: LoadedAccount], _ damaged: Set<String>)
+        async throws(SealedStoreError)
+    {
+        for id in try await records.deletedIDs() {
             do {
+                var deletion = try await records.deletion(of: id)
+                if let resource = deletion.identityOf {
+                    // The same resource made anew has an identity of its own under the deleted one's name, or may have.
+                    let name = resource.name.lowercased()
+                    let record = accounts[name]?.record
+                    if damaged.contains(name) || (record?.resourceID == resource && record?.identity != nil) {
+                        deletion.identityOf = nil
+                    }
+                }
                 try await finish(deletion)
             } catch {
                 logger.error(

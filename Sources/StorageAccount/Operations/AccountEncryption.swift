@@ -27,6 +27,7 @@ struct EncryptionRequest {
 
     /// What only creation can choose.
     func applyAtCreation(to account: inout AccountRecord) throws(ControlError) {
+        try requireSourceOfKey()
         if keySource == "Microsoft.Keyvault" {
             throw ControlError(
                 status: 400, code: "BadRequest",
@@ -62,6 +63,15 @@ struct EncryptionRequest {
         try block?.member("services")?.member(service)?.choice("keyType", ["Account", "Service"])
     }
 
+    /// Where the platform's key is in force, a vault's key means nothing without the source: to ignore it would leave
+    /// the caller in the belief that the key is theirs.
+    private func requireSourceOfKey() throws(ControlError) {
+        guard keySource == nil, block?.member("keyvaultproperties")?.isNull == false else { return }
+        throw .badRequest(
+            "The encryption keyvault properties need the keySource Microsoft.Keyvault beside them.",
+            code: "InvalidRequestPropertyValue")
+    }
+
     /// nil: leave the key where it is. The reference is what the request says, nothing merged in: without a version it
     /// follows rotation.
     func target(current: AccountKeyStatus.Source) throws(ControlError) -> Target? {
@@ -75,13 +85,7 @@ struct EncryptionRequest {
             source = "Microsoft.Storage"
         }
         guard source == "Microsoft.Keyvault" else {
-            // Named without the source that gives them a meaning: to ignore them would leave the caller in the belief
-            // that the key is theirs.
-            if keySource == nil, block.member("keyvaultproperties")?.isNull == false {
-                throw .badRequest(
-                    "The encryption keyvault properties need the keySource Microsoft.Keyvault beside them.",
-                    code: "InvalidRequestPropertyValue")
-            }
+            try requireSourceOfKey()
             return .platform
         }
         guard let key = block.member("keyvaultproperties"), !key.isNull else {

@@ -19,9 +19,9 @@ extension StorageAccountService {
                     "message": .string("\(name) is not a valid storage account name. \(AccountRules.nameMessage)"),
                 ])
         }
-        guard try await allAccounts().contains(where: { $0.record.name == name }) else {
-            return .json(200, ["nameAvailable": true])
-        }
+        let existing: LoadedAccount?
+        do { existing = try await directory.account(named: name) } catch { throw ControlError(error) }
+        guard existing != nil else { return .json(200, ["nameAvailable": true]) }
         return .json(
             200,
             [

@@ -1,5 +1,6 @@
 internal import CofferCore
 internal import EncryptionAtRest
+internal import Logging
 internal import ResourceProviders
 
 extension StorageAccountService {
@@ -50,6 +51,8 @@ extension StorageAccountService {
         let target = try encryption.target(current: status.source)
 
         let wantsIdentity = try wantsIdentity(body.member("identity"))
+        let isNew = wantsIdentity == true && account.identity == nil
+        if isNew, status.source == .platform { try await removeLeftIdentity(of: account) }
         if wantsIdentity == true { account.identity = try await newIdentity(of: account) }
         let dropsIdentity = wantsIdentity == false && account.identity != nil
         if dropsIdentity {
@@ -63,10 +66,7 @@ extension StorageAccountService {
             }
         }
         do { try await moveKey(of: account, from: status, to: target) } catch {
-            // One that was made for this change would belong to nobody.
-            if stored.account.identity == nil, account.identity != nil {
-                try await identities.removeSystemAssignedIdentity(of: account.resourceID)
-            }
+            if isNew { await dismissIdentity(of: account) }
             throw error
         }
         if dropsIdentity { account.identity = nil }
@@ -76,5 +76,18 @@ extension StorageAccountService {
         guard result != .conflict else { throw ControlError.conflict }
         if dropsIdentity { try await identities.removeSystemAssignedIdentity(of: account.resourceID) }
         return AppliedChange(account: account, secrets: stored.secrets)
+    }
+
+    /// An identity made for a change that was refused belongs to nobody, unless the account's key is wrapped in its
+    /// name by now: then nobody else could ever unwrap it. One that stays is this account's when it asks again.
+    private func dismissIdentity(of account: AccountRecord) async {
+        do {
+            guard try await store.accountKeys.status(account.id).source == .platform else { return }
+            try await identities.removeSystemAssignedIdentity(of: account.resourceID)
+        } catch {
+            logger.error(
+                "An identity that no storage account names could not be removed.",
+                metadata: ["account": "\(account.name)", "reason": "\(error)"])
+        }
     }
 }

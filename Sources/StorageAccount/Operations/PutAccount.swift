@@ -99,8 +99,7 @@ extension StorageAccountService {
         try account.settings.apply(properties, kind: kind, tier: account.tier)
         try EncryptionRequest(properties.member("encryption")).applyAtCreation(to: &account)
         if try wantsIdentity(body.member("identity")) == true {
-            // One left by a crash in the middle of a deletion is not this account's: its roles must not come back.
-            try await identities.removeSystemAssignedIdentity(of: account.resourceID)
+            try await removeLeftIdentity(of: account)
             account.identity = try await newIdentity(of: account)
         }
         let secrets = AccountSecrets(created: now, randomness: randomness)
@@ -126,6 +125,11 @@ extension StorageAccountService {
         case "userassigned", "systemassigned,userassigned": throw .featureNotSupported("identity.type UserAssigned")
         default: throw .invalidValue("identity.type", "It is SystemAssigned or None.")
         }
+    }
+
+    /// One left by a crash in the middle of a deletion is not this account's: its roles must not come back.
+    func removeLeftIdentity(of account: AccountRecord) async throws {
+        try await identities.removeSystemAssignedIdentity(of: account.resourceID)
     }
 
     func newIdentity(of account: AccountRecord) async throws(ControlError) -> ManagedIdentity {

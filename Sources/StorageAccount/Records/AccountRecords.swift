@@ -65,13 +65,16 @@ struct AccountRecords: Sendable {
         /// Whose system-assigned identity goes with the account.
         var identityOf: ResourceID?
     }
-    func deletions() async throws(SealedStoreError) -> [Deletion] {
-        try await records.scan(prefix: "deleting/").compactMap { row in
-            guard let id = [UInt8](hex: row.key.dropFirst("deleting/".count)), id.count == 16 else { return nil }
-            return Deletion(
-                id: AccountID(bytes: id),
-                identityOf: row.value.isEmpty ? nil : ResourceID(String(decoding: row.value, as: UTF8.self)))
+    func deletedIDs() async throws(SealedStoreError) -> [AccountID] {
+        try await records.keys(prefix: "deleting/").compactMap { key in
+            guard let id = [UInt8](hex: key.dropFirst("deleting/".count)), id.count == 16 else { return nil }
+            return AccountID(bytes: id)
         }
+    }
+    func deletion(of id: AccountID) async throws(SealedStoreError) -> Deletion {
+        let resource = try await records.get(Self.deletingKey(id))?.value ?? []
+        return Deletion(
+            id: id, identityOf: resource.isEmpty ? nil : ResourceID(String(decoding: resource, as: UTF8.self)))
     }
     func begin(_ deletion: Deletion) -> RecordWrite {
         .put(Self.deletingKey(deletion.id), Array((deletion.identityOf?.description ?? "").utf8))
