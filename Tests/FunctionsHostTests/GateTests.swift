@@ -3,6 +3,7 @@ import HTTPEdge
 import NIOCore
 import NIOHTTP1
 import StorageEngine
+import Synchronization
 import TestSupport
 import Testing
 
@@ -259,6 +260,26 @@ struct GateTests {
         let host = try #require(world.runtime.entry(named: "myapp")).host
         #expect(try await host.app().settings.value("TEXT")?.reveal() == "two")
         #expect(world.storage.requests(for: World.package) == 2)
+    }
+
+    @Test(.enabled(if: canSandbox))
+    func aShutDownWaitsForTheWorkerThatARestartEnds() async throws {
+        let world = try await World(settings: ["WEBSITE_RUN_FROM_PACKAGE": World.package])
+        world.storage.put(World.package, Array(handlerPackage().build().readableBytesView))
+        let host = try #require(world.runtime.entry(named: "myapp")).host
+        let worker = try #require(try await host.app().worker)
+        let port = try #require(try await worker.acquire(limit: 1))
+        host.restart()
+        let isDown = Mutex(false)
+        async let end: Void = {
+            await host.shutDown()
+            isDown.withLock { $0 = true }
+        }()
+        for _ in 0..<1_000 { await Task.yield() }
+        #expect(!isDown.withLock { $0 }, "a call is under way")
+        worker.release()
+        await end
+        #expect(ProcessTree.listener(onPort: port) == nil)
     }
 
     @Test func adminAPI() async throws {

@@ -73,9 +73,18 @@ actor SiteHost {
         var app: RunningApp?
         /// Set at once by `restart`, obeyed by the actor before anything else: no later caller meets what was before.
         var mustRestart = false
-        mutating func takeApp() -> RunningApp? {
-            defer { app = nil }
-            return app
+        /// Workers of earlier apps on their way out.
+        var ending: Task<Void, Never>?
+
+        /// From here on nobody meets the app; its worker ends by itself.
+        mutating func endApp() {
+            guard let worker = app?.worker else { return app = nil }
+            app = nil
+            let earlier = ending
+            ending = Task.detached {
+                await worker.stop()
+                await earlier?.value
+            }
         }
     }
     /// What others see and ask without waiting for the actor; both change together, or an app that answers one restart
@@ -158,11 +167,10 @@ actor SiteHost {
     /// Starts over with the site as it is now: settings, keys, package and worker. Returns at once; loading begins by
     /// itself.
     nonisolated func restart() {
-        let old = outside.withLock { outside in
+        outside.withLock { outside in
             outside.mustRestart = true
-            return outside.takeApp()
+            outside.endApp()
         }
-        if let worker = old?.worker { Task.detached { await worker.stop() } }
         Task.detached { await self.loadAfterRestart() }
     }
 
@@ -184,17 +192,20 @@ actor SiteHost {
         keyring = nil
     }
 
-    /// Ends for good. Returns when the worker is gone.
+    /// Ends for good. Returns when the worker is gone, and those that restarts before have ended.
     func shutDown() async {
         isShutDown = true
         generation += 1
-        let old = outside.withLock { $0.takeApp() }
+        let ending = outside.withLock { outside in
+            outside.endApp()
+            return outside.ending
+        }
         if case .loading(let task) = content {
             Task.detached { if case .success(let app) = await task.value { await app.worker?.stop() } }
         }
         content = .failed(
             HostFailure(message: "The server is shutting down."), until: Timestamp(microseconds: .max / 2), attempts: 0)
-        await old?.worker?.stop()
+        await ending?.value
     }
 
     // MARK: Settings and keys
