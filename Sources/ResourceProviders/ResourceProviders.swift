@@ -17,8 +17,16 @@ public protocol ResourceProvider: Sendable {
     /// The top-level tracked resources below a scope (a subscription or a group), for `/resources` and for group
     /// deletion. Unfiltered by access: Resource Manager filters by the caller's `read` before anything leaves.
     func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource]
+    /// Throws while `trackedResources` may leave something out, because it cannot be read. Asked before a group is
+    /// deleted: none is taken for empty.
+    func requireAllTracked() async throws(ControlError)
     /// Deletes one top-level resource as the caller, as a DELETE of its identifier would. Used by group deletion.
     func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError)
+}
+
+extension ResourceProvider {
+    /// For those that read all their resources or none.
+    public func requireAllTracked() async throws(ControlError) {}
 }
 
 public struct ResourceTypeDescription: Sendable {

@@ -103,19 +103,22 @@ extension StorageAccountService {
 
     // MARK: For Resource Manager
 
-    /// Throws 500 for a resource group, or what lies in it, while an account's records do not open: it may lie there,
-    /// and a group is not taken for empty.
     public func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource] {
-        if scope.resourceGroup != nil, let name = directory.damagedNames.first {
-            throw ControlError(
-                SealedStoreError(.corrupt, "The records of the storage account '\(name)' do not open."))
-        }
-        return try await allAccounts().filter { scope.contains($0.record.resourceID) }.map { account in
+        try await allAccounts().filter { scope.contains($0.record.resourceID) }.map { account in
             TrackedResource(
                 id: account.record.resourceID, type: "Microsoft.Storage/storageAccounts",
                 location: account.record.location,
                 kind: account.record.kind, tags: account.record.tags)
         }
+    }
+
+    /// Nobody knows in which group an account lies whose records do not open.
+    public func requireAllTracked() async throws(ControlError) {
+        _ = try await allAccounts()
+        guard let name = directory.damagedNames.first else { return }
+        throw ControlError(
+            SealedStoreError(
+                .corrupt, "The records of the storage account '\(name)' do not open, and it may lie in the group."))
     }
 
     public func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) {

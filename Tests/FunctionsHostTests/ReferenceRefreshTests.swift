@@ -65,4 +65,19 @@ struct ReferenceRefreshTests {
         #expect(try await host.app().settings.value("A")?.reveal() == "two")
         #expect(host.loadedApp() !== app)
     }
+
+    /// The keys' settings are read anew when they fail; the worker goes on with what it was started with.
+    @Test func whatWasReadAnewForTheKeysIsStillNewToTheWorker() async throws {
+        _ = try #require(world.vaults.state.withLock { $0.secrets.removeValue(forKey: "storage") })
+        let app = try await host.app()
+        #expect(app.settings.value("A")?.reveal() == "one")
+        world.vaults.put("a", "two", version: "v2")
+        world.clock.advance(seconds: SiteHost.settingsRetrySeconds)
+        for _ in 0..<2 {
+            await #expect(throws: (any Error).self) { try await world.runtime.hostKeys(of: world.id) }
+        }
+        #expect(host.loadedApp() === app)
+        try await refresh()
+        #expect(try await host.app().settings.value("A")?.reveal() == "two")
+    }
 }

@@ -23,12 +23,15 @@ final class Widgets: ResourceProvider {
         /// Widgets that refuse deletion while another exists, by name.
         var needs: [String: String] = [:]
         var undeletable: Set<String> = []
+        var isDamaged = false
     }
     private let state = Mutex(State())
     init(controller: AccessController) { self.controller = controller }
 
     func hold(_ name: String, whileExists other: String) { state.withLock { $0.needs[name] = other } }
     func forbidDeletion(_ name: String) { state.withLock { _ = $0.undeletable.insert(name) } }
+    /// Whether a widget cannot be read, and shows in no list.
+    func damage(_ isDamaged: Bool) { state.withLock { $0.isDamaged = isDamaged } }
     var names: Set<String> { state.withLock { Set($0.widgets.keys.map(\.name)) } }
 
     private func check(_ caller: Caller, _ operation: String, _ id: ResourceID) throws(ControlError) {
@@ -58,6 +61,10 @@ final class Widgets: ResourceProvider {
     }
     func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource] {
         state.withLock { $0.widgets.values.filter { scope.contains($0.id) } }
+    }
+    func requireAllTracked() async throws(ControlError) {
+        guard state.withLock({ $0.isDamaged }) else { return }
+        throw ControlError(status: 500, code: "InternalServerError", message: "A widget cannot be read.")
     }
     func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) {
         try check(caller, "delete", id)

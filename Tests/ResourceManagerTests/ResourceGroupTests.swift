@@ -88,6 +88,17 @@ import Testing
         #expect(await plane.send(.PUT, plane.widget("more"), [:]).status == 200)
     }
 
+    @Test func whatCannotBeReadKeepsEveryGroupWhole() async throws {
+        let plane = try await ControlPlane()
+        _ = await plane.makeGroup()
+        _ = await plane.send(.PUT, plane.widget("whole"), [:])
+        plane.widgets.damage(true)
+        #expect(await plane.send(.DELETE, plane.group("rg")).status == 500)
+        #expect(plane.widgets.names == ["whole"])
+        plane.widgets.damage(false)
+        #expect(await plane.send(.DELETE, plane.group("rg")).status == 200)
+    }
+
     @Test func groupsOutliveARestart() async throws {
         let plane = try await ControlPlane()
         _ = await plane.makeGroup()

@@ -260,9 +260,10 @@ struct AccountResourceTests {
             try await fixture.control(
                 .post, Self.provider.appending("checkNameAvailability"), ["name": "contoso1"], service: restarted)
         }
-        // A group that may hold it is not taken for empty.
-        await #expect(throws: ControlError.self) { try await restarted.trackedResources(below: Fixture.group) }
-        #expect(try await restarted.trackedResources(below: .root).map(\.id.name) == ["contoso2"])
+        // A group that may hold it is not taken for empty, also when nobody has looked yet.
+        await #expect(throws: ControlError.self) { try await fixture.restarted().requireAllTracked() }
+        try await fixture.service.requireAllTracked()
+        #expect(try await restarted.trackedResources(below: Fixture.group).map(\.id.name) == ["contoso2"])
     }
 
     @Test func aDamagedDeletionDarkensNobody() async throws {

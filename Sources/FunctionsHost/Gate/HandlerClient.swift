@@ -16,12 +16,13 @@ struct HandlerClient: Sendable {
     }
 
     /// The original request as it came. `release` runs once the answer is over, whichever way; `cutOff` before it, when
-    /// the handler did not end in time what it had begun. The client then sees its connection break.
+    /// the handler did not end in time what it had begun. The client then sees its connection break, or the edge's 500
+    /// when nothing of the body had come.
     func forward(
         _ request: Request, port: Int, invocationID: String, bodyLimitBytes: Int, times: CallTimes,
         cutOff: @escaping @Sendable () -> Void, release: @escaping @Sendable () -> Void
     ) async throws(Failure) -> Response {
-        let watch = AnswerWatch(silenceSeconds: times.silence, wholeSeconds: times.whole, on: timers.any())
+        let watch = AnswerWatch(times, on: timers.any())
         let target = request.rawPath + (request.rawQuery.isEmpty ? "" : "?" + request.rawQuery)
         var message = HTTPClientRequest(url: "http://127.0.0.1:\(port)\(target)")
         message.method = request.method
@@ -44,7 +45,7 @@ struct HandlerClient: Sendable {
     func invoke(
         _ payload: [UInt8], function: String, port: Int, invocationID: String, timeoutSeconds: Int64
     ) async throws(Failure) -> (status: Int, contentType: String, body: ByteBuffer) {
-        let watch = AnswerWatch(silenceSeconds: timeoutSeconds, wholeSeconds: timeoutSeconds, on: timers.any())
+        let watch = AnswerWatch(CallTimes(silence: timeoutSeconds, whole: timeoutSeconds), on: timers.any())
         var message = HTTPClientRequest(url: "http://127.0.0.1:\(port)/\(function)")
         message.method = .POST
         message.headers = [
@@ -55,7 +56,9 @@ struct HandlerClient: Sendable {
         message.body = .bytes(payload)
         let answer = try await send(message, timeoutSeconds: timeoutSeconds, isRepeatable: false)
         do {
-            let body = try await watch.run { try await answer.body.collect(upTo: InvocationPayload.limitBytes) }
+            let body = try await watch.run {
+                try await watch.wait { try await answer.body.collect(upTo: InvocationPayload.limitBytes) }
+            }
             return (Int(answer.status.code), answer.headers.first(name: "Content-Type") ?? "", body)
         } catch is AnswerWatch.TooLate {
             throw Failure(reason: .timedOut)

@@ -230,7 +230,9 @@ actor SiteHost {
     /// new is still new the next time; only how the references stand is kept.
     func refreshReferences() async {
         guard let task = settings?.inForce else { return }
-        let old = await task.value
+        // What the worker runs with; the keys' part may have been read anew since.
+        let inForce = await task.value
+        let old = loadedApp()?.settings ?? inForce
         let resolver = SettingsResolver(vaults: services.vaults, names: services.configuration.names)
         let new = await resolver.resolve(site)
         // Read anew meanwhile, for a restart or after a failure: that is what is in force.

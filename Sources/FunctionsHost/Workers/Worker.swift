@@ -165,7 +165,12 @@ actor Worker {
                 await fail(number, failure)
                 return
             }
-            guard number == run, !process.hasEnded else { return }
+            guard !process.hasEnded else {
+                // Before those who wait ask why; whoever else hears of it finds it done.
+                ended(number, await process.ending())
+                return
+            }
+            guard number == run else { return }
             _ = state.becameReady(now: services.clock.now())
             guard case .ready = state.phase else { return }
             snapshot.withLock { snapshot in
@@ -299,9 +304,10 @@ actor Worker {
         let action = state.ended(reason, now: services.clock.now())
         guard case .retry(let delay) = action else { return }
         report("\(reason) Starting it again in \(delay) s.")
-        Task.detached {
+        // A worker that is let go of meanwhile, and its package with it, does not wait for this.
+        Task.detached { [weak self] in
             try? await Task.sleep(for: .seconds(delay))
-            await self.retry(number)
+            await self?.retry(number)
         }
     }
 

@@ -35,6 +35,7 @@ extension ResourceManager {
     }
 
     private func deleteResources(in group: ResourceID, as caller: Caller) async throws {
+        for provider in providers.values { try await provider.requireAllTracked() }
         var refusal: ControlError?
         for _ in 0..<Self.passesLimit {
             var found = 0

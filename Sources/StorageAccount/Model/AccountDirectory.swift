@@ -137,6 +137,14 @@ final class AccountDirectory: Sendable {
         }
     }
 
+    /// The same resource made anew has an identity of its own under the deleted one's name: by its record, or, where a
+    /// crash came before that, by the wrapping of its key.
+    private func mayUseIdentity(_ account: AccountRecord, of resource: ResourceID) async throws -> Bool {
+        guard account.resourceID == resource else { return false }
+        if account.identity != nil { return true }
+        return try await store.accountKeys.status(account.id).source != .platform
+    }
+
     private func finishDeletions(_ accounts: [String: LoadedAccount], _ damaged: Set<String>)
         async throws(SealedStoreError)
     {
@@ -144,10 +152,10 @@ final class AccountDirectory: Sendable {
             do {
                 var deletion = try await records.deletion(of: id)
                 if let resource = deletion.identityOf {
-                    // The same resource made anew has an identity of its own under the deleted one's name, or may have.
                     let name = resource.name.lowercased()
-                    let record = accounts[name]?.record
-                    if damaged.contains(name) || (record?.resourceID == resource && record?.identity != nil) {
+                    if let account = accounts[name]?.record {
+                        if try await mayUseIdentity(account, of: resource) { deletion.identityOf = nil }
+                    } else if damaged.contains(name) {
                         deletion.identityOf = nil
                     }
                 }
