@@ -223,38 +223,34 @@ import Testing
         #expect(received.withLock { $0 } == plaintext)
     }
 
-    @Test func anIdleAccountsKeyIsWiped() async throws {
-        let (store, _) = try await Store.withCustomerKey()
+    /// An account's key in memory that the test does not hold.
+    private struct LoadedKey {
         weak var secret: SecretBytes?
-        do {
-            let key = try await store.volume.accountKey()
-            secret = key.secret
-        }
+        init(of store: Store) async throws { secret = try await store.volume.accountKey().secret }
+    }
+    private func expectWipedAfterTheGrace(_ key: LoadedKey, in store: Store) async throws {
         _ = try await store.sealed.sweep()
-        #expect(secret != nil)
+        #expect(key.secret != nil)
         store.clock.advance(seconds: 600)
         _ = try await store.sealed.sweep()
         // Wiped by `deinit`, which has run once nothing refers to it.
-        #expect(secret == nil)
+        #expect(key.secret == nil)
+    }
+
+    @Test func anIdleAccountsKeyIsWiped() async throws {
+        let (store, _) = try await Store.withCustomerKey()
+        try await expectWipedAfterTheGrace(try await LoadedKey(of: store), in: store)
         _ = try await store.volume.accountKey()
     }
 
     /// The vault announced a change, and did not answer when it was asked.
     @Test func aSuspendedKeyNobodyAsksForIsWiped() async throws {
         let (store, vault) = try await Store.withCustomerKey()
-        weak var secret: SecretBytes?
-        do {
-            let key = try await store.volume.accountKey()
-            secret = key.secret
-            vault.set(.timeOut)
-            vault.announce()
-            await #expect(throws: KeyUnavailable.self) { try await store.volume.accountKey() }
-        }
-        _ = try await store.sealed.sweep()
-        #expect(secret != nil)
-        store.clock.advance(seconds: 600)
-        _ = try await store.sealed.sweep()
-        #expect(secret == nil)
+        let key = try await LoadedKey(of: store)
+        vault.set(.timeOut)
+        vault.announce()
+        await #expect(throws: KeyUnavailable.self) { try await store.volume.accountKey() }
+        try await expectWipedAfterTheGrace(key, in: store)
     }
 
     /// A download that stood still for ten minutes asks the vault, and goes on.

@@ -225,12 +225,17 @@ import Testing
         #expect(handles.count == 0)
     }
 
-    @Test func aKeyDisabledBetweenTheDecisionAndItsReadingIsNotKept() async throws {
+    /// With a key `k`, and what signs with it and answers the status.
+    private func vaultsWithKey() async throws -> (TestVaults, sign: () async -> Int) {
         let vaults = try await TestVaults()
         try await vaults.makeVault()
         #expect(await vaults.owned(.POST, "/keys/k/create", ["kty": "EC"]).status == 200)
         let body: JSONValue = ["alg": "ES256", "value": .string([UInt8](repeating: 1, count: 32).base64URL)]
-        func sign() async -> Int { await vaults.owned(.POST, "/keys/k/sign", body).status }
+        return (vaults, { await vaults.owned(.POST, "/keys/k/sign", body).status })
+    }
+
+    @Test func aKeyDisabledBetweenTheDecisionAndItsReadingIsNotKept() async throws {
+        let (vaults, sign) = try await vaultsWithKey()
         vaults.engine.interrupt(where: { $0.reads.contains { $0.hasPrefix("key-version/k/") } }) { _ in
             let update: JSONValue = ["attributes": ["enabled": false]]
             #expect(await vaults.owned(.PATCH, "/keys/k", update).status == 200)
@@ -241,11 +246,7 @@ import Testing
     }
 
     @Test func anIdleKeyLeavesMemoryAndIsReadAgain() async throws {
-        let vaults = try await TestVaults()
-        try await vaults.makeVault()
-        #expect(await vaults.owned(.POST, "/keys/k/create", ["kty": "EC"]).status == 200)
-        let body: JSONValue = ["alg": "ES256", "value": .string([UInt8](repeating: 1, count: 32).base64URL)]
-        func sign() async -> Int { await vaults.owned(.POST, "/keys/k/sign", body).status }
+        let (vaults, sign) = try await vaultsWithKey()
         #expect(await sign() == 200)
         vaults.clock.advance(seconds: 200)
         #expect(await sign() == 200)
