@@ -3,7 +3,7 @@
 
 run:
 	Scripts/install-dependencies run
-	swift build -c release --product coffer
+	Scripts/build-release
 	exec .build/release/coffer serve
 
 test:
@@ -14,7 +14,7 @@ build:
 	swift build --build-tests
 
 release:
-	swift build -c release --product coffer
+	Scripts/build-release
 
 demo:
 	python3 Scripts/demo.py

@@ -21,22 +21,41 @@ import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "Scripts"))
 from cofferclient import Server, service_sas, shared_key  # noqa: E402
 
 QUICK = "--quick" in sys.argv
-SECONDS = 3 if QUICK else 8
-REPEATS = 1 if QUICK else 3
+SECONDS = 3
+TURNS = 2 if QUICK else 7
 MANY = 10_000 if QUICK else 100_000
 CONNECTIONS = 16
-rows = []
 
 
 def row(what, measured, reference, unit, aim):
-    ratio = measured / reference if reference else float("nan")
-    rows.append((what, measured, reference, unit, ratio, aim))
-    print(f"{what:<52} {measured:>12,.1f} {reference:>12,.1f} {unit:<10} {ratio:>7.2f}   aim {aim}", flush=True)
+    """One row. Of turns (lists of one length): their medians, and of their ratios the median, the least and the greatest."""
+    spread = ""
+    if isinstance(measured, list):
+        ratios = sorted(ours / theirs for ours, theirs in zip(measured, reference))
+        ratio, spread = statistics.median(ratios), f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        measured, reference = statistics.median(measured), statistics.median(reference)
+    else:
+        ratio = measured / reference
+    print(f"{what:<58} {measured:>12,.1f} {reference:>12,.1f} {unit:<10} {ratio:>7.2f} {spread:<13} aim {aim}", flush=True)
+
+
+def by_turns(ours, theirs):
+    """Measures both sides by turns, so that what other tenants of the machine take is taken from both. What one side left to be written to the disk is
+    written before the other's turn."""
+    measured = []
+    for _ in range(TURNS):
+        turn = []
+        for side in (ours, theirs):
+            os.sync()
+            turn.append(side())
+        measured.append(turn)
+    return tuple(list(side) for side in zip(*measured))
 
 
 def cpu_seconds(pids):
@@ -52,26 +71,27 @@ def children(pid):
     return [int(child) for child in found]
 
 
-def wrk(url, script=None, headers=(), connections=CONNECTIONS, seconds=SECONDS, pids=()):
-    """(requests a second, p50 in microseconds, server CPU microseconds a request); the median of several runs."""
-    results = []
-    for _ in range(REPEATS):
-        command = ["wrk", "-t", "2" if connections > 1 else "1", "-c", str(connections), "-d", f"{seconds}s", "--latency"]
-        for header in headers:
-            command += ["-H", header]
-        if script:
-            command += ["-s", str(script)]
-        before = cpu_seconds(pids) if pids else 0
-        out = subprocess.run(command + [url], capture_output=True, text=True).stdout
-        spent = cpu_seconds(pids) - before if pids else 0
-        refused = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
-        if refused or "requests in" not in out:
-            sys.exit(f"the load failed: {out}")
-        total = int(re.search(r"(\d+) requests in", out).group(1))
-        rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
-        p50, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", out).groups()
-        results.append((rate, float(p50) * {"us": 1, "ms": 1e3, "s": 1e6}[unit], spent / total * 1e6))
-    return tuple(statistics.median(column) for column in zip(*results))
+class Load(NamedTuple):
+    rate: float  # requests a second
+    p50: float  # microseconds
+    cpu: float  # of the server, microseconds a request
+
+
+def wrk(url, script=None, headers=(), connections=CONNECTIONS, pids=()):
+    command = ["wrk", "-t", "2" if connections > 1 else "1", "-c", str(connections), "-d", f"{SECONDS}s", "--latency"]
+    for header in headers:
+        command += ["-H", header]
+    if script:
+        command += ["-s", str(script)]
+    before = cpu_seconds(pids)
+    out = subprocess.run(command + [url], capture_output=True, text=True).stdout
+    spent = cpu_seconds(pids) - before
+    if "requests in" not in out or "Non-2xx or 3xx responses" in out:
+        sys.exit(f"the load failed: {out}")
+    total = int(re.search(r"(\d+) requests in", out).group(1))
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
+    p50, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", out).groups()
+    return Load(rate, float(p50) * {"us": 1, "ms": 1e3, "s": 1e6}[unit], spent / total * 1e6)
 
 
 def put_script(folder, size, prefix, query, keep=0):
@@ -93,6 +113,14 @@ end
 """
     )
     return script
+
+
+def put_names(folder, size, prefix, query, known):
+    """Gives the script of each turn: over the same 2,000 names, or under names that no turn had before."""
+    if known:
+        script = put_script(folder, size, prefix, query, keep=1000)
+        return lambda: script
+    return lambda: put_script(folder, size, prefix + secrets.token_hex(4) + "-", query)
 
 
 class Nginx:
@@ -163,11 +191,12 @@ class Store:
         status, _, answer = self.client.call("PUT", f"{self.blobs}box/{name}?{self.sas}", data, {"x-ms-blob-type": "BlockBlob"})
         assert status == 201, answer
 
-    def load_put(self, folder, size):
-        return wrk(self.url, put_script(folder, size, "/box/", "?" + self.sas, keep=1000), self.headers, pids=[self.pid])
+    def put_load(self, folder, size, known=True):
+        names = put_names(folder, size, "/box/", "?" + self.sas, known)
+        return lambda: wrk(self.url, names(), self.headers, pids=[self.pid])
 
-    def load_get(self, name):
-        return wrk(f"{self.url}/box/{name}?{self.sas}", headers=self.headers, pids=[self.pid])
+    def get_load(self, name):
+        return lambda: wrk(f"{self.url}/box/{name}?{self.sas}", headers=self.headers, pids=[self.pid])
 
     def memory(self):
         return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text()).group(1)) / 1024
@@ -181,35 +210,43 @@ SIZES = [(4_096, "4 KiB"), (1_048_576, "1 MiB")]
 AIMS = {("get", 4_096): "0.3", ("put", 4_096): "1 (durable)", ("get", 1_048_576): "0.5", ("put", 1_048_576): "-"}
 
 
+def compare(what, ours, theirs, aim, with_cpu=False):
+    ours, theirs = by_turns(ours, theirs)
+    row(what, [load.rate for load in ours], [load.rate for load in theirs], "req/s", aim)
+    if with_cpu:
+        row("  server CPU a request", [load.cpu for load in ours], [load.cpu for load in theirs], "us", "-")
+
+
 def against_nginx(store, folder):
     nginx = Nginx(folder)
     for size, label in SIZES:
         data = os.urandom(size)
         store.put(f"get{size}", data)
         (nginx.folder / "data" / f"get{size}").write_bytes(data)
-        theirs = wrk(f"{nginx.url}get{size}", pids=nginx.pids)
-        ours = store.load_get(f"get{size}")
-        row(f"Get Blob {label} against nginx static", ours[0], theirs[0], "req/s", AIMS["get", size])
-        row(f"  server CPU a request", ours[2], theirs[2], "us", "-")
-        theirs = wrk(nginx.url, put_script(folder, size, "/", "", keep=1000), pids=nginx.pids)
-        ours = store.load_put(folder, size)
-        row(f"Put Blob {label} against nginx DAV (not durable)", ours[0], theirs[0], "req/s", AIMS["put", size])
-        row(f"  server CPU a request", ours[2], theirs[2], "us", "-")
+        get = lambda: wrk(f"{nginx.url}get{size}", pids=nginx.pids)
+        compare(f"Get Blob {label} against nginx static", store.get_load(f"get{size}"), get, AIMS["get", size], with_cpu=True)
+        # A MiB under new names each time would fill the disk.
+        for known in (True, False) if size < 1_048_576 else (True,):
+            names = put_names(folder, size, "/", "", known)
+            put = lambda: wrk(nginx.url, names(), pids=nginx.pids)
+            what = f"Put Blob {label}, {'known' if known else 'new'} names, against nginx DAV"
+            compare(what, store.put_load(folder, size, known), put, AIMS["put", size], with_cpu=True)
     nginx.stop()
 
 
-def encryption_tax(store, folder):
+def encryption_tax(folder):
     if not os.environ.get("COFFER_NULL"):
         print("(the null-cipher build was left out)")
         return
-    plain = Store(os.environ["COFFER_NULL"])
+    # Both of them new: what a store holds weighs too.
+    sealed, plain = (Store(os.environ[variable]) for variable in ("COFFER", "COFFER_NULL"))
     for size, label in SIZES:
-        plain.put(f"get{size}", os.urandom(size))
-        for what, ours, theirs in (
-            ("Get", store.load_get(f"get{size}"), plain.load_get(f"get{size}")),
-            ("Put", store.load_put(folder, size), plain.load_put(folder, size)),
-        ):
-            row(f"{what} Blob {label}, encrypted against a null cipher", ours[0], theirs[0], "req/s", ">= 0.95")
+        name, data = f"get{size}", os.urandom(size)
+        for store in (sealed, plain):
+            store.put(name, data)
+        compare(f"Get Blob {label}, encrypted against a null cipher", sealed.get_load(name), plain.get_load(name), ">= 0.95")
+        compare(f"Put Blob {label}, encrypted against a null cipher", sealed.put_load(folder, size), plain.put_load(folder, size), ">= 0.95")
+    sealed.end()
     plain.end()
 
 
@@ -289,19 +326,14 @@ wrk.headers["Host"] = "{urllib.parse.urlsplit(uri).netloc}"
     )
     print("(unwrap goes through https and the whole API; openssl speed computes alone)")
     target = (uri, f"/{path}/unwrapkey?api-version=7.4", script, state["httpsPort"])
-    ours, theirs = pairs(lambda: https_load(store, *target), lambda: openssl_speed("-multi", "2"))
-    if ours:
-        row("unwrapKey over https, on the cores wrk uses too", ours, theirs, "op/s", "0.8")
-    if ours and (os.cpu_count() or 1) > 1:
+    if https_load(store, *target) is None:
+        return
+    turns = by_turns(lambda: https_load(store, *target), lambda: openssl_speed("-multi", "2"))
+    row("unwrapKey over https, on the cores wrk uses too", *turns, "op/s", "0.8")
+    if (os.cpu_count() or 1) > 1:
         with on_core(store.pid, 0):
-            ours, theirs = pairs(lambda: https_load(store, *target, "taskset -c 1"), lambda: openssl_speed(core=0))
-        row("unwrapKey over https, one core each, wrk beside it", ours, theirs, "op/s", "0.8")
-
-
-def pairs(ours, theirs):
-    """Both sides by turns, so that what other tenants of the machine take is taken from both; the medians."""
-    measured = [(ours(), theirs()) for _ in range(REPEATS)]
-    return tuple(statistics.median(side) if None not in side else None for side in zip(*measured))
+            turns = by_turns(lambda: https_load(store, *target, "taskset -c 1"), lambda: openssl_speed(core=0))
+        row("unwrapKey over https, one core each, wrk beside it", *turns, "op/s", "0.8")
 
 
 def openssl_speed(*options, core=None):
@@ -381,9 +413,9 @@ def gate(store):
             break
         time.sleep(0.2)
     assert status == 200, port
-    bare = wrk(f"http://127.0.0.1:{port.decode()}/api/F", connections=1)
-    through = wrk(f"{store.url}/api/F", headers=(f"Host: {name}",), connections=1, pids=[store.pid])
-    row("a function call through the gate against the bare handler", through[1], bare[1], "us (p50)", "-")
+    bare = lambda: wrk(f"http://127.0.0.1:{port.decode()}/api/F", connections=1)
+    through, bare = by_turns(lambda: wrk(f"{store.url}/api/F", headers=(f"Host: {name}",), connections=1), bare)
+    row("a function call through the gate against the bare handler", [load.p50 for load in through], [load.p50 for load in bare], "us (p50)", "-")
 
 
 def starts(store):
@@ -414,11 +446,11 @@ def starts(store):
 def main():
     folder = Path(os.environ.get("BENCH_FOLDER") or f"{os.getcwd()}/.build/bench-{os.getpid()}")
     folder.mkdir(parents=True)
-    print(f"{'row':<52} {'coffer':>12} {'reference':>12} {'unit':<10} {'ratio':>7}")
+    print(f"{'row':<58} {'coffer':>12} {'reference':>12} {'unit':<10} {'ratio':>7}  of the turns")
     store = Store(os.environ["COFFER"])
     try:
         against_nginx(store, folder)
-        encryption_tax(store, folder)
+        encryption_tax(folder)
         uri = customer_keys(store, folder)
         unwrap(store, uri)
         gate(store)
