@@ -1,9 +1,7 @@
 # make run, make test: everything a fresh Debian 12 machine with Swift needs.
 .PHONY: run test build release demo lint bench
 
-run:
-	Scripts/install-dependencies run
-	Scripts/build-release
+run: release
 	exec .build/release/coffer serve
 
 test:
@@ -14,6 +12,7 @@ build:
 	swift build --build-tests
 
 release:
+	Scripts/install-dependencies run
 	Scripts/build-release
 
 demo:

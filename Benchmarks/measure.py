@@ -28,34 +28,32 @@ from cofferclient import Server, service_sas, shared_key  # noqa: E402
 
 QUICK = "--quick" in sys.argv
 SECONDS = 3
-TURNS = 2 if QUICK else 7
-MANY = 10_000 if QUICK else 100_000
+TURNS = 2 if QUICK else 8
+FEW, MANY = 1_000, 10_001 if QUICK else 100_000
 CONNECTIONS = 16
 
 
-def row(what, measured, reference, unit, aim):
-    """One row. Of turns (lists of one length): their medians, and of their ratios the median, the least and the greatest."""
-    spread = ""
-    if isinstance(measured, list):
-        ratios = sorted(ours / theirs for ours, theirs in zip(measured, reference))
-        ratio, spread = statistics.median(ratios), f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        measured, reference = statistics.median(measured), statistics.median(reference)
-    else:
-        ratio = measured / reference
-    print(f"{what:<58} {measured:>12,.1f} {reference:>12,.1f} {unit:<10} {ratio:>7.2f} {spread:<13} aim {aim}", flush=True)
+def row(what, measured, reference, unit, aim, ratio=None, spread=""):
+    ratio = measured / reference if ratio is None else ratio
+    print(f"{what:<58} {measured:>12,.1f} {reference:>12,.1f} {unit:<10} {ratio:>6.2f} {spread:<16} aim {aim}", flush=True)
+
+
+def turns_row(what, ours, theirs, unit, aim):
+    """Of turns: the medians of both sides, and of the turns' ratios the median, the least and the greatest."""
+    ratios = sorted(one / other for one, other in zip(ours, theirs))
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    row(what, statistics.median(ours), statistics.median(theirs), unit, aim, statistics.median(ratios), spread)
 
 
 def by_turns(ours, theirs):
-    """Measures both sides by turns, so that what other tenants of the machine take is taken from both. What one side left to be written to the disk is
-    written before the other's turn."""
-    measured = []
-    for _ in range(TURNS):
-        turn = []
-        for side in (ours, theirs):
+    """Measures both sides by turns, each of them first in every other, so that what other machines on the host take is taken from
+    both. What a side leaves to be written is on the disk before the next one begins."""
+    sides = ([], [])
+    for turn in range(TURNS):
+        for results, measure in list(zip(sides, (ours, theirs)))[:: -1 if turn % 2 else 1]:
             os.sync()
-            turn.append(side())
-        measured.append(turn)
-    return tuple(list(side) for side in zip(*measured))
+            results.append(measure())
+    return sides
 
 
 def cpu_seconds(pids):
@@ -94,8 +92,10 @@ def wrk(url, script=None, headers=(), connections=CONNECTIONS, pids=()):
     return Load(rate, float(p50) * {"us": 1, "ms": 1e3, "s": 1e6}[unit], spent / total * 1e6)
 
 
-def put_script(folder, size, prefix, query, keep=0):
-    """A wrk script that PUTs random bytes under names of its own. `keep`: so many names, then again from the first."""
+def put_script(folder, size, prefix, query, known=False):
+    """A wrk script that PUTs random bytes: over the same 2,000 names whenever it is made, or under names of its own."""
+    if not known:
+        prefix += secrets.token_hex(4) + "-"
     body = folder / f"body{size}"
     body.write_bytes(os.urandom(size))
     script = folder / f"put{size}-{secrets.token_hex(4)}.lua"
@@ -107,20 +107,12 @@ function setup(thread) thread:set("id", threads); threads = threads + 1 end
 function init() n = 0 end
 function request()
   n = n + 1
-  local name = string.format("%d-%06d", id, {f"n % {keep}" if keep else "n"})
+  local name = string.format("%d-%06d", id, {"n % 1000" if known else "n"})
   return wrk.format("PUT", "{prefix}" .. name .. "{query}", {{["x-ms-blob-type"] = "BlockBlob", ["Host"] = wrk.headers["Host"]}}, body)
 end
 """
     )
     return script
-
-
-def put_names(folder, size, prefix, query, known):
-    """Gives the script of each turn: over the same 2,000 names, or under names that no turn had before."""
-    if known:
-        script = put_script(folder, size, prefix, query, keep=1000)
-        return lambda: script
-    return lambda: put_script(folder, size, prefix + secrets.token_hex(4) + "-", query)
 
 
 class Nginx:
@@ -153,18 +145,30 @@ http {{
         self.pids = [self.process.pid, *children(self.process.pid)]
         self.url = f"http://127.0.0.1:{self.port}/"
 
-    def stop(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
+        shutil.rmtree(self.folder)
+
+    def put(self, name, data):
+        (self.folder / "data" / name).write_bytes(data)
+
+    def get_load(self, name):
+        return lambda: wrk(self.url + name, pids=self.pids)
+
+    def put_load(self, size, known):
+        return lambda: wrk(self.url, put_script(self.folder, size, "/", "", known), pids=self.pids)
 
 
 class Store:
     """A Coffer with one account that takes http, and a SAS for its container."""
 
-    def __init__(self, coffer):
-        began = time.monotonic()
-        self.server = Server(coffer=coffer).start()
-        self.first_start = time.monotonic() - began
+    def __init__(self, coffer, folder):
+        # On the disk that nginx writes to; the machine's folder for temporary files may be memory.
+        self.server = Server(folder / f"store-{secrets.token_hex(3)}", coffer).start()
         self.client = self.server.client()
         state = json.loads((self.server.home / "data/run.json").read_text())
         self.pid, self.port = state["pid"], state["httpPort"]
@@ -191,63 +195,55 @@ class Store:
         status, _, answer = self.client.call("PUT", f"{self.blobs}box/{name}?{self.sas}", data, {"x-ms-blob-type": "BlockBlob"})
         assert status == 201, answer
 
-    def put_load(self, folder, size, known=True):
-        names = put_names(folder, size, "/box/", "?" + self.sas, known)
-        return lambda: wrk(self.url, names(), self.headers, pids=[self.pid])
+    def put_load(self, size, known):
+        return lambda: wrk(self.url, put_script(self.server.home, size, "/box/", "?" + self.sas, known), self.headers, pids=[self.pid])
 
     def get_load(self, name):
         return lambda: wrk(f"{self.url}/box/{name}?{self.sas}", headers=self.headers, pids=[self.pid])
 
-    def memory(self):
-        return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text()).group(1)) / 1024
+    def __enter__(self):
+        return self
 
-    def end(self):
-        self.server.stop()
-        shutil.rmtree(self.server.home)
-
-
-SIZES = [(4_096, "4 KiB"), (1_048_576, "1 MiB")]
-AIMS = {("get", 4_096): "0.3", ("put", 4_096): "1 (durable)", ("get", 1_048_576): "0.5", ("put", 1_048_576): "-"}
+    def __exit__(self, *_):
+        if self.server.process.poll() is None:
+            self.server.stop()
+        shutil.rmtree(self.server.home, ignore_errors=True)
 
 
-def compare(what, ours, theirs, aim, with_cpu=False):
+# Bytes, what they are called, whether names to put are known, aims of get and put.
+SIZES = [(4_096, "4 KiB", (True, False), "0.3", "1 (durable)"), (1_048_576, "1 MiB", (True,), "0.5", "-")]
+
+
+def compare(what, ours, theirs, aim):
     ours, theirs = by_turns(ours, theirs)
-    row(what, [load.rate for load in ours], [load.rate for load in theirs], "req/s", aim)
-    if with_cpu:
-        row("  server CPU a request", [load.cpu for load in ours], [load.cpu for load in theirs], "us", "-")
+    turns_row(what, [load.rate for load in ours], [load.rate for load in theirs], "req/s", aim)
+    turns_row("  server CPU a request", [load.cpu for load in ours], [load.cpu for load in theirs], "us", "-")
 
 
-def against_nginx(store, folder):
-    nginx = Nginx(folder)
-    for size, label in SIZES:
-        data = os.urandom(size)
-        store.put(f"get{size}", data)
-        (nginx.folder / "data" / f"get{size}").write_bytes(data)
-        get = lambda: wrk(f"{nginx.url}get{size}", pids=nginx.pids)
-        compare(f"Get Blob {label} against nginx static", store.get_load(f"get{size}"), get, AIMS["get", size], with_cpu=True)
-        # A MiB under new names each time would fill the disk.
-        for known in (True, False) if size < 1_048_576 else (True,):
-            names = put_names(folder, size, "/", "", known)
-            put = lambda: wrk(nginx.url, names(), pids=nginx.pids)
-            what = f"Put Blob {label}, {'known' if known else 'new'} names, against nginx DAV"
-            compare(what, store.put_load(folder, size, known), put, AIMS["put", size], with_cpu=True)
-    nginx.stop()
+def against_nginx(folder):
+    for size, label, puts, get_aim, put_aim in SIZES:
+        with Store(os.environ["COFFER"], folder) as store, Nginx(folder) as nginx:
+            data = os.urandom(size)
+            for side in (store, nginx):
+                side.put("blob", data)
+            compare(f"Get Blob {label} against nginx static", store.get_load("blob"), nginx.get_load("blob"), get_aim)
+            for known in puts:
+                what = f"Put Blob {label}, {'known' if known else 'new'} names, against nginx DAV"
+                compare(what, store.put_load(size, known), nginx.put_load(size, known), put_aim)
 
 
 def encryption_tax(folder):
     if not os.environ.get("COFFER_NULL"):
         print("(the null-cipher build was left out)")
         return
-    # Both of them new: what a store holds weighs too.
-    sealed, plain = (Store(os.environ[variable]) for variable in ("COFFER", "COFFER_NULL"))
-    for size, label in SIZES:
-        name, data = f"get{size}", os.urandom(size)
-        for store in (sealed, plain):
-            store.put(name, data)
-        compare(f"Get Blob {label}, encrypted against a null cipher", sealed.get_load(name), plain.get_load(name), ">= 0.95")
-        compare(f"Put Blob {label}, encrypted against a null cipher", sealed.put_load(folder, size), plain.put_load(folder, size), ">= 0.95")
-    sealed.end()
-    plain.end()
+    for size, label, *_ in SIZES:
+        with Store(os.environ["COFFER"], folder) as sealed, Store(os.environ["COFFER_NULL"], folder) as plain:
+            data = os.urandom(size)
+            for side in (sealed, plain):
+                side.put("blob", data)
+            against = "encrypted against a null cipher"
+            compare(f"Get Blob {label}, {against}", sealed.get_load("blob"), plain.get_load("blob"), ">= 0.95")
+            compare(f"Put Blob {label}, {against}", sealed.put_load(size, True), plain.put_load(size, True), ">= 0.95")
 
 
 def make_vault(store):
@@ -290,21 +286,25 @@ def switch_times(store, uri):
     return {what: statistics.median(values) for what, values in times.items()}
 
 
-def customer_keys(store, folder):
-    uri = make_vault(store)
-    few = switch_times(store, uri)
-    script = put_script(folder, 100, "/box/many-", "?" + store.sas)
+def fill(store, count):
+    """Puts blobs under new names until there are `count` of them. Returns how many there are."""
     put = 0
-    while put < MANY:
-        out = subprocess.run(
-            ["wrk", "-t", "2", "-c", "64", "-d", "10s", "-s", str(script), "-H", store.headers[0], store.url], capture_output=True, text=True
-        ).stdout
-        put += int(re.search(r"(\d+) requests in", out).group(1))
-        script = put_script(folder, 100, f"/box/many{put}-", "?" + store.sas)
-    many = switch_times(store, uri)
+    while put < count:
+        script = put_script(store.server.home, 100, "/box/", "?" + store.sas)
+        command = ["wrk", "-t", "2", "-c", "64", "-d", "10s" if count > 10_000 else "1s", "-s", str(script), "-H", store.headers[0], store.url]
+        put += int(re.search(r"(\d+) requests in", subprocess.run(command, capture_output=True, text=True).stdout).group(1))
+    return put
+
+
+def customer_keys(store):
+    uri = make_vault(store)
+    few = fill(store, FEW)
+    of_few = switch_times(store, uri)
+    many = few + fill(store, MANY)
+    of_many = switch_times(store, uri)
     names = {"switch": "to a customer's key", "rotate": "follow a rotation", "back": "back to the platform key"}
     for what, label in names.items():
-        row(f"{label}: {put:,} blobs against 2,000", many[what], few[what], "ms", "1")
+        row(f"{label}: {many:,} blobs against {few:,}", of_many[what], of_few[what], "ms", "1")
     return uri
 
 
@@ -326,19 +326,20 @@ wrk.headers["Host"] = "{urllib.parse.urlsplit(uri).netloc}"
     )
     print("(unwrap goes through https and the whole API; openssl speed computes alone)")
     target = (uri, f"/{path}/unwrapkey?api-version=7.4", script, state["httpsPort"])
-    if https_load(store, *target) is None:
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        print("(no unwrap rows: unshare is not allowed here)")
         return
     turns = by_turns(lambda: https_load(store, *target), lambda: openssl_speed("-multi", "2"))
-    row("unwrapKey over https, on the cores wrk uses too", *turns, "op/s", "0.8")
+    turns_row("unwrapKey over https, on the cores wrk uses too", *turns, "op/s", "0.8")
     if (os.cpu_count() or 1) > 1:
         with on_core(store.pid, 0):
             turns = by_turns(lambda: https_load(store, *target, "taskset -c 1"), lambda: openssl_speed(core=0))
-        row("unwrapKey over https, one core each, wrk beside it", *turns, "op/s", "0.8")
+        turns_row("unwrapKey over https, one core each, wrk beside it", *turns, "op/s", "0.8")
 
 
 def openssl_speed(*options, core=None):
     """Private operations a second, of RSA-2048."""
-    command = ["openssl", "speed", "-seconds", "3", *options, "rsa2048"]
+    command = ["openssl", "speed", "-seconds", str(SECONDS), *options, "rsa2048"]
     done = subprocess.run((["taskset", "-c", str(core)] if core is not None else []) + command, capture_output=True, text=True)
     return float(re.search(r"rsa 2048 bits.*?s\s+.*?s\s+([\d.]+)", done.stdout).group(1))
 
@@ -346,16 +347,18 @@ def openssl_speed(*options, core=None):
 @contextlib.contextmanager
 def on_core(pid, core):
     """All threads of the server on one core, for as long as it lasts."""
-    threads = [int(thread) for thread in os.listdir(f"/proc/{pid}/task")]
     before = os.sched_getaffinity(pid)
-    for thread in threads:
-        os.sched_setaffinity(thread, {core})
+
+    def move(cores):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread), cores)
+
+    move({core})
     try:
         yield
     finally:
-        for thread in threads:
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(thread, before)
+        move(before)
 
 
 def https_load(store, uri, path, script, port, prefix=""):
@@ -367,8 +370,7 @@ def https_load(store, uri, path, script, port, prefix=""):
     done = subprocess.run(["unshare", "-rm", "sh", "-c", load], capture_output=True, text=True)
     found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     if not found or "Non-2xx" in done.stdout:
-        print("(no unwrap row: " + (done.stdout + done.stderr)[-200:].replace("\n", " ") + ")")
-        return None
+        sys.exit(f"the load failed: {done.stdout}{done.stderr}")
     return float(found.group(1))
 
 
@@ -413,9 +415,12 @@ def gate(store):
             break
         time.sleep(0.2)
     assert status == 200, port
-    bare = lambda: wrk(f"http://127.0.0.1:{port.decode()}/api/F", connections=1)
-    through, bare = by_turns(lambda: wrk(f"{store.url}/api/F", headers=(f"Host: {name}",), connections=1), bare)
-    row("a function call through the gate against the bare handler", [load.p50 for load in through], [load.p50 for load in bare], "us (p50)", "-")
+    through, bare = by_turns(
+        lambda: wrk(f"{store.url}/api/F", headers=(f"Host: {name}",), connections=1),
+        lambda: wrk(f"http://127.0.0.1:{port.decode()}/api/F", connections=1),
+    )
+    what = "a function call through the gate against the bare handler"
+    turns_row(what, [load.p50 for load in through], [load.p50 for load in bare], "us (p50)", "-")
 
 
 def starts(store):
@@ -446,19 +451,16 @@ def starts(store):
 def main():
     folder = Path(os.environ.get("BENCH_FOLDER") or f"{os.getcwd()}/.build/bench-{os.getpid()}")
     folder.mkdir(parents=True)
-    print(f"{'row':<58} {'coffer':>12} {'reference':>12} {'unit':<10} {'ratio':>7}  of the turns")
-    store = Store(os.environ["COFFER"])
+    print(f"{'row':<58} {'coffer':>12} {'reference':>12} {'unit':<10} {'ratio':>6} least to greatest")
     try:
-        against_nginx(store, folder)
+        against_nginx(folder)
         encryption_tax(folder)
-        uri = customer_keys(store, folder)
-        unwrap(store, uri)
-        gate(store)
-        starts(store)
+        with Store(os.environ["COFFER"], folder) as store:
+            uri = customer_keys(store)
+            unwrap(store, uri)
+            gate(store)
+            starts(store)
     finally:
-        if store.server.process.poll() is None:
-            store.server.stop()
-        shutil.rmtree(store.server.home, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
