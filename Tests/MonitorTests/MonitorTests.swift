@@ -143,6 +143,16 @@ struct MonitorTests {
         }
     }
 
+    /// The activity log, metrics and alerts belong to the same namespace.
+    @Test(arguments: [
+        "/subscriptions/s/providers/Microsoft.Insights/eventtypes/management/values",
+        "\(site)/providers/Microsoft.Insights/metrics", "\(group)/providers/Microsoft.Insights/metricAlerts/a",
+    ])
+    func whatIsMissingAnswers501(_ path: String) async throws {
+        let error = await #expect(throws: ControlError.self) { try await send(service.insights, .get, path) }
+        #expect(error?.status == 501 && error?.code == "NotImplemented")
+    }
+
     @Test func whatIsNeverProducedIsRefused() async throws {
         try await connect()
         let path = "\(Self.site)/providers/microsoft.insights/diagnosticSettings/other"

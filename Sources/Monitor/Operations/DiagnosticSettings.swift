@@ -17,10 +17,12 @@ struct DiagnosticSettingsProvider: ResourceProvider {
     private static let categories: [String: [String]] = ["microsoft.web/sites": ["FunctionAppLogs"]]
 
     func respond(to request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse {
+        let types = request.path.types.map { $0.lowercased() }
+        guard types.first?.hasPrefix("diagnosticsettings") ?? false else { throw Self.missing(request) }
         guard let resource = request.path.extendedScope, resource.providerNamespace != nil else {
             throw .badRequest("A diagnostic setting belongs to a resource; the path names none.")
         }
-        switch (request.method, request.path.types.map { $0.lowercased() }, request.path.names.count) {
+        switch (request.method, types, request.path.names.count) {
         case (.get, ["diagnosticsettings"], 0):
             try service.require(caller, Self.action + "read", at: resource)
             return .json(200, ["value": .array(try await service.records.settings(of: resource).map(Self.wire))])
@@ -43,8 +45,12 @@ struct DiagnosticSettingsProvider: ResourceProvider {
             return .json(
                 200, ["value": .array(Self.known(for: resource).map { Self.wire(category: $0, of: resource) })])
         default:
-            throw .notImplemented("\(request.method.rawValue) \(request.path.resourceType ?? "")")
+            throw Self.missing(request)
         }
+    }
+
+    private static func missing(_ request: ControlRequest) -> ControlError {
+        .notImplemented("\(request.method.rawValue) \(request.path.resourceType ?? "")")
     }
 
     /// Diagnostic settings go with the resource they extend; there is nothing tracked of its own.
