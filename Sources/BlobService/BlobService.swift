@@ -18,6 +18,7 @@ public final class BlobService: WireService, StoredAccessPolicies {
     let randomness: any Randomness
     let logger: Logger
     let containers = ContainerCache()
+    let newNames = NewNames()
     /// Uncommitted blocks of one name are put one after the other: each counts itself in the same row, and of many that
     /// raced for it all but one would have to begin again. Names share these by chance.
     let stagingTurnstiles = (0..<64).map { _ in Turnstile() }

@@ -166,6 +166,11 @@ public final class EmbeddedEngine: MetadataStore, ExtentStore {
         }
     }
 
+    public func remembered(_ partition: Partition, _ keys: [RowKey]) -> [Row?]? {
+        guard case .rows(let rows) = cache.find(partition, keys) else { return nil }
+        return rows
+    }
+
     public func scan(
         _ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int
     ) async throws(StorageEngineError) -> [Row] {

@@ -148,6 +148,7 @@ final class StoreCore: Sendable {
     func get(_ partition: Partition, _ keys: [RowKey]) async throws(SealedStoreError) -> [Row?] {
         do { return try await metadata.get(partition, keys) } catch { throw SealedStoreError(error) }
     }
+    func remembered(_ partition: Partition, _ keys: [RowKey]) -> [Row?]? { metadata.remembered(partition, keys) }
     func scan(_ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int) async throws(SealedStoreError) -> [Row] {
         do { return try await metadata.scan(partition, from: from, upTo: upTo, limit: limit) } catch {
             throw SealedStoreError(error)

@@ -22,6 +22,9 @@ public final class InMemoryEngine: MetadataStore, ExtentStore {
         state.withLock { state in keys.map { state.partitions[partition]?[$0] } }
     }
 
+    /// Always nil, so that the rooms above are tested as on a medium.
+    public func remembered(_ partition: Partition, _ keys: [RowKey]) -> [Row?]? { nil }
+
     public func scan(_ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int) async throws(StorageEngineError)
         -> [Row]
     {

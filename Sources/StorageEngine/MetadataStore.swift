@@ -8,6 +8,9 @@ public protocol MetadataStore: Sendable {
 
     /// The rows of `keys`, in their order; nil for an absent one. All are read from one snapshot.
     func get(_ partition: Partition, _ keys: [RowKey]) async throws(StorageEngineError) -> [Row?]
+    /// What `get` would answer, where the engine has it in memory; nil where it would have to ask its medium. Never
+    /// waits.
+    func remembered(_ partition: Partition, _ keys: [RowKey]) -> [Row?]?
     /// Rows with `from <= key < upTo` in ascending byte order, at most `limit`, from one snapshot. `upTo` nil means to
     /// the end.
     func scan(_ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int) async throws(StorageEngineError) -> [Row]

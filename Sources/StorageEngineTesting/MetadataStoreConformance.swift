@@ -6,6 +6,7 @@ public enum MetadataStoreConformance {
 
     public static let checks: [Check] = [
         Check(name: "get answers in the order asked, nil for absent rows", run: getOrder),
+        Check(name: "what is remembered is what get answers", run: remembered),
         Check(name: "scan is ordered by unsigned bytes and half open", run: scanOrder),
         Check(name: "scan honours its limit", run: scanLimit),
         Check(name: "keys and values are any bytes, empty ones too", run: anyBytes),
@@ -52,6 +53,26 @@ public enum MetadataStoreConformance {
         try requireEqual(try await store.get(partition, []).count, 0, "get of nothing")
         try requireEqual(
             try await store.get(Partition("conformance absent"), [RowKey("a")]), [nil], "an absent partition")
+    }
+
+    private static func remembered(_ store: any MetadataStore) async throws {
+        let partition = Partition("conformance remembered")
+        let keys = [RowKey("a"), RowKey("b")]
+        func agrees(_ what: String) async throws {
+            // A read may be what makes the engine remember: asked before it and after.
+            let before = store.remembered(partition, keys)
+            let rows = try await store.get(partition, keys)
+            for known in [before, store.remembered(partition, keys)] {
+                if let known { try requireEqual(known, rows, what) }
+            }
+        }
+        try await agrees("nothing")
+        try await put(store, partition, ["a": "1"])
+        try await agrees("one row")
+        try await put(store, partition, ["a": "2", "b": "3"])
+        try await agrees("both rows")
+        _ = try committed(await store.commit(partition, checks: [], writes: [.delete(RowKey("a"))]))
+        try await agrees("after a deletion")
     }
 
     private static func scanOrder(_ store: any MetadataStore) async throws {

@@ -44,6 +44,7 @@ public final class FaultyEngine: MetadataStore {
         try await interruptIfDue(Call(reads: keys.map(\.text)))
         return rows
     }
+    public func remembered(_ partition: Partition, _ keys: [RowKey]) -> [Row?]? { engine.remembered(partition, keys) }
     public func scan(
         _ partition: Partition, from: RowKey, upTo: RowKey?, limit: Int
     ) async throws(StorageEngineError) -> [Row] {

@@ -54,6 +54,9 @@ struct Conditions: Sendable {
             })
     }
 
+    /// Whether nothing can meet them where there is no blob.
+    var needABlob: Bool { ifMatch != nil || asksForTags || leaseID != nil }
+
     /// For reads: 412 when a precondition fails, 304 when the reader has what there is.
     func checkRead(etag: ETag, modified: Timestamp) throws(StorageError) {
         if ifNoneMatch == .any { throw .unsatisfiableCondition }

@@ -28,7 +28,8 @@ extension BlobService {
         secrets.metadata = try call.metadata()
         secrets.tags = try call.tagsHeader()
         let givenMD5 = try call.md5Header("x-ms-blob-content-md5")
-        let replaced = try await checkedReplacement(call, container, name, conditions)
+        let isSmall = (call.request.body.declaredLength ?? .max) <= NewNames.bodyBytes
+        let replaced = try await checkedReplacement(call, container, name, conditions, mayPresume: isSmall)
 
         let key = try await dataKey(call, customerKey)
         let body = try await ingest(

@@ -22,6 +22,8 @@ struct BlobRow: Sendable {
 enum Replaced: Sendable {
     /// As it was read before the body was taken; the commit says when it has changed.
     case known(BlobRow?)
+    /// Most likely nothing; the commit says when that is wrong.
+    case presumedAbsent
     /// Not read yet, or not kept.
     case unread
 
@@ -57,7 +59,7 @@ extension BlobService {
         -> BlobRow?
     {
         let found = try await storedRow(call, container, name, snapshot: snapshot)
-        if let found, !found.record.isUncommitted { try await checkTags(call, container, name, found) }
+        try await checkTags(call, container, name, found)
         return found
     }
     /// The same, whatever the request says of tags: for a row that is not the request's subject.
@@ -67,11 +69,11 @@ extension BlobService {
         try await call.volume.get(container.partition, [BlobKeys.row(name, snapshot)])[0].map(BlobRow.init)
     }
 
-    /// 412 unless the blob meets the request's `x-ms-if-tags`. Who asks must be allowed to read tags.
+    /// 412 unless the blob, if there is one, meets the request's `x-ms-if-tags`. Who asks must be allowed to read tags.
     private func checkTags(
-        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ row: BlobRow
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ row: BlobRow?
     ) async throws {
-        guard let text = call.header("x-ms-if-tags") else { return }
+        guard let row, !row.record.isUncommitted, let text = call.header("x-ms-if-tags") else { return }
         try authorize(call, .readTags, container: container.name, blob: name)
         let condition = try TagCondition(text)
         guard condition.holds(for: try await tags(of: row, call, container)) else { throw StorageError.conditionNotMet }
@@ -233,8 +235,10 @@ extension BlobService {
             let old =
                 switch replaced {
                 case .known(let row): row
+                case .presumedAbsent: BlobRow?.none
                 case .unread: try await blobRow(call, container, name)
                 }
+            let isPresumed = if case .presumedAbsent = replaced { true } else { false }
             replaced = .unread
             let existing = old.flatMap { $0.record.isUncommitted ? nil : $0 }
             try checkReplacement(call, container, existing?.record, conditions)
@@ -255,16 +259,31 @@ extension BlobService {
             let done = try await commit(
                 call, container, checks: change.checks, writes: change.writes, linking: secrets.manifest.extents,
                 releasing: change.releasing)
+            if isPresumed { newNames.learn(wasNew: done) }
             return done ? record : nil
         }
     }
 
     /// What a write would replace, if lease, conditions and rights allow it now: before its body is taken, so that
     /// most of what will be refused costs none. The commit asks again.
+    ///
+    /// `mayPresume`: where a new name is likely, the disk is not asked whether it is one, and all of this is left to
+    /// the commit. For bodies that cost little when they are refused.
     func checkedReplacement(
-        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ conditions: Conditions
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ conditions: Conditions,
+        mayPresume: Bool = false
     ) async throws -> Replaced {
-        let row = try await blobRow(call, container, name)
+        let row: BlobRow?
+        if !mayPresume || conditions.needABlob {
+            row = try await blobRow(call, container, name)
+        } else if let known = try call.volume.remembered(container.partition, [BlobKeys.base(name)]) {
+            row = try known[0].map(BlobRow.init)
+        } else if newNames.areLikely {
+            return .presumedAbsent
+        } else {
+            row = try await blobRow(call, container, name)
+            newNames.learn(wasNew: row == nil)
+        }
         try checkReplacement(call, container, row.flatMap { $0.record.isUncommitted ? nil : $0.record }, conditions)
         return Replaced(row)
     }

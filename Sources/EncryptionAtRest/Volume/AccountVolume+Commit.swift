@@ -8,7 +8,7 @@ internal import StorageEngine
 /// link row becomes a garbage row.
 extension AccountVolume {
     /// How often a commit starts over because a link row changed between reading and writing.
-    private static let attemptsLimit = 16
+    private static let attemptsLimit = 64
 
     /// Writes hold parts already sealed (`seal`).
     ///

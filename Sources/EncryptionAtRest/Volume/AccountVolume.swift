@@ -39,16 +39,13 @@ public final class AccountVolume: Sendable {
     // MARK: Rows
 
     public func get(_ partition: VolumePartition, _ keys: [[UInt8]]) async throws(SealedStoreError) -> [VolumeRow?] {
-        var rows: [VolumeRow?] = []
-        rows.reserveCapacity(keys.count)
-        for row in try await core.get(engine(partition), keys.map { RowKind.data.key($0) }) {
-            guard let row else {
-                rows.append(nil)
-                continue
-            }
-            rows.append(try decode(row, in: partition))
-        }
-        return rows
+        try decode(try await core.get(engine(partition), keys.map { RowKind.data.key($0) }), in: partition)
+    }
+
+    /// What `get` would answer, where that costs no look at the disk; nil elsewhere.
+    public func remembered(_ partition: VolumePartition, _ keys: [[UInt8]]) throws(SealedStoreError) -> [VolumeRow?]? {
+        guard let rows = core.remembered(engine(partition), keys.map { RowKind.data.key($0) }) else { return nil }
+        return try decode(rows, in: partition)
     }
 
     /// Ascending byte order, `from <= key < upTo`.
@@ -72,6 +69,19 @@ public final class AccountVolume: Sendable {
     func encode(visible: [UInt8], sealed: SealedPart, at key: RowKey, in partition: VolumePartition) -> [UInt8] {
         let contents = RowContents.encode(visible: visible, sealed: sealed.message)
         return RowFrame.encode(rowSeal.seal(contents, bound: bound(key, in: partition)), bodies: sealed.bodies)
+    }
+
+    private func decode(_ rows: [Row?], in partition: VolumePartition) throws(SealedStoreError) -> [VolumeRow?] {
+        var decoded: [VolumeRow?] = []
+        decoded.reserveCapacity(rows.count)
+        for row in rows {
+            guard let row else {
+                decoded.append(nil)
+                continue
+            }
+            decoded.append(try decode(row, in: partition))
+        }
+        return decoded
     }
 
     func decode(_ row: Row, in partition: VolumePartition) throws(SealedStoreError) -> VolumeRow {
