@@ -121,7 +121,9 @@ struct Refusal: Error, Equatable {
         .forbidden, "LoopbackOnly", "This endpoint is served to processes on the same machine only.")
     static func noService(_ endpoint: Endpoint) -> Refusal {
         Refusal(
-            .notImplemented, "EndpointNotImplemented", "This server has no service for the endpoint \(endpoint.kind).")
+            .notImplemented, "EndpointNotImplemented",
+            "This server has no service for the endpoint \(endpoint.kind). "
+                + "docs/compatibility.md lists what it has.")
     }
 }
 

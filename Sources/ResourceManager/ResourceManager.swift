@@ -134,9 +134,10 @@ public final class ResourceManager: WireService {
         var response: Response
         do {
             let version = try ARMWire.apiVersion(query)
+            let path = ResourceID(segments: segments)
+            try ResourcesProvider.refuseDeployment(path, method)
             let control = ControlRequest(
-                method: method, path: ResourceID(segments: segments), query: query, apiVersion: version,
-                body: try await ARMWire.body(request),
+                method: method, path: path, query: query, apiVersion: version, body: try await ARMWire.body(request),
                 names: request.names)
             response = ARMWire.response(try await dispatch(control, as: caller), to: request)
         } catch let error as ControlError {

@@ -118,7 +118,9 @@ extension ResourceManager {
 
     func unknownNamespace(_ namespace: String) -> ControlError {
         ControlError(
-            status: 404, code: "InvalidResourceNamespace", message: "The resource namespace '\(namespace)' is invalid.")
+            status: 404, code: "InvalidResourceNamespace",
+            message: "The resource namespace '\(namespace)' is invalid: this server has no such provider. "
+                + "'az provider list' shows those it has.")
     }
     func methodNotAllowed(_ request: ControlRequest) -> ControlError {
         ControlError(

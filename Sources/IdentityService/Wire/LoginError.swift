@@ -96,7 +96,9 @@ struct LoginError: Error {
     static let throttled = LoginError(
         .tooManyRequests, "temporarily_unavailable", 90_055,
         "There are too many incoming requests. Please try again later.")
-    static let notFound = LoginError(.notFound, "invalid_request", 900_1023, "The endpoint does not exist.")
+    static let notFound = LoginError(
+        .notFound, "invalid_request", 900_1023,
+        "The endpoint does not exist. This server signs in service principals only ('az login --service-principal').")
 
     /// A client's own text, cut short and without control characters, for an error message.
     private static func printable(_ text: String) -> String {

@@ -32,9 +32,8 @@ public struct VaultError: Error, Sendable, Equatable {
     static func vaultNotFound(_ name: String) -> VaultError {
         VaultError(
             404, "VaultNotFound",
-            "The vault '\(name)' was not found. Create it with 'az keyvault create', or, if it was deleted recently, "
-                + "bring it back with "
-                + "'az keyvault recover'.")
+            "The vault '\(name)' was not found. If it was deleted recently, bring it back with 'az keyvault recover'; "
+                + "otherwise create it with 'az keyvault create'.")
     }
     static func objectNotFound(_ kind: ObjectKind, _ identifier: String) -> VaultError {
         VaultError(

@@ -21,6 +21,18 @@ struct ResourcesProvider: ResourceProvider {
         throw .resourceNotFound(id)
     }
 
+    /// Throws 501 for template deployments, before the body is read: a template that is no strict JSON is refused
+    /// for the same reason as any other.
+    static func refuseDeployment(_ path: ResourceID, _ method: ControlRequest.Method) throws(ControlError) {
+        guard path.providerNamespace?.lowercased() == "microsoft.resources",
+            path.types.first?.lowercased() == "deployments"
+        else { return }
+        let isList = method == .get && path.types.count == 1 && path.names.isEmpty
+        guard isList else {
+            throw .notImplemented("\(method.rawValue) on 'Microsoft.Resources/\(path.types.joined(separator: "/"))'")
+        }
+    }
+
     func respond(to request: ControlRequest, as caller: Caller) async throws(ControlError) -> ControlResponse {
         let type = request.path.types.first?.lowercased() ?? ""
         switch (type, request.path.types.count, request.method) {

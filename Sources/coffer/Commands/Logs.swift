@@ -30,8 +30,10 @@ struct Logs: AsyncParsableCommand {
         }
         guard !workspaces.isEmpty else {
             throw CommandFailure(
-                "'\(app)' sends its logs nowhere. Make a workspace ('az monitor log-analytics workspace create') and a setting "
-                    + "('az monitor diagnostic-settings create … --logs '[{\"category\":\"FunctionAppLogs\",\"enabled\":true}]'')."
+                "'\(app)' sends its logs nowhere. Make a workspace (az monitor log-analytics workspace create) and a "
+                    + "setting that names it (az monitor diagnostic-settings create --name NAME --workspace WORKSPACE "
+                    + "--resource \(site) "
+                    + #"--logs '[{"category":"FunctionAppLogs","enabled":true}]')."#
             )
         }
         let query = "FunctionAppLogs | where _ResourceId == '\(site)' | take \(lines)"
