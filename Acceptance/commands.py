@@ -129,9 +129,9 @@ def with_a_server(server):
     refused(server, 1, "coffer serve", "status")
     server.start()
     check("a server killed starts again", server.run("status").returncode == 0)
-    large_blob(server.client())
+    content = large_blob(server.client())
     stopping(server)
-    verifying(server)
+    verifying(server, content)
     warnings(server)
     brackets(server)
 
@@ -148,11 +148,13 @@ def large_blob(client):
     headers = shared_key(name, key, "PUT", "/box", {"restype": "container"})
     status = client.call("PUT", blobs + "box?restype=container", headers=headers)[0]
     check("a container is made", status == 201, status)
-    status = client.call("PUT", f"{blobs}box/large?{sas}", os.urandom(LARGE), {"x-ms-blob-type": "BlockBlob"})[0]
+    content = os.urandom(LARGE)
+    status = client.call("PUT", f"{blobs}box/large?{sas}", content, {"x-ms-blob-type": "BlockBlob"})[0]
     check("a large blob is written", status == 201, status)
+    return content
 
 
-def verifying(server):
+def verifying(server, content):
     quick = server.run("verify", "--metadata-only")
     check("coffer verify --metadata-only", quick.returncode == 0 and quick.stdout.rstrip().endswith("sound"), quick.stdout + quick.stderr)
     done = server.run("verify")
@@ -162,6 +164,12 @@ def verifying(server):
     # The database may shrink a little between the two.
     searched = f"{part} bytes in {some} files, {whole} in {files}"
     check("--metadata-only does not search the extents", 0 < some < files and whole - part > LARGE // 2, searched)
+    # The first bytes of the blob, as a careless writer would leave them: not at the start of their file.
+    planted = server.home / "data/store/left"
+    planted.write_bytes(os.urandom(5_000_000) + content[:100_000])
+    seen = server.run("verify")
+    check("plaintext in the store is found", seen.returncode == 2 and "PLAINTEXT in left\n" in seen.stdout, seen.stdout + seen.stderr)
+    planted.unlink()
 
 
 def ask_gateway(state, target):

@@ -10,9 +10,51 @@ public enum JSONValue: Sendable, Hashable, Codable {
     case array([JSONValue])
     case object([String: JSONValue])
 
-    /// Throws `DecodingError` for anything that is not JSON (RFC 8259).
+    /// Deepest nesting read: what Azure's own services take (Json.NET, `MaxDepth`).
+    public static let depthLimit = 64
+    /// Most values read, each counted once for every level it lies at: so much does decoding it cost.
+    public static let costLimit = 1 << 22
+
+    /// Throws `DecodingError` for anything that is not JSON (RFC 8259), for what is nested deeper than `depthLimit`,
+    /// and for more values than `costLimit`.
     public init(parsing bytes: some Sequence<UInt8>) throws {
-        self = try JSONDecoder().decode(JSONValue.self, from: Data(bytes))
+        let data = Data(bytes)
+        try data.withUnsafeBytes { try Self.checkCost(of: $0) }
+        self = try JSONDecoder().decode(JSONValue.self, from: data)
+    }
+
+    /// Before anything is decoded: whoever sends a document should not choose how deep we recurse or how long we take.
+    private static func checkCost(of bytes: UnsafeRawBufferPointer) throws {
+        var depth = 0
+        var cost = 1
+        var isText = false
+        var isEscaped = false
+        for byte in bytes {
+            if isText {
+                if isEscaped {
+                    isEscaped = false
+                } else if byte == UInt8(ascii: "\\") {
+                    isEscaped = true
+                } else if byte == UInt8(ascii: "\"") {
+                    isText = false
+                }
+                continue
+            }
+            switch byte {
+            case UInt8(ascii: "\""): isText = true
+            case UInt8(ascii: "["), UInt8(ascii: "{"):
+                depth += 1
+                cost += depth
+            case UInt8(ascii: "]"), UInt8(ascii: "}"): depth -= 1
+            case UInt8(ascii: ","): cost += depth
+            default: break
+            }
+            guard depth <= depthLimit, cost <= costLimit else {
+                throw DecodingError.dataCorrupted(
+                    .init(
+                        codingPath: [], debugDescription: "The document is nested too deep, or holds too many values."))
+            }
+        }
     }
 
     /// Members in the order of their names, so that equal values have equal bytes.

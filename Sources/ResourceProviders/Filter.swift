@@ -18,8 +18,10 @@ public indirect enum Filter: Sendable, Equatable {
     public static let bytesLimit = 8_192
     /// Deepest nesting read.
     public static let depthLimit = 32
+    /// Most comparisons and calls read, each value of an `in` counted: a chain of them is a tree as deep as it is long.
+    public static let termsLimit = 256
 
-    /// nil when the text is not such an expression, too long or too deep.
+    /// nil when the text is not such an expression, too long, too deep or of too many terms.
     public init?(parsing text: String) {
         guard text.utf8.count <= Self.bytesLimit, let tokens = FilterToken.scan(text) else { return nil }
         var parser = FilterParser(tokens: tokens)
@@ -153,6 +155,7 @@ private enum FilterToken: Equatable {
 private struct FilterParser {
     let tokens: [FilterToken]
     private var position = 0
+    private var terms = 0
     init(tokens: [FilterToken]) { self.tokens = tokens }
 
     var isAtEnd: Bool { position == tokens.count }
@@ -182,6 +185,12 @@ private struct FilterParser {
         }
     }
 
+    /// false once there are more than are read.
+    private mutating func count(_ more: Int) -> Bool {
+        terms += more
+        return terms <= Filter.termsLimit
+    }
+
     mutating func disjunction(depth: Int) -> Filter? {
         guard depth < Filter.depthLimit, var left = conjunction(depth: depth) else { return nil }
         while takeKeyword("or") {
@@ -205,14 +214,16 @@ private struct FilterParser {
             guard let inner = disjunction(depth: depth + 1), take(.close) else { return nil }
             return inner
         }
-        guard let word = takeWord() else { return nil }
+        guard count(1), let word = takeWord() else { return nil }
         if take(.open) {
             if word.lowercased().hasSuffix("/any") { return lambda(list: String(word.dropLast(4)), depth: depth) }
             guard let arguments = operands() else { return nil }
             return .call(word.lowercased(), arguments)
         }
         if takeKeyword("in") {
-            guard take(.open), let values = operands(), let first = values.first else { return nil }
+            guard take(.open), let values = operands(), let first = values.first, count(values.count) else {
+                return nil
+            }
             return values.dropFirst().reduce(.comparison(path: word, .eq, first)) {
                 .or($0, .comparison(path: word, .eq, $1))
             }

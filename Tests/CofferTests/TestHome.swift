@@ -7,14 +7,14 @@ import TestSupport
 
 /// The folder of one installation, which goes with the test.
 final class TestHome: Sendable {
-    private let folder = FileManager.default.temporaryDirectory.path + "/coffer-" + SystemRandomness().uuidString()
-    deinit { try? FileManager.default.removeItem(atPath: folder) }
+    let path = FileManager.default.temporaryDirectory.path + "/coffer-" + SystemRandomness().uuidString()
+    deinit { try? FileManager.default.removeItem(atPath: path) }
 
     /// Everything joined as the server has it, listening to nobody.
     func platform() async throws -> Platform {
         let options = try SettingOptions.parse([
-            "--data-folder", folder + "/data", "--root-key-file", folder + "/root.key", "--credentials-file",
-            folder + "/administrator.json",
+            "--data-folder", path + "/data", "--root-key-file", path + "/root.key", "--credentials-file",
+            path + "/administrator.json",
         ])
         return try await Platform(
             try await ServerConfiguration.load(options),

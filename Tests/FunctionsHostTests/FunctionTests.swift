@@ -59,6 +59,27 @@ struct RouteTests {
             if let template = try? RouteTemplate(text) { _ = template.match(["a", "b", "1"]) }
         }
     }
+
+    /// Bounds that are negative, reversed, too large or none.
+    @Test func anyConstraintParsesOrIsRefused() {
+        let numbers = ["", "x", "-1", "0", "1", "\(Int64.min)", "\(Int64.max)", "99999999999999999999"]
+        let pairs = numbers.flatMap { low in numbers.map { "\(low),\($0)" } }
+        for name in ["int", "length", "minlength", "maxlength", "min", "max", "range", "regex", "alpha", "none"] {
+            for argument in numbers + pairs + ["1,2,3"] {
+                guard let template = try? RouteTemplate("{x:\(name)(\(argument))}") else { continue }
+                for text in ["", "0", "-1", "abc", "\(Int64.min)"] { _ = template.match([text]) }
+            }
+        }
+        #expect(throws: RouteTemplate.Malformed.self) { try RouteTemplate("{x:length(0,-1)}") }
+        #expect(throws: RouteTemplate.Malformed.self) { try RouteTemplate("{x:length(-1,1)}") }
+    }
+
+    /// There are more ways to match this text than anybody could go through.
+    @Test func anExpressionThatNeverEndsIsNoMatch() throws {
+        let template = try RouteTemplate("{x:regex(^(a+)+$)}")
+        #expect(template.match([String(repeating: "a", count: 1_000)]) != nil)
+        #expect(template.match([String(repeating: "a", count: 60) + "!"]) == nil)
+    }
 }
 
 struct CatalogTests {

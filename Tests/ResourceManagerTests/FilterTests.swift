@@ -41,6 +41,17 @@ import Testing
         #expect(Filter(parsing: "type eq 'a' or name eq 'b'")?.requiredValue(of: "name") == nil)
     }
 
+    /// A chain of terms is a tree as deep as it is long.
+    @Test(arguments: [" or ", " and "])
+    func longChainsAreRefused(joint: String) {
+        let most = Array(repeating: "a eq 'b'", count: Filter.termsLimit).joined(separator: joint)
+        #expect(holds(most, ["a": ["b"]]) == true)
+        #expect(Filter(parsing: most + joint + "a eq 'b'") == nil)
+        let values = Array(repeating: "b", count: Filter.termsLimit - 1).joined(separator: ",")
+        #expect(holds("a in (\(values))", ["a": ["b"]]) == true)
+        #expect(Filter(parsing: "a in (\(values),b)") == nil)
+    }
+
     @Test func hostileTextNeverCrashes() {
         #expect(Filter(parsing: String(repeating: "(", count: 8_000)) == nil)
         #expect(Filter(parsing: String(repeating: "not ", count: 2_000) + "a eq 'b'") == nil)

@@ -67,11 +67,19 @@ extension SealedStore {
         case everything
     }
 
+    /// What `verify` opened: a service's record; a volume's row, in parts (key, visible part, sealed part); a piece of
+    /// a blob's content.
+    public enum Opened: Sendable, CaseIterable { case record, row, content }
+
     /// Walks everything: every record opens, every account's key chain resolves, every row opens, every extent a row
     /// holds is there and authentic. A customer's key that cannot be had is reported as such, not as damage. May run
-    /// beside requests. Throws only when the engine cannot be read at all.
-    public func verify(depth: VerificationDepth = .everything) async throws(SealedStoreError) -> VerificationReport {
-        var verifier = Verifier(store: self, depth: depth)
+    /// beside requests. `opened` is shown each plaintext, for the time of the call only. Throws only when the engine
+    /// cannot be read at all.
+    public func verify(
+        depth: VerificationDepth = .everything,
+        opened: @escaping (Opened, UnsafeRawBufferPointer) -> Void = { _, _ in }
+    ) async throws(SealedStoreError) -> VerificationReport {
+        var verifier = Verifier(store: self, depth: depth, opened: opened)
         try await verifier.run()
         return verifier.report
     }
@@ -80,15 +88,26 @@ extension SealedStore {
 private struct Verifier {
     let store: SealedStore
     let depth: SealedStore.VerificationDepth
+    let opened: (SealedStore.Opened, UnsafeRawBufferPointer) -> Void
     var report = VerificationReport()
     /// nil: the account has a key, but it cannot be had.
     private var keys: [AccountID: DataKey?] = [:]
 
     private var core: StoreCore { store.core }
 
-    init(store: SealedStore, depth: SealedStore.VerificationDepth) {
+    init(
+        store: SealedStore, depth: SealedStore.VerificationDepth,
+        opened: @escaping (SealedStore.Opened, UnsafeRawBufferPointer) -> Void
+    ) {
         self.store = store
         self.depth = depth
+        self.opened = opened
+    }
+
+    private func show(_ kind: SealedStore.Opened, _ bytes: [UInt8]) { bytes.withUnsafeBytes { opened(kind, $0) } }
+    private mutating func show(_ content: ByteBuffer) {
+        content.withUnsafeReadableBytes { opened(.content, $0) }
+        report.plaintextBytesOpened += content.readableBytes
     }
 
     mutating func run() async throws(SealedStoreError) {
@@ -142,7 +161,7 @@ private struct Verifier {
     private mutating func verify(_ partition: Partition, _ records: SealedRecords) async throws(SealedStoreError) {
         try await core.forEachRow(partition) { (row) throws(SealedStoreError) in
             do {
-                _ = try records.open(row)
+                show(.record, try records.open(row).value)
                 report.recordsOpened += 1
             } catch { report.add(.notAuthentic, "records of \(records.domain.rawValue)", "\(error)") }
         }
@@ -178,6 +197,8 @@ private struct Verifier {
     ) async throws {
         let contents = try volume.decode(row, in: partition)
         report.rowsOpened += 1
+        show(.row, contents.key)
+        show(.row, contents.visible)
         let message = contents.sealed.message
         guard !contents.sealed.isEmpty else { return }
         let isCustomerProvided = message.count > 2 && message[2] == DataKey.Kind.customerProvided.rawValue
@@ -185,7 +206,7 @@ private struct Verifier {
             report.sealedPartsUnchecked += 1
             return
         }
-        _ = try await volume.open(contents.sealed, at: contents.key, in: partition, under: key)
+        show(.row, try await volume.open(contents.sealed, at: contents.key, in: partition, under: key))
         report.sealedPartsOpened += 1
         try verifyBodies(contents.sealed.inlineBodies, key)
     }
@@ -193,7 +214,7 @@ private struct Verifier {
     private mutating func verifyBodies(_ bodies: InlineBodies, _ key: DataKey) throws(SealedStoreError) {
         var bodies = bodies
         while let body = bodies.next() {
-            report.plaintextBytesOpened += try InlineExtent.open(body, under: key).readableBytes
+            show(try InlineExtent.open(body, under: key))
             report.smallBodiesOpened += 1
         }
     }
@@ -237,12 +258,12 @@ private struct Verifier {
         let step = max(1, (1 << 20) / reader.format.chunkBytes)
         if depth == .metadata {
             // The last chunk proves the length and the key.
-            report.plaintextBytesOpened += try await reader.open(count - 1..<count).readableBytes
+            show(try await reader.open(count - 1..<count))
             report.chunksOpened += 1
         } else {
             for start in stride(from: 0, to: count, by: step) {
                 let chunks = start..<min(start + step, count)
-                report.plaintextBytesOpened += try await reader.open(chunks).readableBytes
+                show(try await reader.open(chunks))
                 report.chunksOpened += chunks.count
             }
         }

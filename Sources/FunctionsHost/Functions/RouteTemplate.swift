@@ -164,7 +164,7 @@ struct RouteTemplate: Sendable, Equatable {
         case ("length", 1):
             if let value = numbers[0], let count = Int(exactly: value), count >= 0 { return .length(count...count) }
         case ("length", 2):
-            if let low = numbers[0], let high = numbers[1], (0...high).contains(low) {
+            if let low = numbers[0], let high = numbers[1], low >= 0, low <= high {
                 return .length(Int(low)...Int(high))
             }
         case ("range", 2): if let low = numbers[0], let high = numbers[1], low <= high { return .range(low...high) }
@@ -238,9 +238,28 @@ extension RouteTemplate.Constraint {
         case .min(let low): Int64(text).map { $0 >= low } ?? false
         case .max(let high): Int64(text).map { $0 <= high } ?? false
         case .range(let range): Int64(text).map { range.contains($0) } ?? false
-        case .regex(let pattern): text.range(of: pattern, options: [.regularExpression, .caseInsensitive]) != nil
+        case .regex(let pattern): matches(pattern, text)
         case .required: !text.isEmpty
         }
+    }
+
+    /// An app's expression may go through the ways to match one after the other, and there are exponentially many:
+    /// given up after so many reports, some tens of milliseconds, and then no match.
+    private static let progressReports = 64
+
+    private func matches(_ pattern: String, _ text: String) -> Bool {
+        guard let expression = try? NSRegularExpression(pattern: pattern, options: .caseInsensitive) else {
+            return false
+        }
+        var found = false
+        var reports = 0
+        let whole = NSRange(text.startIndex..., in: text)
+        expression.enumerateMatches(in: text, options: .reportProgress, range: whole) { match, flags, stop in
+            found = match != nil
+            reports += 1
+            if found || reports >= Self.progressReports { stop.pointee = true }
+        }
+        return found
     }
 
     private func isNumeric(_ text: String, exponent: Bool) -> Bool {

@@ -13,7 +13,12 @@ extension WebOperation {
 
     func putSite() async throws(ControlError) -> ControlResponse {
         try require("sites/write", at: siteID)
-        if sites.site(siteID) != nil { return try await change() }
+        return try await changingIdentity { () async throws(ControlError) in
+            sites.site(siteID) == nil ? try await create() : try await change()
+        }
+    }
+
+    private func create() async throws(ControlError) -> ControlResponse {
         let name = request.path.name
         if let reason = Site.refusal(ofName: name) { throw .badRequest(reason) }
         guard sites.site(named: name) == nil else {
@@ -36,42 +41,58 @@ extension WebOperation {
             secrets: SiteSecrets(
                 publishingCredentials: .generate(siteName: name, randomness: provider.randomness)))
         do { try apply(body, to: &new) } catch { throw Self.control(error, siteID) }
+        let asked = try askedIdentity(body)
         if new.serverFarmID == nil {
             guard let group = siteID.resourceGroupID else { throw .badRequest("A site lies in a resource group.") }
             new.serverFarmID = try await implicitPlan(location: location, isLinux: new.isLinux, group: group).id
         }
-        new.identity = try await identity(asked: body.member("identity"), current: nil)
+        new.identity = try await identity(asked, current: nil)
         let made = new
-        do { try await sites.create(made) } catch { throw Self.control(error, siteID) }
+        do { try await sites.create(made) } catch {
+            await dismiss(made.identity, unlessIt: nil)
+            throw Self.control(error, siteID)
+        }
         return .json(200, wire(made))
     }
 
     func patchSite() async throws(ControlError) -> ControlResponse {
         _ = try site(for: "sites/write")
-        return try await change()
+        return try await changingIdentity { () async throws(ControlError) in try await change() }
     }
 
     /// A PUT of an existing site brings the whole of an earlier GET back; like a PATCH, it changes what it names.
     private func change() async throws(ControlError) -> ControlResponse {
         let body = request.body ?? [:]
-        let identity = try await identity(asked: body.member("identity"), current: sites.site(siteID)?.identity)
-        let changed = try await update { site in
-            try apply(body, to: &site)
-            site.identity = identity
+        guard var trial = sites.site(siteID) else { throw .resourceNotFound(siteID) }
+        let current = trial.identity
+        // What will be refused is refused here, before an identity is made for it.
+        do { try apply(body, to: &trial) } catch { throw Self.control(error, siteID) }
+        let asked = try askedIdentity(body)
+        let identity = try await identity(asked, current: current)
+        let changed: Site
+        do {
+            changed = try await update { site in
+                try apply(body, to: &site)
+                site.identity = identity
+            }
+        } catch {
+            await dismiss(identity, unlessIt: current)
+            throw error
         }
+        // Last: a site never names an identity that is gone.
+        if asked == .some(.none) { try await removeIdentity() }
         return .json(200, wire(changed))
     }
 
     func deleteSite() async throws(ControlError) -> ControlResponse {
         try require("sites/delete", at: siteID)
-        do {
+        return try await changingIdentity { () async throws(ControlError) in
             guard sites.site(siteID) != nil else { return .empty(204) }
-            // The identity first: were it the other way round, a crash in between would leave it, and the next site of
-            // that name, made by somebody else, would get it with all its roles.
-            try await provider.identities.removeSystemAssignedIdentity(of: siteID)
-            return .empty(try await sites.delete(siteID) ? 200 : 204)
-        } catch {
-            throw Self.control(error, siteID)
+            // The identity first: a crash in between leaves a site without a working one, which deleting again mends.
+            try await removeIdentity()
+            do { return .empty(try await sites.delete(siteID) ? 200 : 204) } catch {
+                throw Self.control(error, siteID)
+            }
         }
     }
 
@@ -203,28 +224,6 @@ extension WebOperation {
     static func checkSettingName(_ name: String) throws(SiteConfigError) {
         guard !name.isEmpty, name.utf8.count <= 512, !name.utf8.contains(where: { $0 == 0 || $0 == 0x3d }) else {
             throw SiteConfigError("appSettings", "a name has 1 to 512 bytes and neither '=' nor NUL")
-        }
-    }
-
-    // MARK: Identity
-
-    /// What the site's identity is after a body's `identity`: absent keeps it, `None` removes it, `SystemAssigned`
-    /// makes it.
-    private func identity(asked: JSONValue?, current: ManagedIdentity?) async throws(ControlError) -> ManagedIdentity? {
-        guard let asked, !asked.isNull, let type = asked.member("type")?.stringValue else { return current }
-        do {
-            switch type.lowercased().filter({ $0 != " " }) {
-            case "none":
-                if current != nil { try await provider.identities.removeSystemAssignedIdentity(of: siteID) }
-                return nil
-            case "systemassigned":
-                if let current { return current }
-                return try await provider.identities.systemAssignedIdentity(of: siteID, displayName: siteID.name)
-            default:
-                throw ControlError.badRequest("Identity type '\(type)' is not supported; use SystemAssigned or None.")
-            }
-        } catch {
-            throw Self.control(error, siteID)
         }
     }
 }

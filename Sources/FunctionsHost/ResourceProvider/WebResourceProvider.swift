@@ -15,6 +15,8 @@ public final class WebResourceProvider: ResourceProvider {
     let clock: any WallClock
     let randomness: any Randomness
     let log: Logger
+    /// For what makes or removes the identity of a site.
+    let identityTurnstile = Turnstile()
 
     public init(
         sites: SiteStore, runtime: FunctionRuntime, access: AccessController, identities: any ManagedIdentities,

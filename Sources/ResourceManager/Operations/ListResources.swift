@@ -38,10 +38,15 @@ extension ResourceManager {
         return .json(200, ["value": .array(values)])
     }
 
-    func parsedFilter(_ request: ControlRequest) throws(ControlError) -> Filter? {
+    /// A filter, and the text it came from for what is said about it.
+    struct GivenFilter {
+        let text: String
+        let filter: Filter
+    }
+    func parsedFilter(_ request: ControlRequest) throws(ControlError) -> GivenFilter? {
         guard let text = request.query["$filter"], !text.isEmpty else { return nil }
         guard let filter = Filter(parsing: text) else { throw Self.invalidFilter(text) }
-        return filter
+        return GivenFilter(text: text, filter: filter)
     }
     static func invalidFilter(_ text: String) -> ControlError {
         .badRequest(
@@ -49,17 +54,19 @@ extension ResourceManager {
     }
 
     /// `tagName` and `tagValue` must hold for one and the same tag. A filter on anything unknown is refused.
-    func isMatch(_ filter: Filter, tags: [String: String], _ values: [String: [String]]) throws(ControlError) -> Bool {
+    func isMatch(
+        _ given: GivenFilter, tags: [String: String], _ values: [String: [String]]
+    ) throws(ControlError) -> Bool {
         let candidates: [(name: String, value: String)?] = tags.isEmpty ? [nil] : tags.map { ($0.key, $0.value) }
         for tag in candidates {
-            let verdict = filter.evaluate { path in
+            let verdict = given.filter.evaluate { path in
                 switch path.lowercased() {
                 case "tagname": tag.map { [$0.name] } ?? []
                 case "tagvalue": tag.map { [$0.value] } ?? []
                 default: values[path.lowercased()]
                 }
             }
-            guard let verdict else { throw Self.invalidFilter("\(filter)") }
+            guard let verdict else { throw Self.invalidFilter(given.text) }
             if verdict { return true }
         }
         return false

@@ -21,8 +21,8 @@ struct ResourcesProvider: ResourceProvider {
         throw .resourceNotFound(id)
     }
 
-    /// Throws 501 for template deployments, before the body is read: a template that is no strict JSON is refused
-    /// for the same reason as any other.
+    /// Throws 501 for template deployments, before the body is read: a template that is no strict JSON is refused for
+    /// the same reason as any other.
     static func refuseDeployment(_ path: ResourceID, _ method: ControlRequest.Method) throws(ControlError) {
         guard path.providerNamespace?.lowercased() == "microsoft.resources",
             path.types.first?.lowercased() == "deployments"

@@ -184,7 +184,8 @@ struct SharedAccessProof {
     /// The same for query parameters and `srq`, with a newline before each.
     private func signedQuery() throws(StorageError) -> String {
         var text = ""
-        let lines = try lines(.requestQuery) { name in query.filter { $0.name == name }.map(\.value) }
+        let values = Dictionary(grouping: query, by: \.name)
+        let lines = try lines(.requestQuery) { name in values[name, default: []].map(\.value) }
         for line in lines { text += "\n" + line }
         return text
     }

@@ -33,9 +33,9 @@ struct Verify: AsyncParsableCommand {
                     + "'coffer serve'.")
         }
         let platform = try await Platform(configuration, log: Logger(label: "coffer") { _ in SwiftLogNoOpLogHandler() })
-        let report = try await platform.store.verify(depth: metadataOnly ? .metadata : .everything)
-        var search = PlaintextSearch()
-        try await search.sample(platform.store)
+        let search = PlaintextSearch()
+        let report = try await platform.store.verify(
+            depth: metadataOnly ? .metadata : .everything, opened: search.add)
         await platform.close()
         try search.search(below: home.databaseFolder, leavingOut: metadataOnly ? "extents" : nil)
         printResult(report, search)

@@ -3,14 +3,17 @@ import Foundation
 
 /// Searches the store's files for pieces of what they hold: a second look, from outside, at "everything at rest is
 /// encrypted".
-struct PlaintextSearch {
-    /// Bytes of one sample: long enough that ciphertext does not hold it by chance.
-    static let sampleBytes = 24
-    static let samplesPerRecord = 4
+final class PlaintextSearch {
+    /// Bytes of one sample: long enough that ciphertext does not hold it by chance, and longer than what a row says of
+    /// an extent's place, 24 bytes that the extent's own header in a segment says in clear.
+    static let sampleBytes = 32
+    static let samplesPerPiece = 4
+    /// Of each kind of thing.
     static let sampleLimit = 20_000
     private static let blockBytes = 4 << 20
 
-    private(set) var samples = 0
+    private var taken: [SealedStore.Opened: Int] = [:]
+    var samples: Int { taken.values.reduce(0, +) }
     private(set) var files = 0
     private(set) var bytes = 0
     /// Files that hold a sample in clear, relative to the folder.
@@ -18,27 +21,16 @@ struct PlaintextSearch {
     /// Samples by their first eight bytes, so that most positions cost one look-up.
     private var needles: [UInt64: [[UInt8]]] = [:]
 
-    /// Takes samples from the records of every domain.
-    mutating func sample(_ store: SealedStore) async throws {
-        for domain in RecordDomain.allCases {
-            for partition in try await store.partitions(of: domain) {
-                for record in try await store.records(domain, partition).scan(prefix: "") {
-                    guard samples < Self.sampleLimit else { return }
-                    add(record.value)
-                }
-            }
-        }
-    }
-
-    mutating func add(_ value: [UInt8]) {
-        guard value.count >= Self.sampleBytes else { return }
-        let step = max(Self.sampleBytes, (value.count - Self.sampleBytes) / Self.samplesPerRecord)
-        for start in stride(from: 0, through: value.count - Self.sampleBytes, by: step).prefix(Self.samplesPerRecord) {
-            let sample = Array(value[start..<start + Self.sampleBytes])
+    /// Takes samples of something that was opened.
+    func add(_ kind: SealedStore.Opened, _ bytes: UnsafeRawBufferPointer) {
+        guard bytes.count >= Self.sampleBytes, taken[kind, default: 0] < Self.sampleLimit else { return }
+        let step = max(Self.sampleBytes, (bytes.count - Self.sampleBytes) / Self.samplesPerPiece)
+        for start in stride(from: 0, through: bytes.count - Self.sampleBytes, by: step).prefix(Self.samplesPerPiece) {
+            let sample = Array(bytes[start..<start + Self.sampleBytes])
             // A run of one byte is no text, and stands in any sparse file.
             guard Set(sample).count > 4 else { continue }
             needles[Self.head(of: sample[...]), default: []].append(sample)
-            samples += 1
+            taken[kind, default: 0] += 1
         }
     }
 
@@ -47,7 +39,7 @@ struct PlaintextSearch {
     }
 
     /// `omitted` is a folder directly below `folder`: none of its files is opened.
-    mutating func search(below folder: String, leavingOut omitted: String? = nil) throws {
+    func search(below folder: String, leavingOut omitted: String? = nil) throws {
         guard let walk = FileManager.default.enumerator(atPath: folder) else { return }
         for case let name as String in walk where omitted.map({ !name.hasPrefix($0 + "/") }) ?? true {
             var isFolder: ObjCBool = false
@@ -59,7 +51,7 @@ struct PlaintextSearch {
         }
     }
 
-    private mutating func holdsSample(_ path: String) throws -> Bool {
+    private func holdsSample(_ path: String) throws -> Bool {
         guard let file = FileHandle(forReadingAtPath: path) else { throw CommandFailure("\(path) cannot be read.") }
         defer { try? file.close() }
         var carried: [UInt8] = []
