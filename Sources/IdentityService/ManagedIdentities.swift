@@ -46,6 +46,18 @@ extension IdentityService: ManagedIdentities {
         return try await issue(to: principal, audience: resolved.audience, names: names.own)
     }
 
+    public func servicePrincipal(
+        applicationID: String, secret: RedactedString, tenantID: String
+    ) async throws -> Caller {
+        guard tenantID.lowercased() == installation.tenantID.lowercased() else {
+            throw LoginError.applicationNotFound(applicationID, tenant: tenantID)
+        }
+        let principal = try await authenticate(applicationID, secret: secret.reveal())
+        return Caller(
+            kind: .servicePrincipal, objectID: principal.id, tenantID: installation.tenantID,
+            applicationID: principal.appID)
+    }
+
     private func identity(_ principal: ServicePrincipal) -> ManagedIdentity {
         ManagedIdentity(principalID: principal.id, clientID: principal.appID, tenantID: installation.tenantID)
     }

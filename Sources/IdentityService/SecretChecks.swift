@@ -87,3 +87,30 @@ final class SecretChecks: Sendable {
         }
     }
 }
+
+extension IdentityService {
+    /// The service principal of the application that `secret` is one of. Throws `LoginError`.
+    func authenticate(_ clientID: String, secret: String) async throws -> ServicePrincipal {
+        let tenant = installation.tenantID
+        guard UUID(uuidString: clientID) != nil,
+            let principal = try await directory.principal(ofApplication: clientID)?.value,
+            principal.kind == .application
+        else { throw LoginError.applicationNotFound(clientID, tenant: tenant) }
+        let application = try await directory.application(clientID)?.value
+        let verdict: SecretChecks.Verdict
+        do {
+            verdict = try await secretChecks.check(
+                secret, among: (application?.secrets ?? []) + principal.secrets, appID: principal.appID,
+                at: clock.now())
+        } catch is SecretChecks.Throttled {
+            throw LoginError.throttled
+        }
+        switch verdict {
+        case .wrong: throw LoginError.wrongSecret(principal.appID)
+        case .expired: throw LoginError.expiredSecret(principal.appID)
+        case .valid: break
+        }
+        guard principal.isEnabled else { throw LoginError.disabled(principal.appID) }
+        return principal
+    }
+}

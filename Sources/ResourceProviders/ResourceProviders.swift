@@ -144,6 +144,9 @@ public protocol ManagedIdentities: Sendable {
     /// A token for an identity as the App Service identity endpoint hands it to a worker. `audience` is the resource
     /// asked for.
     func issueToken(for identity: ManagedIdentity, audience: String) async throws -> IssuedToken
+    /// The service principal that a client secret proves, to act as inside the process. Asked before each use: a secret
+    /// that was removed proves nothing. What it throws says why, and holds no secret.
+    func servicePrincipal(applicationID: String, secret: RedactedString, tenantID: String) async throws -> Caller
 }
 
 public struct ManagedIdentity: Sendable, Codable, Equatable {

@@ -276,23 +276,30 @@ struct ReferenceTests {
         site.secrets.appSettings = texts.mapValues { RedactedString($0) }
         let resolver = SettingsResolver(vaults: vaults, names: names)
         var resolved = await resolver.resolve(site)
-        #expect(resolved.references["good"]?.status == .msiNotEnabled)
+        #expect(resolved.references.appSettings["good"]?.status == .msiNotEnabled)
         site.identity = testIdentity
         resolved = await resolver.resolve(site)
-        #expect(resolved.references["good"]?.status == .accessToKeyVaultDenied)
+        #expect(resolved.references.appSettings["good"]?.status == .accessToKeyVaultDenied)
         #expect(resolved.values["good"]?.reveal() == texts["good"])
         vaults.allow(testIdentity)
         resolved = await resolver.resolve(site)
         #expect(
-            resolved.references.mapValues(\.status) == [
+            resolved.references.appSettings.mapValues(\.status) == [
                 "good": .resolved, "version": .secretVersionNotFound, "vault": .vaultNotFound,
                 "missing": .secretNotFound, "syntax": .invalidSyntax,
             ])
         #expect(resolved.values["good"]?.reveal() == "secret value")
-        #expect(resolved.references["good"]?.activeVersion == "v9")
+        #expect(resolved.references.appSettings["good"]?.activeVersion == "v9")
         #expect(resolved.values["missing"]?.reveal() == texts["missing"])
+        site.secrets.connectionStrings = texts.mapValues { .init(value: RedactedString($0), kind: .custom) }
+        let strings = await resolver.resolve(site)
+        #expect(strings.references.connectionStrings == resolved.references.appSettings)
+        #expect(strings.connectionStrings.mapValues(\.value) == resolved.values)
+        let variables = WorkerEnvironment.variables(
+            of: site, settings: strings, hostName: "a", instanceID: "i", added: [:])
+        #expect(variables["CUSTOMCONNSTR_good"]?.reveal() == "secret value")
         site.keyVaultReferenceIdentity = "/subscriptions/…/userAssignedIdentities/x"
-        #expect(await resolver.resolve(site).references["good"]?.status == .msiNotEnabled)
+        #expect(await resolver.resolve(site).references.appSettings["good"]?.status == .msiNotEnabled)
     }
 }
 

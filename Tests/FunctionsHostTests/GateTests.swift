@@ -292,6 +292,11 @@ struct GateTests {
         }
         #expect(try await world.send(world.get("/admin/host/ping")).status == 200)
         #expect(try await world.send(world.get("/admin/host/status")).status == 401)
+        // Tokens of the platform are not taken for keys.
+        for name in ["Authorization", "x-ms-site-token", "x-ms-site-restricted-token"] {
+            let request = world.get("/admin/host/status", headers: [name: "Bearer a.b.c"])
+            #expect(try await world.send(request).status == 401)
+        }
         #expect(
             try await world.send(world.get("/admin/host/status?code=\(keys.functionKeys[0].value.reveal())")).status
                 == 403)

@@ -1,5 +1,6 @@
 import CofferCore
 import Foundation
+import HTTPEdge
 import NIOHTTP1
 import Synchronization
 import TestSupport
@@ -243,6 +244,32 @@ struct KeyringTests {
         #expect(IdentifiableSecret.isValid(system.key.value, .system))
     }
 
+    /// Azure Functions, `StrictHISModeEnabled`.
+    @Test func strictModeTakesGeneratedKeysOnly() async throws {
+        let world = try await World()
+        let chosen = RedactedString("value-1")
+        _ = try await world.runtime.setHostKey(.masterKey, "_master", to: chosen, of: world.id)
+        func status(_ key: RedactedString) async -> Int {
+            let request = world.get("/admin/host/status", headers: ["x-functions-key": key.reveal()])
+            return Int(await world.gate.respond(to: request).status.code)
+        }
+        #expect(await status(chosen) == 200)
+        try await world.sites.update(world.id) {
+            $0.secrets.appSettings["AzureWebJobsFeatureFlags"] = RedactedString("Other, StrictHISModeEnabled")
+        }
+        #expect(await status(chosen) == 401)
+        await #expect(throws: FunctionsError.self) {
+            try await world.runtime.setHostKey(.functionKeys, "partner", to: chosen, of: world.id)
+        }
+        let generated = try await world.runtime.setHostKey(.masterKey, "_master", to: nil, of: world.id)
+        #expect(await status(generated.key.value) == 200)
+        let own = IdentifiableSecret.generate(.function, randomness: SystemRandomness())
+        _ = try await world.runtime.setHostKey(.functionKeys, "partner", to: own, of: world.id)
+        await #expect(throws: FunctionsError.self, "a checksum tells the kind of key") {
+            try await world.runtime.setHostKey(.systemKeys, "x_extension", to: own, of: world.id)
+        }
+    }
+
     @Test func plantedClearKeysAreNotAccepted() async throws {
         let world = try await World()
         _ = try await world.runtime.hostKeys(of: world.id)
@@ -315,6 +342,31 @@ struct KeyringTests {
         world.vaults.revokeAll()
         try await world.runtime.restart(world.id)
         await #expect(throws: FunctionsError.self) { try await world.runtime.hostKeys(of: world.id) }
+    }
+
+    /// The app has no identity: it asks the vault as a service principal whose secret it holds.
+    @Test func keysInAVaultAsAServicePrincipal() async throws {
+        let prefix = "AzureWebJobsSecretStorageKeyVault"
+        var settings = [
+            "AzureWebJobsSecretStorageType": "KeyVault",
+            prefix + "Uri": "https://vault1.vault.coffer.localhost/", prefix + "ClientId": "client",
+            prefix + "TenantId": "tenant",
+        ]
+        let half = try await World(settings: settings)
+        half.vaults.allow(testIdentity)
+        await #expect(throws: FunctionsError.self, "a secret is missing") {
+            try await half.runtime.hostKeys(of: half.id)
+        }
+        settings[prefix + "ClientSecret"] = "wrong"
+        let wrong = try await World(settings: settings)
+        wrong.vaults.allow(testIdentity)
+        await #expect(throws: FunctionsError.self) { try await wrong.runtime.hostKeys(of: wrong.id) }
+        #expect(wrong.vaults.names == [])
+        settings[prefix + "ClientSecret"] = "tneilc"
+        let world = try await World(settings: settings)
+        world.vaults.allow(testIdentity)
+        _ = try await world.runtime.hostKeys(of: world.id)
+        #expect(world.vaults.names == ["host--functionKey--default", "host--masterKey--master"])
     }
 
     @Test func movingTheKeysToAnEmptyStoreLocksNobodyOut() async throws {

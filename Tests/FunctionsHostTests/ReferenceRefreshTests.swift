@@ -24,7 +24,7 @@ struct ReferenceRefreshTests {
     }
 
     private func status(_ name: String) async throws -> KeyVaultReferenceStatus.Status? {
-        try await world.runtime.keyVaultReferences(of: world.id)[name]?.status
+        try await world.runtime.keyVaultReferences(of: world.id).appSettings[name]?.status
     }
     private func refresh() async throws { try await world.runtime.refreshKeyVaultReferences(of: world.id) }
 

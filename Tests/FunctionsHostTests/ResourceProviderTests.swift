@@ -25,6 +25,9 @@ private final class RecordedIdentities: ManagedIdentities {
     func issueToken(for identity: ManagedIdentity, audience: String) async throws -> IssuedToken {
         try await TestIdentities().issueToken(for: identity, audience: audience)
     }
+    func servicePrincipal(applicationID: String, secret: RedactedString, tenantID: String) async throws -> Caller {
+        try await TestIdentities().servicePrincipal(applicationID: applicationID, secret: secret, tenantID: tenantID)
+    }
 }
 
 @Suite struct ResourceProviderTests {
@@ -68,6 +71,16 @@ private final class RecordedIdentities: ManagedIdentities {
             to: ControlRequest(
                 method: method, path: ResourceID(path), query: [:], apiVersion: "2024-11-01", body: body,
                 names: .azurePublic), as: caller)
+    }
+
+    @Test(arguments: ["functions/admin/token", "hostruntime/admin/host/status", "listsyncfunctiontriggerstatus"])
+    func platformTokensAreMissing(path: String) async throws {
+        for method in [ControlRequest.Method.get, .post] {
+            let error = await #expect(throws: ControlError.self) {
+                try await send(method, "\(world.id)/\(path)", as: Self.owner)
+            }
+            #expect(error?.status == 501 && error?.code == "NotImplemented")
+        }
     }
 
     /// A crash between the two leaves a site without an identity, never an identity without a site.

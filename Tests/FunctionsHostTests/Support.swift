@@ -159,6 +159,14 @@ struct TestIdentities: ManagedIdentities {
     func issueToken(for identity: ManagedIdentity, audience: String) async throws -> IssuedToken {
         IssuedToken(token: RedactedString("token-for-" + audience), expires: Timestamp(unixSeconds: 4_000_000_000))
     }
+    /// The secret of an application is its identifier backwards.
+    func servicePrincipal(applicationID: String, secret: RedactedString, tenantID: String) async throws -> Caller {
+        struct WrongSecret: Error {}
+        guard secret.reveal() == String(applicationID.reversed()) else { throw WrongSecret() }
+        return Caller(
+            kind: .servicePrincipal, objectID: testIdentity.principalID, tenantID: tenantID,
+            applicationID: applicationID)
+    }
 }
 let testIdentity = ManagedIdentity(
     principalID: "11111111-1111-1111-1111-111111111111", clientID: "22222222-2222-2222-2222-222222222222",

@@ -8,6 +8,25 @@ import StorageEngine
 import Testing
 
 @Suite struct LoginTests {
+    /// In the process as on the wire: the secret counts, of this tenant, as long as the principal may sign in.
+    @Test func aSecretProvesItsServicePrincipal() async throws {
+        let tenant = try await Tenant()
+        let client = tenant.administrator.clientID
+        let id = tenant.installation.tenantID
+        func prove(_ secret: String, _ tenantID: String) async throws -> Caller {
+            try await tenant.identity.servicePrincipal(
+                applicationID: client, secret: RedactedString(secret), tenantID: tenantID)
+        }
+        let caller = try await prove(tenant.secret, id.uppercased())
+        #expect(caller.applicationID == client && caller.kind == .servicePrincipal)
+        for (secret, tenantID) in [("x", id), ("", id), (tenant.secret, "11111111-1111-1111-1111-111111111111")] {
+            do {
+                _ = try await prove(secret, tenantID)
+                Issue.record("a wrong secret or tenant was taken")
+            } catch { #expect(!"\(error)".contains(tenant.secret) && "\(error)".hasPrefix("AADSTS7000")) }
+        }
+    }
+
     @Test func signsInAndTheTokenIsVerified() async throws {
         let tenant = try await Tenant()
         let (status, body) = await tenant.signIn("https://management.coffer.localhost//.default")

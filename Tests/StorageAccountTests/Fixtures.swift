@@ -37,6 +37,9 @@ final class Directory: ManagedIdentities {
     func issueToken(for identity: ManagedIdentity, audience: String) async throws -> IssuedToken {
         throw ControlError.notImplemented("tokens")
     }
+    func servicePrincipal(applicationID: String, secret: RedactedString, tenantID: String) async throws -> Caller {
+        throw ControlError.notImplemented("client secrets")
+    }
     func identity(of resource: ResourceID) -> ManagedIdentity? { known.withLock { $0[resource] } }
 }
 

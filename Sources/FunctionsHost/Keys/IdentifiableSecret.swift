@@ -40,3 +40,17 @@ enum IdentifiableSecret {
         return withUnsafeBytes(of: checksum.littleEndian) { constantTimeEquals(Array($0), Array(bytes[36...])) }
     }
 }
+
+/// What an app asks about keys that were not generated (`AzureWebJobsFeatureFlags`): Azure takes any by default.
+enum IdentifiableKeysMode: Sendable {
+    case any
+    /// Those that were not are named in the log (AZFD0012).
+    case warn
+    /// They are refused where they are set, and open nothing where they lie in the store.
+    case strict
+
+    init(featureFlags: RedactedString?) {
+        let flags = (featureFlags?.reveal() ?? "").split(separator: ",").map { $0.trimmed.lowercased() }
+        self = flags.contains("stricthismodeenabled") ? .strict : flags.contains("stricthismodewarn") ? .warn : .any
+    }
+}

@@ -1,4 +1,5 @@
 internal import CofferCore
+internal import Logging
 
 /// Who presented a key, and what it opens.
 enum KeyAuthorization: Sendable, Equatable {
@@ -30,6 +31,8 @@ actor Keyring {
     private let decryptionKeyID: String
     private let clock: any WallClock
     private let randomness: any Randomness
+    private let mode: IdentifiableKeysMode
+    private let logger: Logger
     /// The keys of the store used before this one; nil when it is the same store, or there was none.
     private let predecessor: Keyring?
     private let turnstile = Turnstile()
@@ -40,8 +43,11 @@ actor Keyring {
     init(
         hostName: String, repository: any KeyRepository, ring: DataProtectionKeyRing,
         decryptionKeyID: String,
-        clock: any WallClock, randomness: any Randomness, predecessor: Keyring? = nil
+        mode: IdentifiableKeysMode, clock: any WallClock, randomness: any Randomness, logger: Logger,
+        predecessor: Keyring? = nil
     ) {
+        self.mode = mode
+        self.logger = logger
         self.predecessor = predecessor.flatMap { $0.repository.location == repository.location ? nil : $0 }
         self.hostName = hostName
         self.repository = repository
@@ -74,19 +80,22 @@ actor Keyring {
 
     private func match(_ value: RedactedString, function: String?) async throws(FunctionsError) -> KeyAuthorization {
         let host = try await loaded(.host)
-        if let master = host.master, master.value == value { return .master }
-        if let key = Self.find(value, host.systemKeys) { return .system(name: key.name) }
-        if let key = Self.find(value, host.keys) { return .hostFunction(name: key.name) }
+        if find(value, host.master.map { [$0] } ?? [], .master) != nil { return .master }
+        if let key = find(value, host.systemKeys, .system) { return .system(name: key.name) }
+        if let key = find(value, host.keys, .function) { return .hostFunction(name: key.name) }
         guard let function else { return .none }
         let own = try await loaded(.function(function.lowercased()))
-        return Self.find(value, own.keys).map { .function(name: $0.name) } ?? .none
+        return find(value, own.keys, .function).map { .function(name: $0.name) } ?? .none
     }
 
     /// Looks at every key, so that the time tells nothing about which one matched.
-    private static func find(_ value: RedactedString, _ entries: [SecretsDocument.Entry]) -> SecretsDocument.Entry? {
+    private func find(
+        _ value: RedactedString, _ entries: [SecretsDocument.Entry], _ kind: IdentifiableSecret.Kind
+    ) -> SecretsDocument.Entry? {
         var found: SecretsDocument.Entry?
         for entry in entries where entry.value == value && !entry.value.reveal().isEmpty { found = entry }
-        return found
+        guard let found, mode == .strict else { return found }
+        return IdentifiableSecret.isValid(found.value, kind) ? found : nil
     }
 
     // MARK: Listing and changing
@@ -109,7 +118,7 @@ actor Keyring {
         -> KeyChange
     {
         if kind == .masterKey || name.lowercased() == "_master" {
-            try Self.check(value: value)
+            try check(value: value, .master)
             let new = value ?? IdentifiableSecret.generate(.master, randomness: randomness)
             try await change(.host) { document in
                 document.master = .init(name: SecretsDocument.masterName, value: new, encrypted: false)
@@ -133,7 +142,7 @@ actor Keyring {
         _ path: () -> WritableKeyPath<SecretsDocument, [SecretsDocument.Entry]>
     ) async throws(FunctionsError) -> KeyChange {
         try Self.check(name: name)
-        try Self.check(value: value)
+        try check(value: value, kind)
         let list = path()
         let new = value ?? IdentifiableSecret.generate(kind, randomness: randomness)
         var isNew = true
@@ -175,11 +184,36 @@ actor Keyring {
                 .invalidKey, "A key's name has 1 to 127 printable ASCII characters, without spaces and slashes.")
         }
     }
-    private static func check(value: RedactedString?) throws(FunctionsError) {
+    private func check(value: RedactedString?, _ kind: IdentifiableSecret.Kind) throws(FunctionsError) {
         guard let value else { return }
         guard (1...4_096).contains(value.reveal().utf8.count) else {
             throw FunctionsError(.invalidKey, "Invalid key value")
         }
+        guard mode != .strict || IdentifiableSecret.isValid(value, kind) else {
+            throw FunctionsError(
+                .invalidKey,
+                "Invalid key value: the app takes generated keys only (StrictHISModeEnabled in "
+                    + "AzureWebJobsFeatureFlags). Leave the value out to have one generated.")
+        }
+    }
+
+    /// AZFD0012, for every key of a document that was not generated.
+    private func warnOfKeys(in document: SecretsDocument, _ scope: SecretsScope) {
+        guard mode != .any else { return }
+        let function = if case .function(let name) = scope { name } else { "" }
+        func warn(_ entries: [SecretsDocument.Entry], _ kind: IdentifiableSecret.Kind) {
+            for entry in entries where !IdentifiableSecret.isValid(entry.value, kind) {
+                logger.warning(
+                    "AZFD0012: A non highly-identifiable secret has been loaded by the application.",
+                    metadata: [
+                        "site": "\(hostName)", "keyType": "\(kind)", "keyName": "\(entry.name)",
+                        "function": "\(function)",
+                    ])
+            }
+        }
+        warn(document.master.map { [$0] } ?? [], .master)
+        warn(document.keys, .function)
+        warn(document.systemKeys, .system)
     }
 
     // MARK: The repository
@@ -297,6 +331,7 @@ actor Keyring {
             try await repository.write(scope, try sealed(plain), replacing: stored)
             if let new = try await repository.read(scope) { current = new }
         }
+        warnOfKeys(in: plain, scope)
         let result = Keys(stored: current, plain: plain)
         keys[scope] = result
         return result

@@ -22,8 +22,9 @@ struct KeyringFactory: Sendable {
             own == nil ? "MACHINEKEY_DecryptionKey" : "AzureWebEncryptionKey", own ?? platformKey)
         return Keyring(
             hostName: services.hostName(of: site), repository: try repository(site, settings),
-            ring: ring,
-            decryptionKeyID: decryptionKeyID, clock: services.clock, randomness: services.randomness,
+            ring: ring, decryptionKeyID: decryptionKeyID,
+            mode: IdentifiableKeysMode(featureFlags: settings.value("AzureWebJobsFeatureFlags")),
+            clock: services.clock, randomness: services.randomness, logger: services.logger,
             predecessor: predecessor)
     }
 
@@ -49,16 +50,40 @@ struct KeyringFactory: Sendable {
         else {
             throw unusable("AzureWebJobsSecretStorageKeyVaultUri is missing or not the URI of a vault on this server.")
         }
-        for name in ["ClientId", "ClientSecret", "TenantId"]
-        where settings.value("AzureWebJobsSecretStorageKeyVault" + name) != nil {
+        return VaultKeyRepository(vault: vault, vaults: services.vaults, caller: try vaultCaller(site, settings))
+    }
+
+    /// All three of client, secret and tenant name a service principal; none of them means the app's own identity.
+    private func vaultCaller(
+        _ site: Site, _ settings: ResolvedSettings
+    ) throws(FunctionsError) -> @Sendable () async throws(FunctionsError) -> Caller {
+        let prefix = "AzureWebJobsSecretStorageKeyVault"
+        let names = ["ClientId", "ClientSecret", "TenantId"].map { prefix + $0 }
+        let given = names.map { settings.value($0) }
+        if let client = given[0], let secret = given[1], let tenant = given[2] {
+            for name in names {
+                if let status = settings.failure(of: name) { throw unresolved(name, status) }
+            }
+            let identities = services.identities
+            return { () async throws(FunctionsError) in
+                do {
+                    return try await identities.servicePrincipal(
+                        applicationID: client.reveal(), secret: secret, tenantID: tenant.reveal())
+                } catch {
+                    throw FunctionsError(
+                        .secretStoreUnavailable, "The service principal of \(names[0]) cannot sign in: \(error)")
+                }
+            }
+        }
+        guard given.allSatisfy({ $0 == nil }) else {
             throw unusable(
-                "AzureWebJobsSecretStorageKeyVault\(name) is not supported; the app's system-assigned identity is used."
-            )
+                "\(names[0]), \(names[1]) and \(names[2]) name a service principal together. Set all three, or none "
+                    + "for the app's system-assigned identity; user-assigned identities are not supported.")
         }
         guard let identity = site.identity else {
             throw unusable("Keys in a vault need the app's system-assigned identity; assign one.")
         }
-        return VaultKeyRepository(vault: vault, vaults: services.vaults, caller: identity.caller)
+        return { () async throws(FunctionsError) in identity.caller }
     }
 
     private func blobRepository(_ site: Site, _ settings: ResolvedSettings) throws(FunctionsError) -> any KeyRepository

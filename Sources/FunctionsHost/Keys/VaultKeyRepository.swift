@@ -8,7 +8,8 @@ internal import CofferCore
 struct VaultKeyRepository: KeyRepository {
     let vault: String
     let vaults: any VaultSecrets
-    let caller: Caller
+    /// Who asks the vault: the app's identity, or the service principal whose secret the app holds.
+    let caller: @Sendable () async throws(FunctionsError) -> Caller
 
     var encryptsValues: Bool { false }
     var location: String { "vault:\(vault)" }
@@ -74,6 +75,7 @@ struct VaultKeyRepository: KeyRepository {
     func write(_ scope: SecretsScope, _ document: SecretsDocument, replacing old: StoredSecrets?)
         async throws(FunctionsError)
     {
+        let caller = try await caller()
         let before = secrets(of: old?.document ?? SecretsDocument(), scope)
         let after = secrets(of: document, scope)
         do {
@@ -110,6 +112,7 @@ struct VaultKeyRepository: KeyRepository {
             case .host: [Self.masterPrefix, Self.hostFunctionPrefix, Self.systemPrefix]
             case .function(let function): [Self.functionPrefix(function)]
             }
+        let caller = try await caller()
         do {
             return try await vaults.secretNames(inVault: vault, as: caller).filter { name in
                 prefixes.contains { name.lowercased().hasPrefix($0.lowercased()) }
@@ -119,6 +122,7 @@ struct VaultKeyRepository: KeyRepository {
 
     /// nil when the secret went away since the names were listed.
     private func value(of name: String) async throws(FunctionsError) -> RedactedString? {
+        let caller = try await caller()
         do {
             return try await vaults.secret(name, version: nil, inVault: vault, as: caller).value
         } catch {
@@ -130,7 +134,7 @@ struct VaultKeyRepository: KeyRepository {
     private func unavailable(_ error: VaultSecretsError) -> FunctionsError {
         let hint =
             error.reason == .accessDenied
-            ? " Give the app's identity the secret permissions get, list, set and delete, or the role 'Key Vault "
+            ? " Give the app's identity (or service principal) the secret permissions get, list, set and delete, or the role 'Key Vault "
                 + "Secrets Officer'."
             : ""
         return FunctionsError(

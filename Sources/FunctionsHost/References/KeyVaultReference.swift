@@ -49,7 +49,7 @@ struct KeyVaultReference: Sendable, Hashable {
         }
         let version = members["secretversion"].flatMap { $0.isEmpty ? nil : $0 }
         guard version.map(isName) ?? true else { return .malformed("the version is malformed") }
-        return .reference(KeyVaultReference(vault: vault, secret: secret, version: version))
+        return .reference(KeyVaultReference(vault: vault.lowercased(), secret: secret, version: version))
     }
 
     private static func parse(uri: String, names: HostNames) -> Parsed {
@@ -57,10 +57,10 @@ struct KeyVaultReference: Sendable, Hashable {
             parts.query == nil,
             parts.user == nil, parts.fragment == nil
         else { return .malformed("SecretUri is not an https URI of a secret") }
-        guard case .vault(let vault)? = names.match(host)?.endpoint else {
+        guard case .vault(let vault)? = names.match(host)?.endpoint, isName(vault) else {
             return .malformed("'\(host.prefix(128))' is not the host of a vault on this server")
         }
-        let path = parts.path.split(separator: "/", omittingEmptySubsequences: true).map(String.init)
+        let path = parts.path.parts(at: UInt8(ascii: "/"))
         guard path.count == 2 || path.count == 3, path[0].lowercased() == "secrets", path.dropFirst().allSatisfy(isName)
         else {
             return .malformed("SecretUri is not of the form https://{vault}/secrets/{name}[/{version}]")

@@ -1,6 +1,6 @@
 public import CofferCore
 
-/// How one setting's Key Vault reference stands, as `config/configreferences/appsettings` shows it.
+/// How one setting's Key Vault reference stands, as `config/configreferences` shows it.
 public struct KeyVaultReferenceStatus: Sendable, Equatable {
     /// The service's own words.
     public enum Status: String, Sendable {
@@ -38,6 +38,13 @@ public struct KeyVaultReferenceStatus: Sendable, Equatable {
         self.activeVersion = activeVersion
         self.details = details
     }
+}
+
+/// How all references of a site stand, by the names of what holds them.
+public struct KeyVaultReferences: Sendable, Equatable {
+    public var appSettings: [String: KeyVaultReferenceStatus] = [:]
+    public var connectionStrings: [String: KeyVaultReferenceStatus] = [:]
+    public init() {}
 }
 
 /// What an app may ask of the vaults. The composition root joins it to KeyVault; every call is authorized there, as the

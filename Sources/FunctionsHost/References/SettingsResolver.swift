@@ -1,13 +1,13 @@
 internal import CofferCore
 internal import ResourceProviders
 
-/// App settings as the worker and the host see them: every Key Vault reference replaced by the secret, read as the
-/// app's own identity.
+/// App settings and connection strings as the worker and the host see them: every Key Vault reference replaced by the
+/// secret, read as the app's own identity.
 struct ResolvedSettings: Sendable, Equatable {
     /// A reference that did not resolve keeps its literal text, as on App Service.
     var values: [String: RedactedString]
-    /// By the setting's name, for those that are references.
-    var references: [String: KeyVaultReferenceStatus]
+    var connectionStrings: [String: ConnectionString] = [:]
+    var references = KeyVaultReferences()
 
     /// In any case, as environment variables are read on the original's platforms.
     func value(_ name: String) -> RedactedString? {
@@ -15,14 +15,21 @@ struct ResolvedSettings: Sendable, Equatable {
     }
     /// Why a setting that is a reference has no value; nil when it is plain or resolved.
     func failure(of name: String) -> KeyVaultReferenceStatus? {
-        let status = references[name] ?? references.first { $0.key.lowercased() == name.lowercased() }?.value
+        let settings = references.appSettings
+        let status = settings[name] ?? settings.first { $0.key.lowercased() == name.lowercased() }?.value
         return status?.status == .resolved ? nil : status
+    }
+    func hasSameValues(as other: ResolvedSettings) -> Bool {
+        values == other.values && connectionStrings == other.connectionStrings
     }
     /// Whether every reference that had a value before has one now.
     func hasAllValues(of earlier: ResolvedSettings) -> Bool {
-        earlier.references.allSatisfy { name, status in
-            status.status != .resolved || references[name]?.status == .resolved
+        func hasAll(_ list: KeyPath<KeyVaultReferences, [String: KeyVaultReferenceStatus]>) -> Bool {
+            earlier.references[keyPath: list].allSatisfy { name, status in
+                status.status != .resolved || references[keyPath: list][name]?.status == .resolved
+            }
         }
+        return hasAll(\.appSettings) && hasAll(\.connectionStrings)
     }
 }
 
@@ -32,42 +39,56 @@ struct SettingsResolver: Sendable {
 
     /// The same secret is read once, however many settings name it.
     func resolve(_ site: Site) async -> ResolvedSettings {
-        var result = ResolvedSettings(values: site.secrets.appSettings, references: [:])
+        var result = ResolvedSettings(
+            values: site.secrets.appSettings, connectionStrings: site.secrets.connectionStrings)
         var known: [KeyVaultReference: Result<VaultSecret, VaultSecretsError>] = [:]
         for (name, value) in site.secrets.appSettings.sorted(by: { $0.key < $1.key }) {
-            let text = value.reveal()
-            switch KeyVaultReference.parse(text, names: names) {
-            case .notAReference: continue
-            case .malformed(let reason):
-                result.references[name] = status(
-                    text, .invalidSyntax, nil, details: "Reference was not able to be parsed: \(reason).")
-            case .reference(let reference):
-                guard let identity = identity(of: site) else {
-                    result.references[name] = status(
-                        text, .msiNotEnabled, reference,
-                        details: "Reference was not able to be resolved because site Managed Identity not enabled.")
-                    continue
-                }
-                let answer: Result<VaultSecret, VaultSecretsError>
-                if let earlier = known[reference] {
-                    answer = earlier
-                } else {
-                    answer = await read(reference, as: identity.caller)
-                    known[reference] = answer
-                }
-                switch answer {
-                case .success(let secret):
-                    result.values[name] = secret.value
-                    result.references[name] = status(
-                        text, .resolved, reference, activeVersion: secret.version,
-                        details: "Reference has been successfully resolved.")
-                case .failure(let error):
-                    result.references[name] = status(
-                        text, Self.status(error.reason), reference, details: error.message)
-                }
-            }
+            guard let (status, secret) = await resolve(value, of: site, &known) else { continue }
+            result.references.appSettings[name] = status
+            if let secret { result.values[name] = secret }
+        }
+        for (name, string) in site.secrets.connectionStrings.sorted(by: { $0.key < $1.key }) {
+            guard let (status, secret) = await resolve(string.value, of: site, &known) else { continue }
+            result.references.connectionStrings[name] = status
+            if let secret { result.connectionStrings[name]?.value = secret }
         }
         return result
+    }
+
+    /// nil for a value that is no reference.
+    private func resolve(
+        _ value: RedactedString, of site: Site,
+        _ known: inout [KeyVaultReference: Result<VaultSecret, VaultSecretsError>]
+    ) async -> (KeyVaultReferenceStatus, RedactedString?)? {
+        let text = value.reveal()
+        let reference: KeyVaultReference
+        switch KeyVaultReference.parse(text, names: names) {
+        case .notAReference: return nil
+        case .malformed(let reason):
+            let details = "Reference was not able to be parsed: \(reason)."
+            return (status(text, .invalidSyntax, nil, details: details), nil)
+        case .reference(let parsed): reference = parsed
+        }
+        guard let identity = identity(of: site) else {
+            let details = "Reference was not able to be resolved because site Managed Identity not enabled."
+            return (status(text, .msiNotEnabled, reference, details: details), nil)
+        }
+        let answer: Result<VaultSecret, VaultSecretsError>
+        if let earlier = known[reference] {
+            answer = earlier
+        } else {
+            answer = await read(reference, as: identity.caller)
+            known[reference] = answer
+        }
+        switch answer {
+        case .success(let secret):
+            let resolved = status(
+                text, .resolved, reference, activeVersion: secret.version,
+                details: "Reference has been successfully resolved.")
+            return (resolved, secret.value)
+        case .failure(let error):
+            return (status(text, Self.status(error.reason), reference, details: error.message), nil)
+        }
     }
 
     /// The system-assigned identity, unless the site asks for another, which does not exist here.

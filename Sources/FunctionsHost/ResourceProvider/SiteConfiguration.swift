@@ -125,36 +125,55 @@ extension WebOperation {
 
     // MARK: Key Vault references
 
-    func listKeyVaultReferences() async throws(ControlError) -> ControlResponse {
-        let site = try site(for: "sites/config/read")
-        let references = try await running { () async throws(FunctionsError) in
-            try await runtime.keyVaultReferences(of: siteID)
-        }
-        let value = references.sorted { $0.key < $1.key }.map { reference($0.key, $0.value, of: site) }
-        return .json(200, ["value": .array(value), "nextLink": .null])
+    func listSettingReferences() async throws(ControlError) -> ControlResponse {
+        try await listReferences("appsettings", \.appSettings)
     }
-    func getKeyVaultReference() async throws(ControlError) -> ControlResponse {
-        let site = try site(for: "sites/config/read")
-        let references = try await running { () async throws(FunctionsError) in
-            try await runtime.keyVaultReferences(of: siteID)
-        }
-        let asked = parameters["setting"] ?? ""
-        guard let (name, status) = references.first(where: { $0.key.lowercased() == asked.lowercased() }) else {
-            throw ControlError(
-                status: 404, code: "NotFound", message: "The app setting '\(asked)' is not a Key Vault reference.")
-        }
-        return .json(200, reference(name, status, of: site))
+    func getSettingReference() async throws(ControlError) -> ControlResponse {
+        try await getReference("appsettings", \.appSettings)
     }
-    func refreshKeyVaultReferences() async throws(ControlError) -> ControlResponse {
+    func listConnectionStringReferences() async throws(ControlError) -> ControlResponse {
+        try await listReferences("connectionstrings", \.connectionStrings)
+    }
+    func getConnectionStringReference() async throws(ControlError) -> ControlResponse {
+        try await getReference("connectionstrings", \.connectionStrings)
+    }
+    /// Reads the references of both lists again.
+    func refreshReferences() async throws(ControlError) -> ControlResponse {
         _ = try site(for: "sites/config/write")
         try await running { () async throws(FunctionsError) in try await runtime.refreshKeyVaultReferences(of: siteID) }
-        return try await listKeyVaultReferences()
+        return try await listSettingReferences()
     }
-    private func reference(_ name: String, _ status: KeyVaultReferenceStatus, of site: Site) -> JSONValue {
+
+    private typealias References = KeyPath<KeyVaultReferences, [String: KeyVaultReferenceStatus]>
+
+    private func listReferences(_ type: String, _ list: References) async throws(ControlError) -> ControlResponse {
+        let site = try site(for: "sites/config/read")
+        let value = try await references(list).sorted { $0.key < $1.key }.map {
+            reference($0.key, $0.value, type, site)
+        }
+        return .json(200, ["value": .array(value), "nextLink": .null])
+    }
+    private func getReference(_ type: String, _ list: References) async throws(ControlError) -> ControlResponse {
+        let site = try site(for: "sites/config/read")
+        let asked = parameters["setting"] ?? ""
+        let found = try await references(list).first { $0.key.lowercased() == asked.lowercased() }
+        guard let (name, status) = found else {
+            throw ControlError(status: 404, code: "NotFound", message: "'\(asked)' is not a Key Vault reference.")
+        }
+        return .json(200, reference(name, status, type, site))
+    }
+    private func references(_ list: References) async throws(ControlError) -> [String: KeyVaultReferenceStatus] {
+        try await running { () async throws(FunctionsError) in
+            try await runtime.keyVaultReferences(of: siteID)
+        }[keyPath: list]
+    }
+    private func reference(
+        _ name: String, _ status: KeyVaultReferenceStatus, _ type: String, _ site: Site
+    ) -> JSONValue {
         func text(_ value: String?) -> JSONValue { value.map { .string($0) } ?? .null }
         return [
-            "id": .string("\(site.id)/config/configreferences/appsettings/\(name)"), "name": .string(name),
-            "type": "Microsoft.Web/sites/config/configreferences/appsettings",
+            "id": .string("\(site.id)/config/configreferences/\(type)/\(name)"), "name": .string(name),
+            "type": .string("Microsoft.Web/sites/config/configreferences/\(type)"),
             "properties": [
                 "reference": .string(status.reference), "status": .string(status.status.rawValue),
                 "vaultName": text(status.vaultName), "secretName": text(status.secretName),

@@ -63,10 +63,14 @@ enum WebRoutes {
         route(.put, "sites/{site}/config/connectionstrings", WebOperation.setConnectionStrings),
         route(.get, "sites/{site}/config/slotconfignames", WebOperation.getSlotConfigNames),
         route(.put, "sites/{site}/config/slotconfignames", WebOperation.setSlotConfigNames),
-        route(.get, "sites/{site}/config/configreferences/appsettings", WebOperation.listKeyVaultReferences),
-        route(.get, "sites/{site}/config/configreferences/appsettings/{setting}", WebOperation.getKeyVaultReference),
+        route(.get, "sites/{site}/config/configreferences/appsettings", WebOperation.listSettingReferences),
+        route(.get, "sites/{site}/config/configreferences/appsettings/{setting}", WebOperation.getSettingReference),
+        route(.post, "sites/{site}/config/configreferences/appsettings/refresh", WebOperation.refreshReferences),
         route(
-            .post, "sites/{site}/config/configreferences/appsettings/refresh", WebOperation.refreshKeyVaultReferences),
+            .get, "sites/{site}/config/configreferences/connectionstrings", WebOperation.listConnectionStringReferences),
+        route(
+            .get, "sites/{site}/config/configreferences/connectionstrings/{setting}",
+            WebOperation.getConnectionStringReference),
         route(.post, "sites/{site}/config/publishingcredentials/list", WebOperation.listPublishingCredentials),
         route(.post, "sites/{site}/newpassword", WebOperation.newPublishingPassword),
         route(.post, "sites/{site}/publishxml", WebOperation.listPublishingProfile),

@@ -247,9 +247,7 @@ public final class FunctionRuntime: Sendable {
 
     // MARK: Key Vault references
 
-    /// Every app setting that is a reference, by the setting's name.
-    public func keyVaultReferences(of id: ResourceID) async throws(FunctionsError) -> [String: KeyVaultReferenceStatus]
-    {
+    public func keyVaultReferences(of id: ResourceID) async throws(FunctionsError) -> KeyVaultReferences {
         try await entry(id).host.references()
     }
     /// Resolves all again now; the host restarts when a value changed.

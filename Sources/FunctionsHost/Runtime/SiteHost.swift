@@ -47,7 +47,7 @@ actor SiteHost {
         let inForce: Task<ResolvedSettings, Never>
         var readAt: Timestamp
         /// How the references stood when they were last read again; nil before that.
-        var later: [String: KeyVaultReferenceStatus]?
+        var later: KeyVaultReferences?
     }
     /// Between two attempts to load what failed: doubles from one second up to this.
     static let longestRetrySeconds: Int64 = 30
@@ -220,7 +220,7 @@ actor SiteHost {
         return task
     }
 
-    func references() async -> [String: KeyVaultReferenceStatus] {
+    func references() async -> KeyVaultReferences {
         let first = await resolvedSettings().value.references
         return settings?.later ?? first
     }
@@ -239,7 +239,7 @@ actor SiteHost {
         guard settings?.inForce == task else { return }
         settings?.readAt = services.clock.now()
         settings?.later = new.references
-        if new.values != old.values, new.hasAllValues(of: old) { restart() }
+        if !new.hasSameValues(as: old), new.hasAllValues(of: old) { restart() }
     }
 
     func refreshOldReferences() async {

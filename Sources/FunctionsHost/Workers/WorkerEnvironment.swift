@@ -12,7 +12,7 @@ enum WorkerEnvironment {
         for (name, value) in settings.values where !withheld.contains(where: { name.lowercased().hasPrefix($0) }) {
             variables[name] = value
         }
-        for (name, string) in site.secrets.connectionStrings {
+        for (name, string) in settings.connectionStrings {
             variables[string.kind.environmentPrefix + name] = string.value
         }
         let fixed = [

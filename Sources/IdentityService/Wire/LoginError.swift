@@ -4,12 +4,13 @@ internal import NIOHTTP1
 
 /// A refusal of the token service, with Entra's AADSTS number ("Microsoft Entra authentication and authorization error
 /// codes").
-struct LoginError: Error {
+struct LoginError: Error, CustomStringConvertible {
     let status: HTTPResponseStatus
     /// RFC 6749 §5.2.
     let error: String
     let number: Int
     let message: String
+    var description: String { "AADSTS\(number): \(message)" }
 
     private init(_ status: HTTPResponseStatus, _ error: String, _ number: Int, _ message: String) {
         self.status = status
@@ -113,7 +114,7 @@ struct LoginError: Error {
             "error": .string(error),
             "error_description":
                 .string(
-                    "AADSTS\(number): \(message) Trace ID: \(requestID) Correlation ID: \(correlation) Timestamp: "
+                    "\(self) Trace ID: \(requestID) Correlation ID: \(correlation) Timestamp: "
                         + "\(stamp)"
                 ),
             "error_codes": [.integer(Int64(number))], "timestamp": .string(stamp), "trace_id": .string(requestID),

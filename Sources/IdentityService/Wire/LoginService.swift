@@ -142,27 +142,7 @@ public struct LoginService: WireService {
         guard let clientID = form["client_id"] ?? basic?.id else { throw LoginError.missingParameter("client_id") }
         if form["client_assertion"] != nil { throw LoginError.assertionNotSupported }
         guard let secret = form["client_secret"] ?? basic?.secret else { throw LoginError.missingSecret }
-        let tenant = identity.installation.tenantID
-        guard UUID(uuidString: clientID) != nil,
-            let principal = try await identity.directory.principal(ofApplication: clientID)?.value,
-            principal.kind == .application
-        else { throw LoginError.applicationNotFound(clientID, tenant: tenant) }
-        let application = try await identity.directory.application(clientID)?.value
-        let verdict: SecretChecks.Verdict
-        do {
-            verdict = try await identity.secretChecks.check(
-                secret, among: (application?.secrets ?? []) + principal.secrets, appID: principal.appID,
-                at: identity.clock.now())
-        } catch is SecretChecks.Throttled {
-            throw LoginError.throttled
-        }
-        switch verdict {
-        case .wrong: throw LoginError.wrongSecret(principal.appID)
-        case .expired: throw LoginError.expiredSecret(principal.appID)
-        case .valid: break
-        }
-        guard principal.isEnabled else { throw LoginError.disabled(principal.appID) }
-        return principal
+        return try await identity.authenticate(clientID, secret: secret)
     }
 
     private func requestedResource(_ form: Form, version: Int) throws(LoginError) -> String {
