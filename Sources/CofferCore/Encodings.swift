@@ -79,3 +79,13 @@ extension [UInt8] {
         }
     }
 }
+
+extension StringProtocol {
+    /// The parts between bytes of ASCII, empty ones left out.
+    ///
+    /// A `Character` is more than that: a slash with a combining accent is another one than a slash, but not to the
+    /// kernel, nor to any other program that will read the text.
+    public func parts(at separator: UInt8) -> [String] {
+        utf8.split(separator: separator).map { String(decoding: $0, as: UTF8.self) }
+    }
+}

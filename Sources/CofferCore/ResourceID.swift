@@ -13,7 +13,7 @@ public struct ResourceID: Sendable, Hashable, Codable, CustomStringConvertible {
         self.folded = segments.map { $0.lowercased() }
     }
     /// Splits at `/`; empty segments vanish, so `//` counts as `/`.
-    public init(_ path: String) { self.init(segments: path.split(separator: "/").map(String.init)) }
+    public init(_ path: String) { self.init(segments: path.parts(at: UInt8(ascii: "/"))) }
 
     public static let root = ResourceID(segments: [])
 

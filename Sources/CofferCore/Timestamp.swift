@@ -6,13 +6,26 @@ public struct Timestamp: Sendable, Hashable, Comparable, Codable {
     public var microseconds: Int64
 
     public init(microseconds: Int64) { self.microseconds = microseconds }
-    public init(unixSeconds: Int64) { self.microseconds = unixSeconds * 1_000_000 }
+    /// At the ends of what can be told, the end.
+    public init(unixSeconds: Int64) { self = Timestamp(microseconds: 0).adding(seconds: unixSeconds) }
 
     /// Whole seconds since the epoch, rounded down.
     public var unixSeconds: Int64 { microseconds.flooredQuotient(by: 1_000_000) }
 
     public static func < (left: Timestamp, right: Timestamp) -> Bool { left.microseconds < right.microseconds }
-    public func adding(seconds: Int64) -> Timestamp { Timestamp(microseconds: microseconds + seconds * 1_000_000) }
+    /// At the ends of what can be told, the end.
+    public func adding(seconds: Int64) -> Timestamp {
+        let (more, isTooMuch) = seconds.multipliedReportingOverflow(by: 1_000_000)
+        let (sum, isOutside) = microseconds.addingReportingOverflow(more)
+        return Timestamp(microseconds: isTooMuch || isOutside ? (seconds < 0 ? .min : .max) : sum)
+    }
+    /// Whole seconds from here to `later`, rounded up; negative when it is earlier.
+    public func seconds(to later: Timestamp) -> Int64 {
+        let (difference, isOutside) = later.microseconds.subtractingReportingOverflow(microseconds)
+        guard !isOutside else { return later < self ? .min : .max }
+        let (quotient, remainder) = difference.quotientAndRemainder(dividingBy: 1_000_000)
+        return remainder > 0 ? quotient + 1 : quotient
+    }
 
     public init(from decoder: any Decoder) throws {
         self.microseconds = try decoder.singleValueContainer().decode(Int64.self)
@@ -56,11 +69,14 @@ extension Timestamp {
             year: yearOfEra + Int(era) * 400 + (month <= 2 ? 1 : 0), month: month,
             day: dayOfYear - (153 * mp + 2) / 5 + 1,
             hour: rest / 3_600, minute: rest / 60 % 60, second: rest % 60,
-            microsecond: Int(microseconds - seconds * 1_000_000),
+            microsecond: Int((microseconds % 1_000_000 + 1_000_000) % 1_000_000),
             weekday: Int((days % 7 + 11) % 7))
     }
 
-    /// Returns nil when a field is outside the calendar.
+    /// The years that four digits can tell: 1 to 9999.
+    private static let told = (-62_135_596_800_000_000 as Int64)..<(253_402_300_800_000_000 as Int64)
+
+    /// Returns nil when a field is outside the calendar, or the time outside the years 1 to 9999.
     public init?(year: Int, month: Int, day: Int, hour: Int = 0, minute: Int = 0, second: Int = 0, microsecond: Int = 0)
     {
         guard (1...9_999).contains(year), (1...12).contains(month), (0...24).contains(hour), (0...59).contains(minute),
@@ -75,8 +91,9 @@ extension Timestamp {
         let dayOfYear = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1
         let dayOfEra = yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear
         let days = Int64(era * 146_097 + dayOfEra - 719_468)
-        self.init(
-            microseconds: (days * 86_400 + Int64(hour * 3_600 + minute * 60 + second)) * 1_000_000 + Int64(microsecond))
+        let seconds = days * 86_400 + Int64(hour * 3_600 + minute * 60 + second)
+        self.init(microseconds: seconds * 1_000_000 + Int64(microsecond))
+        guard Self.told.contains(microseconds) else { return nil }
     }
 }
 
@@ -133,18 +150,23 @@ extension Timestamp {
     /// Parses an IMF-fixdate; nil for anything else.
     public init?(rfc1123 text: some StringProtocol) {
         let parts = text.split(separator: " ", omittingEmptySubsequences: true)
-        guard parts.count == 6, parts[5] == "GMT" || parts[5] == "UTC", let day = Int(parts[1]),
-            let year = Int(parts[3]), let month = Self.months.firstIndex(where: { $0.description == parts[2] })
+        func number(_ text: some StringProtocol) -> Int? {
+            text.utf8.count <= 4 && text.utf8.allSatisfy { (48...57).contains($0) } ? Int(text) : nil
+        }
+        guard parts.count == 6, parts[5] == "GMT" || parts[5] == "UTC", let day = number(parts[1]),
+            let year = number(parts[3]), let month = Self.months.firstIndex(where: { $0.description == parts[2] })
         else { return nil }
         let clock = parts[4].split(separator: ":")
-        guard clock.count == 3, let hour = Int(clock[0]), let minute = Int(clock[1]), let second = Int(clock[2]) else {
+        guard clock.count == 3, let hour = number(clock[0]), let minute = number(clock[1]),
+            let second = number(clock[2])
+        else {
             return nil
         }
         self.init(year: year, month: month + 1, day: day, hour: hour, minute: minute, second: second)
     }
 
     /// Parses the ISO 8601 forms that SAS tokens and Azure's APIs allow: `YYYY-MM-DD`, `…Thh:mmZ`, `…Thh:mm:ssZ`, with
-    /// up to seven fraction digits; the zone is `Z` or `±hh:mm`. nil for anything else.
+    /// up to nine fraction digits; the zone is `Z` or `±hh:mm` (RFC 3339). nil for anything else.
     public init?(iso8601 text: some StringProtocol) {
         var rest = Substring(text)
         func number(_ digits: Int) -> Int? {
@@ -179,7 +201,8 @@ extension Timestamp {
         var offsetSeconds = 0
         if !take("Z") {
             let sign = take("+") ? -1 : take("-") ? 1 : 0
-            guard sign != 0, let hours = number(2), take(":"), let minutes = number(2) else { return nil }
+            guard sign != 0, let hours = number(2), hours < 24, take(":"), let minutes = number(2), minutes < 60
+            else { return nil }
             offsetSeconds = sign * (hours * 3_600 + minutes * 60)
         }
         guard rest.isEmpty,
@@ -188,6 +211,7 @@ extension Timestamp {
             )
         else { return nil }
         self = plain.adding(seconds: Int64(offsetSeconds))
+        guard Self.told.contains(microseconds) else { return nil }
     }
 }
 

@@ -141,6 +141,8 @@ func leaseIdentifier(_ text: String) -> String? {
         [UInt8](hex: String(decoding: digits, as: UTF8.self)) != nil
     else { return nil }
     let lower = Array(String(decoding: digits, as: UTF8.self).lowercased().utf8)
-    return [0..<8, 8..<12, 12..<16, 16..<20, 20..<32].map { String(decoding: lower[$0], as: UTF8.self) }.joined(
-        separator: "-")
+    let parts = [0..<8, 8..<12, 12..<16, 16..<20, 20..<32].map { String(decoding: lower[$0], as: UTF8.self) }
+    let canonical = parts.joined(separator: "-")
+    // With hyphens where a GUID has them, or with none.
+    return body.utf8.count == 32 || body.lowercased() == canonical ? canonical : nil
 }

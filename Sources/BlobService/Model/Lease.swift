@@ -96,7 +96,7 @@ struct Lease: Sendable, Hashable, Codable {
         switch phase {
         case .available: throw .notPresent
         case .held(let id, _, let expiry):
-            let remaining = expiry.map { max(0, Self.seconds(from: now, to: $0)) }
+            let remaining = expiry.map { max(0, Int(now.seconds(to: $0))) }
             let wait =
                 switch (periodSeconds, remaining) {
                 case (let period?, let remaining?): min(period, remaining)
@@ -107,7 +107,7 @@ struct Lease: Sendable, Hashable, Codable {
             phase = .breaking(id: id, until: now.adding(seconds: Int64(wait)))
             return wait
         case .breaking(let id, let until):
-            let remaining = max(0, Self.seconds(from: now, to: until))
+            let remaining = max(0, Int(now.seconds(to: until)))
             let wait = min(periodSeconds ?? remaining, remaining)
             if wait < remaining { phase = .breaking(id: id, until: now.adding(seconds: Int64(wait))) }
             return wait
@@ -123,9 +123,6 @@ struct Lease: Sendable, Hashable, Codable {
     private mutating func hold(_ id: String, _ seconds: Int?, _ now: Timestamp) {
         phase = .held(
             id: id.lowercased(), durationSeconds: seconds, expiry: seconds.map { now.adding(seconds: Int64($0)) })
-    }
-    private static func seconds(from: Timestamp, to: Timestamp) -> Int {
-        Int((to.microseconds - from.microseconds + 999_999) / 1_000_000)
     }
 }
 

@@ -76,7 +76,11 @@ extension BlobService {
     private static func rules(_ cors: XMLNode) throws(StorageError) -> [BlobServiceProperties.CORSRule] {
         let rules = cors.all("CorsRule").map { node in
             func list(_ name: String) -> [String] {
-                (node[name]?.text ?? "").split(separator: ",").map { String($0.drop { $0 == " " }) }
+                (node[name]?.text ?? "").parts(at: UInt8(ascii: ",")).map { item in
+                    var bytes = item.utf8.drop { $0 == 0x20 }
+                    while bytes.last == 0x20 { bytes.removeLast() }
+                    return String(Substring(bytes))
+                }.filter { !$0.isEmpty }
             }
             return BlobServiceProperties.CORSRule(
                 allowedOrigins: list("AllowedOrigins"), allowedMethods: list("AllowedMethods"),

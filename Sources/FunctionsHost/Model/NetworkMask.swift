@@ -9,7 +9,7 @@ enum NetworkMask {
     /// The prefix length of a dotted mask such as `255.255.255.0`; nil when it is none.
     static func prefixLength(of mask: String) -> Int? {
         var address = in_addr()
-        guard inet_pton(AF_INET, mask, &address) == 1 else { return nil }
+        guard !mask.utf8.contains(0), inet_pton(AF_INET, mask, &address) == 1 else { return nil }
         let bits = UInt32(bigEndian: address.s_addr)
         let length = (~bits).leadingZeroBitCount
         return bits == (length == 0 ? 0 : ~UInt32(0) << UInt32(32 - length)) ? length : nil

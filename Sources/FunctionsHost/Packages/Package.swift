@@ -23,13 +23,13 @@ struct Package: Sendable {
         self.memory = try memory.share(of: site, unpackedBytes: contentBytes + headBytes)
         let file = try MemoryFile(name: "coffer-package")
         let tar = TarWriter(file: file)
-        var folders = Set<String>()
+        var folders = Set<[UInt8]>()
         func makeParents(of path: String) throws(PackageError) {
-            let components = path.split(separator: "/").dropLast()
+            let components = path.parts(at: UInt8(ascii: "/")).dropLast()
             var folder = ""
             for component in components {
-                folder += folder.isEmpty ? String(component) : "/" + component
-                if folders.insert(folder).inserted { try tar.directory(folder) }
+                folder += folder.isEmpty ? component : "/" + component
+                if folders.insert(Array(folder.utf8)).inserted { try tar.directory(folder) }
             }
         }
         var configuration: [String: [UInt8]] = [:]
@@ -41,7 +41,7 @@ struct Package: Sendable {
         for entry in ordered {
             try makeParents(of: entry.path)
             switch entry.kind {
-            case .directory: if folders.insert(entry.path).inserted { try tar.directory(entry.path) }
+            case .directory: if folders.insert(Array(entry.path.utf8)).inserted { try tar.directory(entry.path) }
             case .symbolicLink: try Self.link(entry, archive, tar)
             case .file:
                 try tar.fileHeader(entry.path, size: entry.unpackedBytes, executable: entry.isExecutable)
@@ -74,7 +74,7 @@ struct Package: Sendable {
     private static func pages(_ bytes: Int) -> Int { (bytes + 4_095) & ~4_095 }
 
     private static func isConfiguration(_ path: String) -> Bool {
-        path == "host.json" || (path.hasSuffix("/function.json") && path.split(separator: "/").count == 2)
+        path == "host.json" || path.parts(at: UInt8(ascii: "/")).dropFirst() == ["function.json"]
     }
 
     private static func link(_ entry: ZipArchive.Entry, _ archive: borrowing ZipArchive, _ tar: TarWriter)
@@ -93,9 +93,9 @@ struct Package: Sendable {
 
     /// Whether a relative link at `path` never rises above the package's root, at any step of the way.
     static func staysInside(_ target: String, from path: String) -> Bool {
-        guard !target.isEmpty, !target.hasPrefix("/"), !target.utf8.contains(0) else { return false }
-        var depth = path.split(separator: "/").count - 1
-        for component in target.split(separator: "/") {
+        guard !target.isEmpty, target.utf8.first != UInt8(ascii: "/"), !target.utf8.contains(0) else { return false }
+        var depth = path.parts(at: UInt8(ascii: "/")).count - 1
+        for component in target.parts(at: UInt8(ascii: "/")) {
             if component == ".." { depth -= 1 } else if component != "." { depth += 1 }
             if depth < 0 { return false }
         }

@@ -1,4 +1,5 @@
 internal import CLibzip
+internal import CofferCore
 internal import Glibc
 internal import NIOCore
 
@@ -135,15 +136,14 @@ struct ZipArchive: ~Copyable {
 
     /// A path of 64 components costs 63 folders: they count as the entries they become.
     private static func impliedFolders(of entries: [Entry], limits: PackageLimits) throws(PackageError) -> Int {
-        var folders = Set(entries.lazy.filter { $0.kind == .directory }.map(\.path))
-        let stated = folders.count
+        // As bytes: two spellings of one letter are two folders.
+        var known = Set(entries.lazy.filter { $0.kind == .directory }.map { Array($0.path.utf8) })
+        let stated = known.count
         for entry in entries {
-            var parent = entry.path[...]
-            while let slash = parent.lastIndex(of: "/") {
-                parent = parent[..<slash]
+            for folder in folders(above: entry.path) {
                 // What is above a folder met before was met with it, or is with the folder's own entry.
-                guard folders.insert(String(parent)).inserted else { break }
-                guard entries.count + folders.count - stated <= limits.entries else {
+                guard known.insert(folder).inserted else { break }
+                guard entries.count + known.count - stated <= limits.entries else {
                     throw PackageError(
                         .tooLarge,
                         "The package has too many entries, counting the folders its paths name; at "
@@ -151,7 +151,13 @@ struct ZipArchive: ~Copyable {
                 }
             }
         }
-        return folders.count - stated
+        return known.count - stated
+    }
+
+    /// Innermost first.
+    private static func folders(above path: String) -> [[UInt8]] {
+        let bytes = Array(path.utf8)
+        return bytes.indices.reversed().filter { bytes[$0] == UInt8(ascii: "/") }.map { Array(bytes[..<$0]) }
     }
 
     /// nil for an entry that names the root itself.
@@ -205,18 +211,19 @@ struct ZipArchive: ~Copyable {
         guard name.utf8.count <= limits.pathBytes else {
             throw PackageError(.unsafe, "A path in the package has more than \(limits.pathBytes) bytes.")
         }
-        let unified = name.replacing("\\", with: "/")
-        guard !unified.hasPrefix("/") else {
+        let (slash, backslash) = (UInt8(ascii: "/"), UInt8(ascii: "\\"))
+        let unified = String(decoding: name.utf8.map { $0 == backslash ? slash : $0 }, as: UTF8.self)
+        guard unified.utf8.first != slash else {
             throw PackageError(.unsafe, "The package has an absolute path ('\(shown)').")
         }
         guard !unified.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7f }) else {
             throw PackageError(.unsafe, "A path in the package holds control characters.")
         }
-        let components = unified.split(separator: "/", omittingEmptySubsequences: true).filter { $0 != "." }
+        let components = unified.parts(at: slash).filter { $0 != "." }
         guard !components.contains("..") else {
             throw PackageError(.unsafe, "The package has a path that leaves it ('\(shown)').")
         }
-        if let first = components.first, first.count == 2, first.hasSuffix(":") {
+        if let first = components.first, first.utf8.count == 2, first.utf8.last == UInt8(ascii: ":") {
             throw PackageError(.unsafe, "The package has an absolute path ('\(shown)').")
         }
         guard components.count <= limits.pathDepth, components.allSatisfy({ $0.utf8.count <= 255 }) else {
@@ -235,10 +242,8 @@ struct ZipArchive: ~Copyable {
             kinds[entry.path] = entry.kind
         }
         for entry in entries {
-            var parent = entry.path[...]
-            while let slash = parent.lastIndex(of: "/") {
-                parent = parent[..<slash]
-                if let kind = kinds[String(parent)], kind != .directory {
+            for folder in folders(above: entry.path) {
+                if let kind = kinds[String(decoding: folder, as: UTF8.self)], kind != .directory {
                     throw PackageError(
                         .unsafe, "'\(entry.path.prefix(200))' in the package lies below something that is not a folder."
                     )

@@ -17,14 +17,18 @@ final class LineReader: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         var bytes = unwrapInboundIn(data)
-        rest.writeBuffer(&bytes)
-        while let end = rest.readableBytesView.firstIndex(of: 0x0a) {
-            let line = rest.readSlice(length: end - rest.readerIndex) ?? ByteBuffer()
-            rest.moveReaderIndex(forwardBy: 1)
-            pass(line)
+        while let end = bytes.readableBytesView.firstIndex(of: 0x0a) {
+            keep(bytes.readSlice(length: end - bytes.readerIndex) ?? ByteBuffer())
+            bytes.moveReaderIndex(forwardBy: 1)
+            pass(rest)
+            rest.clear()
         }
-        if rest.readableBytes > Self.lineBytes, let line = rest.readSlice(length: rest.readableBytes) { pass(line) }
-        rest.discardReadBytes()
+        keep(bytes)
+    }
+
+    /// What is beyond the limit of a line is not even held until its end.
+    private func keep(_ part: ByteBuffer) {
+        rest.writeBytes(part.readableBytesView.prefix(Self.lineBytes - rest.readableBytes))
     }
 
     func channelInactive(context: ChannelHandlerContext) {
@@ -46,7 +50,7 @@ final class LineReader: ChannelInboundHandler {
             dropped += 1
             return
         }
-        var text = String(decoding: line.readableBytesView.prefix(Self.lineBytes), as: UTF8.self)
+        var text = String(decoding: line.readableBytesView, as: UTF8.self)
         if text.hasSuffix("\r") { text.removeLast() }
         if !text.isEmpty { take(text) }
     }

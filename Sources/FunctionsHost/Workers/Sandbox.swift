@@ -173,7 +173,7 @@ struct Sandbox: Sendable {
     /// Outermost first: `/a`, `/a/b` for `/a/b/c`.
     private static func folders(above path: String) -> [String] {
         var folders: [String] = []
-        for component in path.split(separator: "/").dropLast() {
+        for component in path.parts(at: UInt8(ascii: "/")).dropLast() {
             folders.append((folders.last ?? "") + "/" + component)
         }
         return folders

@@ -7,7 +7,8 @@ struct LogQuery {
     static let rowLimit = 10_000
 
     let table: String
-    let resource: ResourceID?
+    /// Every `where` must hold.
+    let resources: [ResourceID]
     let limit: Int
 
     /// Throws 400 `BadArgumentError`, naming the part that is not understood.
@@ -20,29 +21,29 @@ struct LogQuery {
             throw Self.refused("A query begins with one table name, for example: FunctionAppLogs | take 100")
         }
         self.table = table
-        var resource: ResourceID?
+        var resources: [ResourceID] = []
         var limit = Self.rowLimit
         for part in parts {
             if part.count == 4, part[0] == "where", part[1] == "_ResourceId", ["==", "=~"].contains(part[2]),
                 let value = Self.literal(part[3])
             {
-                resource = ResourceID(value)
+                resources.append(ResourceID(value))
             } else if part.count == 2, ["take", "limit"].contains(part[0]), let count = Int(part[1]),
                 (0...Self.rowLimit).contains(count)
             {
-                limit = count
+                limit = min(limit, count)
             } else {
                 throw Self.refused(
                     "'\(part.joined(separator: " "))' is not understood. Supported: where _ResourceId == '…' and take 0…\(Self.rowLimit)."
                 )
             }
         }
-        self.resource = resource
+        self.resources = resources
         self.limit = limit
     }
 
     func selects(_ batch: MonitorRecords.Batch) -> Bool {
-        batch.category.lowercased() == table.lowercased() && (resource.map { $0 == batch.resource } ?? true)
+        batch.category.lowercased() == table.lowercased() && resources.allSatisfy { $0 == batch.resource }
     }
 
     private static func literal(_ text: String) -> String? {

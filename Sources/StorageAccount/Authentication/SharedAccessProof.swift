@@ -184,8 +184,9 @@ struct SharedAccessProof {
     /// The same for query parameters and `srq`, with a newline before each.
     private func signedQuery() throws(StorageError) -> String {
         var text = ""
-        let values = Dictionary(grouping: query, by: \.name)
-        let lines = try lines(.requestQuery) { name in values[name, default: []].map(\.value) }
+        // Without regard to case, as the operations read them.
+        let values = Dictionary(grouping: query) { $0.name.lowercased() }
+        let lines = try lines(.requestQuery) { name in values[name.lowercased(), default: []].map(\.value) }
         for line in lines { text += "\n" + line }
         return text
     }

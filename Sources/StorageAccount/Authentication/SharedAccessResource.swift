@@ -45,7 +45,10 @@ struct IPv4Range: Sendable, Equatable {
             self.first = first
             self.last = last
         } else if let slash = text.utf8.firstIndex(of: 0x2f) {
-            guard let base = Self.address(text[..<slash]), let bits = UInt32(text[text.utf8.index(after: slash)...]),
+            let digits = text[text.utf8.index(after: slash)...].utf8
+            guard let base = Self.address(text[..<slash]), (1...2).contains(digits.count),
+                digits.allSatisfy({ (0x30...0x39).contains($0) }),
+                let bits = UInt32(String(decoding: digits, as: UTF8.self)),
                 bits <= 32
             else { return nil }
             let mask: UInt32 = bits == 0 ? 0 : ~0 << (32 - bits)

@@ -35,7 +35,7 @@ struct SharedKeyString {
             text.line(fields.contentEncoding)
             text.line(fields.contentLanguage)
             // From version 2015-02-21 on an empty body signs an empty string.
-            text.line(fields.contentLength == "0" && fields.version >= "2015-02-21" ? "" : fields.contentLength)
+            text.line(fields.contentLength == "0" && fields.version ?? "" >= "2015-02-21" ? "" : fields.contentLength)
             text.line(fields.contentMD5)
             text.line(fields.contentType)
             text.line(fields.msDate == nil ? fields.date : "")
@@ -117,7 +117,8 @@ struct SharedKeyString {
         text.append("/")
         text.append(account)
         text.append(request.rawPath)
-        if let comp = query.first(where: { $0.name == "comp" })?.value {
+        // The one the operation reads.
+        if let comp = query.first(where: { $0.name.lowercased() == "comp" })?.value {
             text.append("?comp=")
             text.append(comp)
         }
@@ -130,43 +131,45 @@ struct SignedText {
     init() { bytes.reserveCapacity(768) }
     mutating func append(_ text: some StringProtocol) { bytes.append(contentsOf: text.utf8) }
     mutating func newline() { bytes.append(0x0a) }
-    mutating func line(_ text: String) {
-        append(text)
+    mutating func line(_ text: String?) {
+        append(text ?? "")
         newline()
     }
 }
 
 /// The headers a shared key signature covers, gathered in one pass.
 struct SignedHeaders {
-    var contentEncoding = "", contentLanguage = "", contentLength = "", contentMD5 = "", contentType = "", date = ""
-    var ifModifiedSince = "", ifMatch = "", ifNoneMatch = "", ifUnmodifiedSince = "", range = "", version = ""
-    var msDate: String?
+    private(set) var contentEncoding, contentLanguage, contentLength, contentMD5, contentType, date: String?
+    private(set) var ifModifiedSince, ifMatch, ifNoneMatch, ifUnmodifiedSince, range, version, msDate: String?
     /// Every `x-ms-` header under its lower-case name, white space trimmed.
     var ms: [(name: String, value: String)] = []
 
     init(_ headers: HTTPHeaders) {
         ms.reserveCapacity(8)
+        // Of a header sent twice the first counts, here as where the operations read it: another one before it would
+        // otherwise go along with a signature it has no part in.
+        func first(_ field: inout String?, _ value: String) { field = field ?? value }
         for (name, value) in headers {
             let folded = name.utf8.contains { (0x41...0x5a).contains($0) } ? name.lowercased() : name
             let value = Self.trimmed(value)
             if folded.utf8.starts(with: "x-ms-".utf8) {
                 ms.append((folded, value))
-                if folded == "x-ms-date" { msDate = value }
-                if folded == "x-ms-version" { version = value }
+                if folded == "x-ms-date" { first(&msDate, value) }
+                if folded == "x-ms-version" { first(&version, value) }
                 continue
             }
             switch folded {
-            case "content-encoding": contentEncoding = value
-            case "content-language": contentLanguage = value
-            case "content-length": contentLength = value
-            case "content-md5": contentMD5 = value
-            case "content-type": contentType = value
-            case "date": date = value
-            case "if-modified-since": ifModifiedSince = value
-            case "if-match": ifMatch = value
-            case "if-none-match": ifNoneMatch = value
-            case "if-unmodified-since": ifUnmodifiedSince = value
-            case "range": range = value
+            case "content-encoding": first(&contentEncoding, value)
+            case "content-language": first(&contentLanguage, value)
+            case "content-length": first(&contentLength, value)
+            case "content-md5": first(&contentMD5, value)
+            case "content-type": first(&contentType, value)
+            case "date": first(&date, value)
+            case "if-modified-since": first(&ifModifiedSince, value)
+            case "if-match": first(&ifMatch, value)
+            case "if-none-match": first(&ifNoneMatch, value)
+            case "if-unmodified-since": first(&ifUnmodifiedSince, value)
+            case "range": first(&range, value)
             default: break
             }
         }
