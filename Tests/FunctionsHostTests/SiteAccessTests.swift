@@ -90,6 +90,9 @@ import Testing
         Attempt(.put, "\(app)/host/default/functionKeys/new", "sites/host/functionKeys/write", status: 201),
         Attempt(.put, "\(app)/host/default/systemKeys/new", "sites/host/systemKeys/write", status: 201),
         Attempt(.put, "\(app)/host/default/masterKey/_master", "sites/host/masterKey/write", status: 201),
+        // By whatever list it is named.
+        Attempt(.put, "\(app)/host/default/functionKeys/_MASTER", "sites/host/masterKey/write", status: 201),
+        Attempt(.put, "\(app)/host/default/systemKeys/_master", "sites/host/masterKey/write", status: 201),
         Attempt(.delete, "\(app)/host/default/functionKeys/old", "sites/host/functionKeys/delete", status: 204),
         Attempt(.delete, "\(app)/host/default/systemKeys/old", "sites/host/systemKeys/delete", status: 204),
         // Nobody may; who could not anyhow does not learn it.

@@ -155,6 +155,24 @@ struct BoundTests {
         #expect(kept == Array(written.suffix(kept.count)))
     }
 
+    /// Whatever lies between: numbers are missing where a batch could not be written.
+    @Test func theNewestBatchIsFound() async throws {
+        let random = SeededRandomness(3)
+        for round in 0..<40 {
+            let customer = "workspace\(round)"
+            #expect(try await service.records.lastBatchNumber(of: customer) == 0)
+            var numbers: [UInt64] = []
+            for _ in 0..<random.number(1..<12) {
+                numbers.append(UInt64(random.number(1..<(1 << random.number(1..<20)))))
+            }
+            for number in numbers.sorted() {
+                let batch = MonitorRecords.Batch(resource: Self.site, category: "c", lines: [line("\(number)")])
+                try await service.records.append(batch, number: number, to: customer)
+            }
+            #expect(try await service.records.lastBatchNumber(of: customer) == numbers.max())
+        }
+    }
+
     /// Every line is written once for each of them.
     @Test func aResourceHasFewSettings() async throws {
         for name in ["b", "c", "d", "e"] { try await connect(name) }

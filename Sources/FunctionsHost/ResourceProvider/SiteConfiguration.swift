@@ -139,7 +139,9 @@ extension WebOperation {
     }
     /// Reads the references of both lists again.
     func refreshReferences() async throws(ControlError) -> ControlResponse {
+        // Both first: who may not see the outcome changes nothing.
         _ = try site(for: "sites/config/write")
+        _ = try site(for: "sites/config/read")
         try await running { () async throws(FunctionsError) in try await runtime.refreshKeyVaultReferences(of: siteID) }
         return try await listSettingReferences()
     }

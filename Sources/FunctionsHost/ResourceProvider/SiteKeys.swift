@@ -18,7 +18,9 @@ extension WebOperation {
     }
 
     func setHostKey() async throws(ControlError) -> ControlResponse {
-        let kind = try kind()
+        // `_master` is the master key in every list.
+        let isMaster = parameters["key"]?.lowercased() == "_master"
+        let kind = isMaster ? .masterKey : try kind()
         _ = try site(for: "sites/host/\(kind.rawValue)/write")
         let value = try askedValue()
         let change = try await running { () async throws(FunctionsError) in

@@ -102,14 +102,17 @@ struct WorkspaceProvider: ResourceProvider {
         let workspace = try await workspace(id)
         let query = try LogQuery(request.body?.member("query")?.stringValue ?? "")
         var rows: [JSONValue] = []
-        for batch in try await service.records.batches(of: workspace.customerID) where query.selects(batch) {
-            for line in batch.lines {
+        var bytes = 0
+        try await service.records.read(batchesOf: workspace.customerID) { batch in
+            guard query.selects(batch) else { return rows.count >= query.limit }
+            for line in batch.lines.reversed() where rows.count < query.limit && bytes < Self.answerBytesLimit {
+                bytes += line.message.utf8.count
                 rows.append([
                     .string(line.time.iso8601WithTicks), .string(line.level), .string(line.message),
-                    .string(line.functionName),
-                    .string(batch.resource.description),
+                    .string(line.functionName), .string(batch.resource.description),
                 ])
             }
+            return rows.count >= query.limit || bytes >= Self.answerBytesLimit
         }
         let columns: [(String, String)] = [
             ("TimeGenerated", "datetime"), ("Level", "string"), ("Message", "string"), ("FunctionName", "string"),
@@ -118,10 +121,20 @@ struct WorkspaceProvider: ResourceProvider {
         let table: JSONValue = [
             "name": "PrimaryResult",
             "columns": .array(columns.map { ["name": .string($0.0), "type": .string($0.1)] }),
-            "rows": .array(Array(rows.suffix(query.limit))),
+            "rows": .array(rows.reversed()),
         ]
-        return .json(200, ["tables": [table]])
+        var answer: JSONValue = ["tables": [table]]
+        if bytes >= Self.answerBytesLimit {
+            answer["error"] = [
+                "code": "PartialError",
+                "message":
+                    "The answer is cut: its messages have more than \(Self.answerBytesLimit) bytes. Take fewer rows.",
+            ]
+        }
+        return .json(200, answer)
     }
+    /// Of an answer's messages. The service has a limit of this size, too ("Azure Monitor service limits", Log queries).
+    private static let answerBytesLimit = 64 << 20
 
     private func tags(_ body: JSONValue) -> [String: String] {
         (body.member("tags")?.objectValue ?? [:]).compactMapValues(\.stringValue)

@@ -81,30 +81,54 @@ struct MonitorRecords: Sendable {
 
     // MARK: Log lines
 
-    /// Appends one batch and drops what exceeds the limit, in one commit. `number` must grow with every batch of the
-    /// workspace.
+    /// Appends one batch; with every hundredth, what exceeds the limit goes in the same commit. `number` must grow by
+    /// one with every batch of the workspace.
     func append(_ batch: Batch, number: UInt64, to customerID: String) async throws(ControlError) {
         try await storing { () async throws(SealedStoreError) in
-            let logs = batches(customerID)
             var writes: [RecordWrite] = [.put(Self.batchKey(number), encoded(batch))]
-            if number % 100 == 0 {
-                let kept = try await logs.scan(prefix: "", limit: .max)
-                writes += kept.dropLast(Self.batchLimit).map { .delete($0.key) }
+            if number % 100 == 0, number > Self.batchLimit {
+                let last = number - UInt64(Self.batchLimit)
+                // Two hundreds, for a restart that passed over one.
+                writes += (last - min(last, 200)...last).map { .delete(Self.batchKey($0)) }
             }
-            _ = try await logs.commit(writes)
+            _ = try await batches(customerID).commit(writes)
         }
     }
-    /// All batches, oldest first.
-    func batches(of customerID: String) async throws(ControlError) -> [Batch] {
-        try await storing { () async throws(SealedStoreError) in
-            try await batches(customerID).scan(prefix: "").compactMap {
-                try? JSONDecoder().decode(Batch.self, from: Data($0.value))
-            }
+
+    /// Shows one batch after the other, newest first, until `isEnough` says so: a workspace may hold gigabytes.
+    func read(batchesOf customerID: String, until isEnough: (Batch) -> Bool) async throws(ControlError) {
+        let logs = batches(customerID)
+        var number = try await lastBatchNumber(of: customerID)
+        let first = number - min(number, UInt64(Self.batchLimit) + 200)
+        while number > first {
+            let key = Self.batchKey(number)
+            let record = try await storing { () async throws(SealedStoreError) in try await logs.get(key) }
+            let batch = record.flatMap { try? JSONDecoder().decode(Batch.self, from: Data($0.value)) }
+            if let batch, isEnough(batch) { return }
+            number -= 1
         }
     }
+
+    /// 0 when there is none. Looks at a few batches, not at all.
     func lastBatchNumber(of customerID: String) async throws(ControlError) -> UInt64 {
         try await storing { () async throws(SealedStoreError) in
-            try await batches(customerID).scan(prefix: "").last.flatMap { UInt64($0.key, radix: 16) } ?? 0
+            let logs = batches(customerID)
+            func next(after number: UInt64) async throws(SealedStoreError) -> UInt64? {
+                let found = try await logs.scan(prefix: "", after: Self.batchKey(number), limit: 1).first
+                return found.flatMap { UInt64($0.key, radix: 16) }
+            }
+            // There is a batch of `low`, and none above `low + step` once the first loop ends.
+            var low: UInt64 = 0
+            var step: UInt64 = 1
+            while let found = try await next(after: low + step - 1) {
+                low = found
+                step *= 2
+            }
+            while step > 1 {
+                step /= 2
+                if let found = try await next(after: low + step - 1) { low = found }
+            }
+            return low
         }
     }
     private static func batchKey(_ number: UInt64) -> String {
