@@ -102,6 +102,17 @@ struct WorkerTests {
         await world.runtime.shutdown()
     }
 
+    /// The processes of this machine that were started with `argument`.
+    private func processes(with argument: String) throws -> [String] {
+        try FileManager.default.contentsOfDirectory(atPath: "/proc").filter { process in
+            guard Int(process) != nil, let line = FileManager.default.contents(atPath: "/proc/\(process)/cmdline")
+            else {
+                return false
+            }
+            return line.split(separator: 0).contains { $0.elementsEqual(argument.utf8) }
+        }
+    }
+
     @Test func failuresAreSaid() async throws {
         let gone = try await world(handlerPackage(level: "anonymous", handler: "#!/bin/sh\necho broken >&2\nexit 3"))
         let answer = try await gone.send(gone.get("/api/HttpTrigger1"))
@@ -109,7 +120,7 @@ struct WorkerTests {
         #expect(answer.headers.first(name: "Retry-After") == "1")
         await gone.runtime.shutdown()
         let deaf = try await world(
-            handlerPackage(level: "anonymous", handler: "#!/bin/sh\nexec sleep 600").replacing(
+            handlerPackage(level: "anonymous", handler: "#!/bin/sh\nexec sleep 604731").replacing(
                 "host.json",
                 #"{"version":"2.0","customHandler":{"description":{"defaultExecutablePath":"handler"},"#
                     + #""initializationTimeout":"00:00:01"}}"#
@@ -117,6 +128,7 @@ struct WorkerTests {
         let silent = try await deaf.send(deaf.get("/api/HttpTrigger1"))
         #expect(silent.status == 503 && silent.body.contains("did not listen"))
         await deaf.runtime.shutdown()
+        #expect(try processes(with: "604731") == [], "what never listened is left running")
         let none = try await world(
             handlerPackage().replacing("host.json", #"{"version":"2.0"}"#),
             settings: ["FUNCTIONS_WORKER_RUNTIME": "node"])

@@ -66,6 +66,13 @@ import Testing
                         "s_client", "-connect", "127.0.0.1:\(server.tlsPort!)", "-servername", "example.com", "-CAfile",
                         file,
                     ])
+                let old = try await run(
+                    "openssl",
+                    [
+                        "s_client", "-connect", "127.0.0.1:\(server.tlsPort!)", "-servername", "management.azure.com",
+                        "-tls1_1", "-cipher", "ALL:@SECLEVEL=0",
+                    ])
+                #expect(old.output.contains("alert protocol version") && old.status != 0, "\(old.output)")
                 #expect(unknown.output.contains("unrecognized name") && unknown.status != 0, "\(unknown.output)")
                 let authorityItself = try await run(
                     "openssl", ["verify", "-x509_strict", "-check_ss_sig", "-CAfile", file, file])
