@@ -30,6 +30,9 @@ public enum JSONValue: Sendable, Hashable, Codable {
         var isText = false
         var isEscaped = false
         for byte in bytes {
+            // The decoder would read UTF-16 and UTF-32 as well, where what counts here stands between other bytes. Both
+            // hold zeros wherever JSON has its brackets and quotes; JSON in UTF-8 holds none (RFC 8259 §7).
+            guard byte != 0 else { throw refusal("The document is not UTF-8, or holds a NUL.") }
             if isText {
                 if isEscaped {
                     isEscaped = false
@@ -49,12 +52,14 @@ public enum JSONValue: Sendable, Hashable, Codable {
             case UInt8(ascii: ","): cost += depth
             default: break
             }
-            guard depth <= depthLimit, cost <= costLimit else {
-                throw DecodingError.dataCorrupted(
-                    .init(
-                        codingPath: [], debugDescription: "The document is nested too deep, or holds too many values."))
+            guard (0...depthLimit).contains(depth), cost <= costLimit else {
+                throw refusal("The document is nested too deep, or holds too many values.")
             }
         }
+    }
+
+    private static func refusal(_ text: String) -> DecodingError {
+        .dataCorrupted(.init(codingPath: [], debugDescription: text))
     }
 
     /// Members in the order of their names, so that equal values have equal bytes.

@@ -28,6 +28,23 @@ struct JSONTests {
         #expect(try JSONValue(parsing: text.utf8) == .string(String(repeating: #"[{"\"#, count: 500)))
     }
 
+    /// The decoder would read other encodings, in which U+2200 holds the byte of a quote.
+    @Test func otherEncodingsAreRefused() {
+        let deep = "[\"\u{2200}\"," + nested(200) + "]"
+        for isBigEndian in [true, false] {
+            for mark in ["", "\u{feff}"] {
+                var wide: [UInt8] = []
+                for unit in (mark + deep).utf16 {
+                    let halves = [UInt8(unit >> 8), UInt8(unit & 255)]
+                    wide += isBigEndian ? halves : halves.reversed()
+                }
+                #expect(throws: DecodingError.self) { try JSONValue(parsing: wide) }
+            }
+        }
+        #expect(throws: DecodingError.self) { try JSONValue(parsing: "[1]\0".utf8) }
+        #expect(throws: DecodingError.self) { try JSONValue(parsing: "]]][[[".utf8) }
+    }
+
     /// The deeper a value lies, the more it counts.
     @Test func valuesHaveALimit() throws {
         let deep = Array(repeating: "1", count: JSONValue.costLimit / JSONValue.depthLimit).joined(separator: ",")

@@ -79,6 +79,10 @@ struct RouteTests {
         let template = try RouteTemplate("{x:regex(^(a+)+$)}")
         #expect(template.match([String(repeating: "a", count: 1_000)]) != nil)
         #expect(template.match([String(repeating: "a", count: 60) + "!"]) == nil)
+        // One that begins anywhere ends.
+        let anywhere = try RouteTemplate(#"{x:regex(\.json$)}"#)
+        #expect(anywhere.match([String(repeating: "ab", count: 500) + ".json"]) != nil)
+        #expect(anywhere.match([String(repeating: "ab", count: 500) + ".jsonx"]) == nil)
     }
 }
 

@@ -143,6 +143,28 @@ private final class Identities: ManagedIdentities {
         }
     }
 
+    /// Nobody knows whether the record names it.
+    @Test func anUnknownOutcomeKeepsTheIdentity() async throws {
+        engine.fail(at: 0, .after)
+        #expect(await patch(Self.assigned) == 503)
+        engine.heal()
+        #expect(existing != nil)
+        #expect(await patch(Self.assigned) == 200)
+        #expect(named != nil && named == existing)
+    }
+
+    @Test func aStartRemovesWhatACrashLeft() async throws {
+        #expect(await patch(Self.assigned) == 200)
+        try await provider.removeLeftIdentities()
+        #expect(named != nil && named == existing)
+        identities.isAvailable.withLock { $0 = false }
+        #expect(await patch(Self.removed) == 503)
+        identities.isAvailable.withLock { $0 = true }
+        #expect(existing != nil)
+        try await provider.removeLeftIdentities()
+        #expect(existing == nil)
+    }
+
     /// One that was to go and could not has roles still: they must not come back with the next.
     @Test func anIdentityLeftBehindDoesNotComeBack() async throws {
         #expect(await patch(Self.assigned) == 200)

@@ -32,8 +32,9 @@ struct LogQueryTests {
 
     /// Of two stages neither is passed over.
     @Test func everyStageCounts() throws {
-        let query = try LogQuery("T | where _ResourceId == '/a' | take 5 | where _ResourceId == '/b' | take 10")
+        let query = try LogQuery("T | where _ResourceId == '/a' | where _ResourceId == '/b' | take 5 | take 10")
         #expect(query.resources == [ResourceID("/a"), ResourceID("/b")] && query.limit == 5)
+        #expect(throws: ControlError.self) { try LogQuery("T | take 5 | where _ResourceId == '/a'") }
     }
 
     /// A part that was not understood and not refused would show other rows than were asked for.
@@ -48,8 +49,9 @@ struct LogQueryTests {
             do throws(ControlError) {
                 let query = try LogQuery(text)
                 #expect(!query.table.isEmpty && (0...LogQuery.rowLimit).contains(query.limit))
-                var plain = query.table + " | take \(query.limit)"
+                var plain = query.table
                 for resource in query.resources { plain += " | where _ResourceId == '\(resource)'" }
+                plain += " | take \(query.limit)"
                 let again = try LogQuery(plain)
                 #expect(again.table == query.table && again.limit == query.limit && again.resources == query.resources)
                 let (takes, wheres) = (text.contains("take") || text.contains("limit"), text.contains("where"))

@@ -244,7 +244,8 @@ extension RouteTemplate.Constraint {
     }
 
     /// An app's expression may go through the ways to match one after the other, and there are exponentially many:
-    /// given up after so many reports, some tens of milliseconds, and then no match.
+    /// given up after so many reports, some tens of milliseconds, and then no match. Each place where it does not begin
+    /// to match is reported, too.
     private static let progressReports = 64
 
     private func matches(_ pattern: String, _ text: String) -> Bool {
@@ -254,10 +255,11 @@ extension RouteTemplate.Constraint {
         var found = false
         var reports = 0
         let whole = NSRange(text.startIndex..., in: text)
+        let mostReports = whole.length + Self.progressReports
         expression.enumerateMatches(in: text, options: .reportProgress, range: whole) { match, flags, stop in
             found = match != nil
             reports += 1
-            if found || reports >= Self.progressReports { stop.pointee = true }
+            if found || reports >= mostReports { stop.pointee = true }
         }
         return found
     }

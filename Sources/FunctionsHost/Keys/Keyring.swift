@@ -245,6 +245,7 @@ actor Keyring {
                 // Read again for the new entity tag; until then nothing old stays in force.
                 keys[scope] = nil
                 if let stored = try? await repository.read(scope) { keys[scope] = Keys(stored: stored, plain: plain) }
+                warnOfKeys(in: plain, scope)
                 return
             }
         }
@@ -263,6 +264,7 @@ actor Keyring {
             guard let stored = try await repository.read(scope) else { throw error }
             return try await opened(stored, scope)
         }
+        warnOfKeys(in: plain, scope)
         let result = Keys(stored: try await repository.read(scope), plain: plain)
         keys[scope] = result
         return result

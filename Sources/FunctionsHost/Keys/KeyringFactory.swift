@@ -1,10 +1,12 @@
 internal import CofferCore
 internal import Foundation
+internal import Logging
 internal import ResourceProviders
 
 /// Chooses a site's key repository by its settings, as the original does: `AzureWebJobsSecretStorageType`, then a SAS,
 /// then `AzureWebJobsStorage`.
 struct KeyringFactory: Sendable {
+    private static let featureFlags = "AzureWebJobsFeatureFlags"
     let services: HostServices
 
     func make(
@@ -17,13 +19,15 @@ struct KeyringFactory: Sendable {
                     + "names one by its GUID."
             )
         }
+        // Unknown means no: flags that cannot be read could ask for strict keys.
+        if let status = settings.failure(of: Self.featureFlags) { throw unresolved(Self.featureFlags, status) }
         let own = settings.value("AzureWebEncryptionKey")
         let decryptionKeyID = DataProtectionKeyRing.decryptionKeyID(
             own == nil ? "MACHINEKEY_DecryptionKey" : "AzureWebEncryptionKey", own ?? platformKey)
         return Keyring(
             hostName: services.hostName(of: site), repository: try repository(site, settings),
             ring: ring, decryptionKeyID: decryptionKeyID,
-            mode: IdentifiableKeysMode(featureFlags: settings.value("AzureWebJobsFeatureFlags")),
+            mode: IdentifiableKeysMode(featureFlags: settings.value(Self.featureFlags)),
             clock: services.clock, randomness: services.randomness, logger: services.logger,
             predecessor: predecessor)
     }
@@ -64,14 +68,19 @@ struct KeyringFactory: Sendable {
             for name in names {
                 if let status = settings.failure(of: name) { throw unresolved(name, status) }
             }
-            let identities = services.identities
+            let (identities, logger) = (services.identities, services.logger)
             return { () async throws(FunctionsError) in
                 do {
                     return try await identities.servicePrincipal(
                         applicationID: client.reveal(), secret: secret, tenantID: tenant.reveal())
                 } catch {
+                    logger.warning(
+                        "a service principal for access keys cannot sign in",
+                        metadata: ["site": "\(site.name)", "reason": "\(error)"])
+                    // Whoever calls the app may read this.
                     throw FunctionsError(
-                        .secretStoreUnavailable, "The service principal of \(names[0]) cannot sign in: \(error)")
+                        .secretStoreUnavailable,
+                        "The service principal of \(names[0]) cannot sign in; the server's log says why.")
                 }
             }
         }

@@ -234,16 +234,17 @@ struct ZipArchive: ~Copyable {
 
     /// No name twice, and nothing below something that is not a folder.
     private static func checkNames(_ entries: [Entry]) throws(PackageError) {
-        var kinds: [String: Entry.Kind] = [:]
+        var kinds: [[UInt8]: Entry.Kind] = [:]
         for entry in entries {
-            if let earlier = kinds[entry.path], !(earlier == .directory && entry.kind == .directory) {
+            let path = Array(entry.path.utf8)
+            if let earlier = kinds[path], !(earlier == .directory && entry.kind == .directory) {
                 throw PackageError(.unsafe, "The package has two entries named '\(entry.path.prefix(200))'.")
             }
-            kinds[entry.path] = entry.kind
+            kinds[path] = entry.kind
         }
         for entry in entries {
             for folder in folders(above: entry.path) {
-                if let kind = kinds[String(decoding: folder, as: UTF8.self)], kind != .directory {
+                if let kind = kinds[folder], kind != .directory {
                     throw PackageError(
                         .unsafe, "'\(entry.path.prefix(200))' in the package lies below something that is not a folder."
                     )

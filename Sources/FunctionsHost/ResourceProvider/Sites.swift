@@ -49,7 +49,7 @@ extension WebOperation {
         new.identity = try await identity(asked, current: nil)
         let made = new
         do { try await sites.create(made) } catch {
-            await dismiss(made.identity, unlessIt: nil)
+            await dismiss(made.identity, unlessIt: nil, after: error)
             throw Self.control(error, siteID)
         }
         return .json(200, wire(made))
@@ -71,16 +71,18 @@ extension WebOperation {
         let identity = try await identity(asked, current: current)
         let changed: Site
         do {
-            changed = try await update { site in
+            let now = provider.clock.now()
+            changed = try await sites.update(siteID) { site in
                 try apply(body, to: &site)
                 site.identity = identity
+                site.lastModified = now
             }
         } catch {
-            await dismiss(identity, unlessIt: current)
-            throw error
+            await dismiss(identity, unlessIt: current, after: error)
+            throw Self.control(error, siteID)
         }
         // Last: a site never names an identity that is gone.
-        if asked == .some(.none) { try await removeIdentity() }
+        if asked == .removed { try await removeIdentity() }
         return .json(200, wire(changed))
     }
 

@@ -23,15 +23,19 @@ struct LogQuery {
         self.table = table
         var resources: [ResourceID] = []
         var limit = Self.rowLimit
+        var hasTake = false
         for part in parts {
             if part.count == 4, part[0] == "where", part[1] == "_ResourceId", ["==", "=~"].contains(part[2]),
                 let value = Self.literal(part[3])
             {
+                // It would choose among the rows taken, not among all.
+                guard !hasTake else { throw Self.refused("Put 'where' before 'take'.") }
                 resources.append(ResourceID(value))
             } else if part.count == 2, ["take", "limit"].contains(part[0]), let count = Int(part[1]),
                 (0...Self.rowLimit).contains(count)
             {
                 limit = min(limit, count)
+                hasTake = true
             } else {
                 throw Self.refused(
                     "'\(part.joined(separator: " "))' is not understood. Supported: where _ResourceId == '…' and take 0…\(Self.rowLimit)."

@@ -103,16 +103,19 @@ struct WorkspaceProvider: ResourceProvider {
         let query = try LogQuery(request.body?.member("query")?.stringValue ?? "")
         var rows: [JSONValue] = []
         var bytes = 0
+        var isCut = false
         try await service.records.read(batchesOf: workspace.customerID) { batch in
             guard query.selects(batch) else { return rows.count >= query.limit }
-            for line in batch.lines.reversed() where rows.count < query.limit && bytes < Self.answerBytesLimit {
+            for line in batch.lines.reversed() where rows.count < query.limit {
+                isCut = bytes >= Self.answerBytesLimit
+                if isCut { return true }
                 bytes += line.message.utf8.count
                 rows.append([
                     .string(line.time.iso8601WithTicks), .string(line.level), .string(line.message),
                     .string(line.functionName), .string(batch.resource.description),
                 ])
             }
-            return rows.count >= query.limit || bytes >= Self.answerBytesLimit
+            return rows.count >= query.limit
         }
         let columns: [(String, String)] = [
             ("TimeGenerated", "datetime"), ("Level", "string"), ("Message", "string"), ("FunctionName", "string"),
@@ -124,7 +127,7 @@ struct WorkspaceProvider: ResourceProvider {
             "rows": .array(rows.reversed()),
         ]
         var answer: JSONValue = ["tables": [table]]
-        if bytes >= Self.answerBytesLimit {
+        if isCut {
             answer["error"] = [
                 "code": "PartialError",
                 "message":

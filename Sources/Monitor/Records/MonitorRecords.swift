@@ -86,12 +86,15 @@ struct MonitorRecords: Sendable {
     func append(_ batch: Batch, number: UInt64, to customerID: String) async throws(ControlError) {
         try await storing { () async throws(SealedStoreError) in
             var writes: [RecordWrite] = [.put(Self.batchKey(number), encoded(batch))]
-            if number % 100 == 0, number > Self.batchLimit {
-                let last = number - UInt64(Self.batchLimit)
-                // Two hundreds, for a restart that passed over one.
-                writes += (last - min(last, 200)...last).map { .delete(Self.batchKey($0)) }
+            let logs = batches(customerID)
+            if number % 100 == 0, number > Self.batchLimit,
+                let first = try await logs.scan(prefix: "", limit: 1).first.flatMap({ UInt64($0.key, radix: 16) })
+            {
+                // More than a hundred where some could not be removed in their time.
+                let last = min(number - UInt64(Self.batchLimit), first + 999)
+                writes += stride(from: first, through: last, by: 1).map { .delete(Self.batchKey($0)) }
             }
-            _ = try await batches(customerID).commit(writes)
+            _ = try await logs.commit(writes)
         }
     }
 

@@ -50,6 +50,7 @@ struct ControlPlane: Sendable {
         let web = WebResourceProvider(
             sites: sites, runtime: runtime, access: platform.access, identities: platform.identity, clock: clock,
             randomness: randomness, log: log)
+        try await web.removeLeftIdentities()
         manager = ResourceManager(
             installation: platform.installation, names: platform.names,
             records: platform.store.records(.resources, "tree"),
