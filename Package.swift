@@ -92,7 +92,7 @@ let package = Package(
             name: "coffer",
             dependencies: service + [
                 "StorageEngine", "EmbeddedEngine", "IdentityService", "ResourceManager", "KeyVault", "StorageAccount",
-                "FunctionsHost", "BlobService", "Monitor", "CPlatform",
+                "FunctionsHost", "BlobService", "Monitor", "CPlatform", "CToken",
                 library("ArgumentParser", "swift-argument-parser"), library("Configuration", "swift-configuration"),
                 library("AsyncHTTPClient", "async-http-client"), library("NIOSSL", "swift-nio-ssl"),
             ],
@@ -101,6 +101,11 @@ let package = Package(
         // C: our own few lines, and the system libraries.
         .target(name: "CPlatform"),
         .target(name: "CSealing", dependencies: [library("Crypto", "swift-crypto")]),
+        // No system library of its own: the folder that p11-kit's pkg-config names would be searched by every target
+        // above, and Clang would make its modules once more for each, at odds with the first ones.
+        .target(
+            name: "CToken", cSettings: [.unsafeFlags(["-I/usr/include/p11-kit-1"])],
+            linkerSettings: [.linkedLibrary("p11-kit")]),
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CLibzip", pkgConfig: "libzip", providers: [.apt(["libzip-dev"])]),
@@ -137,7 +142,7 @@ let package = Package(
             [
                 "coffer", "CofferCore", "AccessControl", "EncryptionAtRest", "ResourceProviders", "StorageAccount",
                 "TestSupport",
-                library("ArgumentParser", "swift-argument-parser"),
-            ]),
+                library("ArgumentParser", "swift-argument-parser"), library("NIOHTTP1", "swift-nio"),
+            ] + crypto),
     ]
 )

@@ -55,13 +55,15 @@ def usage(server):
         (["logs"], "Missing expected argument"),
         (["logs", "app", "--lines", "0"], "1 to 10000"),
         (["verify", "surplus"], "coffer verify --help"),
+        (["root-key", "protect"], "--root-key-wrapping-key"),
+        (["serve", "--root-key-wrapping-key", "token"], "does not begin with 'pkcs11:'"),
         (["config", "--config-file", "/nonexistent.json"], "does not exist"),
     ]:
         refused(server, 64, advice, *arguments)
     broken = server.home / "broken.json"
     broken.write_text("{broken")
     refused(server, 64, "not valid JSON", "config", "--config-file", str(broken))
-    for arguments in [[], *([name] for name in ("serve", "env", "status", "config", "verify", "logs"))]:
+    for arguments in [[], *([name] for name in ("serve", "env", "status", "config", "verify", "logs", "root-key"))]:
         done = server.run(*arguments, "--help")
         check(f"coffer {' '.join(arguments)} --help", done.returncode == 0 and "OVERVIEW" in done.stdout, done.stderr)
 

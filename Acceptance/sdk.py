@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "Scripts"))
 from cofferclient import ROOT, Server  # noqa: E402
 
 RUNS = [
-    ["blob", "test_cpk.py"],
+    ["blob", "test_cpk.py", "test_cpk_n.py"],
     ["blob", "test_block_blob.py", "test_get_blob.py", "test_container.py", "test_common_blob.py"],
     ["kv-keys"],
     ["kv-secrets"],
@@ -32,6 +32,7 @@ ACCOUNTS = {
     "2": ("Standard_LRS", "StorageV2"),
     "blob": ("Standard_LRS", "BlobStorage"),
 }
+ENCRYPTION_SCOPES = ["testscope1", "testscope2"]
 KEY_VARIABLES = {"": "COFFER_KEY", "2": "COFFER_SECONDARY_KEY", "blob": "COFFER_BLOB_ACCOUNT_KEY"}
 DATA_ROLES = [
     "b7e6dc6d-f1e8-4753-8033-0f276bb0955b",  # Storage Blob Data Owner
@@ -49,6 +50,8 @@ def prepare(client):
         account = f"{group}/providers/Microsoft.Storage/storageAccounts/{ACCOUNT}{suffix}"
         properties = {"accessTier": "Hot", "allowBlobPublicAccess": True, "supportsHttpsTrafficOnly": False}
         client.arm("PUT", account, {"location": "eastus", "sku": {"name": sku}, "kind": kind, "properties": properties}, "2025-01-01")
+        for scope in ENCRYPTION_SCOPES if suffix == "" else []:
+            client.arm("PUT", f"{account}/encryptionScopes/{scope}", {"properties": {}}, "2025-01-01")
         keys[KEY_VARIABLES[suffix]] = client.arm("POST", account + "/listKeys", version="2025-01-01")["keys"][0]["value"]
     for role in DATA_ROLES:
         definition = f"{client.subscription}/providers/Microsoft.Authorization/roleDefinitions/{role}"

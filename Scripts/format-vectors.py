@@ -80,17 +80,20 @@ def root_seal(root, label_info: bytes, bound: list, plaintext: bytes, nonce: byt
 
 
 class DataKey:
-    def __init__(self, key: bytes, kind: int, account: bytes):
-        self.key, self.kind, self.account = key, kind, account
-        label = {1: "coffer/v1/account-data", 2: "coffer/v1/customer-provided-data"}[kind]
-        derived = hkdf(key, fields(label, account), 112)
+    def __init__(self, key: bytes, kind: int, account: bytes, scope: str = ""):
+        self.key, self.kind, self.account, self.scope = key, kind, account, scope
+        label = {1: "coffer/v1/account-data", 2: "coffer/v1/customer-provided-data", 3: "coffer/v1/scope-data"}[kind]
+        derived = hkdf(key, fields(label, *self.place()), 112)
         self.rows, self.inline, self.domain, self.commitment = derived[:32], derived[32:64], derived[64:80], derived[80:]
+
+    def place(self) -> list:
+        return [self.account, self.scope.encode()] if self.scope else [self.account]
 
     def head(self) -> bytes:
         return bytes([1, 1, self.kind]) + self.domain
 
     def json(self):
-        return {"account": self.account.hex(), "kind": self.kind, "key": self.key.hex()}
+        return {"account": self.account.hex(), "kind": self.kind, "scope": self.scope, "key": self.key.hex()}
 
 
 def sealed_part(key: DataKey, partition: bytes, row_key: bytes, plaintext: bytes, nonce: bytes, bodies: list = []) -> bytes:
@@ -153,6 +156,7 @@ ROOT = (draw("root key", 32), 1)
 ACCOUNT = draw("account", 16)
 AEK = DataKey(draw("account key", 32), 1, ACCOUNT)
 CPK = DataKey(draw("customer-provided key", 32), 2, ACCOUNT)
+SCOPE = DataKey(draw("scope key", 32), 3, ACCOUNT, "contoso-scope")
 
 
 def flip(sealed: bytes, bit: int) -> bytes:
@@ -182,7 +186,8 @@ def xaes_vectors():
 
 def derivation_vectors():
     out = []
-    for key in (AEK, CPK):
+    # The last: another scope's name makes another domain of the same key.
+    for key in (AEK, CPK, SCOPE, DataKey(SCOPE.key, 3, ACCOUNT, "contoso-other")):
         out.append(
             {**key.json(), "rows": key.rows.hex(), "inline": key.inline.hex(), "domain": key.domain.hex(), "commitment": key.commitment.hex()}
         )
@@ -238,13 +243,18 @@ def account_key_vectors():
     out = []
     platform_key = hkdf(ROOT[0], fields("coffer/v1/platform", ACCOUNT), 32)
     wrap_nonce = draw("platform wrap", 24)
-    wrapped = xaes_seal(platform_key, wrap_nonce, AEK.key, fields("coffer/v1/platform-wrap", ACCOUNT, AEK.commitment))
 
-    def record(state, generation, micros, wrapping):
-        return bytes([1, state]) + struct.pack(">Q", generation) + AEK.commitment + struct.pack(">q", micros) + wrapping
+    def wrap(key):
+        wrapping_key = hkdf(ROOT[0], fields("coffer/v1/platform", *key.place()), 32)
+        return xaes_seal(wrapping_key, wrap_nonce, key.key, fields("coffer/v1/platform-wrap", *key.place(), key.commitment))
 
-    def seal(plaintext, slot, nonce):
-        row_key = ACCOUNT + slot
+    wrapped = wrap(AEK)
+
+    def record(state, generation, micros, wrapping, key=AEK):
+        return bytes([1, state]) + struct.pack(">Q", generation) + key.commitment + struct.pack(">q", micros) + wrapping
+
+    def seal(plaintext, slot, nonce, key=AEK):
+        row_key = ACCOUNT + key.scope.encode() + slot
         return root_seal(
             ROOT, fields("coffer/v1/account-key-records"), ["coffer/v1/account-key-record", row_key], plaintext, nonce
         )
@@ -256,12 +266,13 @@ def account_key_vectors():
     )
     platform = b"\x01" + wrapped
 
-    def add(name, expect, plaintext, slot, sealed=None, nonce=b""):
+    def add(name, expect, plaintext, slot, sealed=None, nonce=b"", key=AEK):
         nonce = nonce or draw(name, 24)
         out.append(
             {
-                "name": name, "expect": expect, "account": ACCOUNT.hex(), "slot": slot.decode(), "plaintext": plaintext.hex(),
-                "random": nonce.hex(), "sealed": (sealed or seal(plaintext, slot, nonce)).hex(), "accountKey": AEK.key.hex(),
+                "name": name, "expect": expect, "account": ACCOUNT.hex(), "scope": key.scope, "slot": slot.decode(),
+                "plaintext": plaintext.hex(), "random": nonce.hex(), "sealed": (sealed or seal(plaintext, slot, nonce, key)).hex(),
+                "accountKey": key.key.hex(),
             }
         )
 
@@ -276,6 +287,10 @@ def account_key_vectors():
     add("the other slot's", "corrupt: not authentic", active, b"B", seal(active, b"A", draw("x", 24)))
     wrong = active[:10] + flip(AEK.commitment, 0) + active[42:]
     add("another commitment", "corrupt: wrong key", wrong, b"A")
+    scoped = record(1, 1, 1_700_000_000_000_000, b"\x01" + wrap(SCOPE), SCOPE)
+    add("a scope's, wrapped by the platform", "opens", scoped, b"A", key=SCOPE)
+    add("the account's record as a scope's", "corrupt: not authentic", active, b"A", seal(active, b"A", draw("y", 24)), key=SCOPE)
+    add("the account's wrapping as a scope's", "corrupt: wrong key", active, b"A", key=SCOPE)
     return {"platformKey": platform_key.hex(), "platformWrapRandom": wrap_nonce.hex(), "platformWrapped": wrapped.hex(), "records": out}
 
 
@@ -332,7 +347,7 @@ def volume_vectors():
             }
         )
 
-    for name, key in (("under the account's key", AEK), ("under a customer-provided key", CPK)):
+    for name, key in (("under the account's key", AEK), ("under a customer-provided key", CPK), ("under a scope's key", SCOPE)):
         nonce = draw(name, 24)
         add_part(name, "opens", key, "c", b"k", b"manifest", sealed_part(key, b"c", b"k", b"manifest", nonce), nonce)
     good = sealed_part(AEK, b"c", b"k", b"manifest", draw("under the account's key", 24))
@@ -357,7 +372,7 @@ def pattern(length: int) -> bytes:
 
 def extent_vectors():
     wrapped, extents = [], []
-    for name, key in (("wrapped under the account's key", AEK), ("wrapped under a customer-provided key", CPK)):
+    for name, key in (("wrapped under the account's key", AEK), ("wrapped under a customer-provided key", CPK), ("wrapped under a scope's key", SCOPE)):
         extent, dek, salt = draw(name, 16), draw(name + " dek", 32), draw(name + " salt", 32)
         sealed = wrapped_extent_key(key, extent, dek, salt)
 

@@ -19,15 +19,28 @@ public final class BlobService: WireService, StoredAccessPolicies {
     let logger: Logger
     let containers = ContainerCache()
     let newNames = NewNames()
-    /// Uncommitted blocks of one name are put one after the other: each counts itself in the same row, and of many that
-    /// raced for it all but one would have to begin again. Names share these by chance.
-    let stagingTurnstiles = (0..<64).map { _ in Turnstile() }
+    /// Uncommitted blocks of one name are put one after the other, and so are pages: each changes the same row, and of
+    /// many that raced for it all but one would have to begin again. Names share these by chance.
+    let turnstiles = (0..<64).map { _ in Turnstile() }
+    let pageMapLimits: PageMapLimits
+    let pageMapPins = PageMapPins()
+    let pageReleases = PageReleases()
 
     /// `names` tells which copy sources are accounts of this server.
-    public init(
+    public convenience init(
         accounts: any StorageAccounts, names: HostNames, clock: any WallClock, randomness: any Randomness,
         logger: Logger
     ) {
+        self.init(
+            accounts: accounts, names: names, clock: clock, randomness: randomness, logger: logger,
+            pageMapLimits: PageMapLimits())
+    }
+
+    init(
+        accounts: any StorageAccounts, names: HostNames, clock: any WallClock, randomness: any Randomness,
+        logger: Logger, pageMapLimits: PageMapLimits
+    ) {
+        self.pageMapLimits = pageMapLimits
         self.accounts = accounts
         self.names = names
         self.clock = clock
@@ -95,7 +108,8 @@ public final class BlobService: WireService, StoredAccessPolicies {
     func wireError(_ error: any Error) -> StorageError {
         switch error {
         case let error as StorageError: return error
-        case let error as KeyUnavailable: return StorageError(403, error.code.rawValue, error.message)
+        case let error as KeyUnavailable:
+            return StorageError(error.code == .scopeNotAvailable ? 409 : 403, error.code.rawValue, error.message)
         case let error as SealedStoreError:
             switch error.code {
             case .unavailable, .full, .extentGone: return .serverBusy
@@ -106,6 +120,7 @@ public final class BlobService: WireService, StoredAccessPolicies {
             case .corrupt, .keyMismatch:
                 return StorageError(500, "InternalError", "The stored data did not pass its integrity check.")
             }
+        case is ContentChanged: return .serverBusy
         case EdgeError.bodyTooLarge: return .bodyTooLarge
         case EdgeError.timedOut:
             return StorageError(

@@ -79,6 +79,17 @@ public struct ControlRequest: Sendable {
         self.body = body
         self.names = names
     }
+
+    /// The URL of a list's next page: this request with `skipToken`, and with those of its parameters that `repeating`
+    /// names.
+    public func nextLink(skipToken: String, repeating names: [String]) -> String {
+        var query = [("api-version", apiVersion), ("$skipToken", skipToken)]
+        for name in names {
+            if let value = self.query[name] { query.append((name, value)) }
+        }
+        return self.names.url(of: .management) + path.description + "?"
+            + query.map { "\($0)=\(percentEncoded($1, keeping: "-_.~"))" }.joined(separator: "&")
+    }
 }
 
 public struct ControlResponse: Sendable {

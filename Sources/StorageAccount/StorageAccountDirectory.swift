@@ -116,6 +116,9 @@ public protocol StorageAccounts: Sendable {
         account: StorageAccountView
     ) async throws(StorageError) -> UserDelegationKey
 
+    /// Throws 409 `EncryptionScopeNotAvailable` unless the account has an enabled encryption scope of the name.
+    func requireEncryptionScope(_ name: String, of account: StorageAccountView) async throws(StorageError)
+
     /// The account's Blob service properties: one record, whether Resource Manager or the data plane sets them.
     func blobServiceProperties(of account: StorageAccountView) async throws(StorageError) -> BlobServiceProperties
     /// Durable when it returns. `change` sees the present properties and may be called again.

@@ -8,7 +8,7 @@ extension StorageAccountService {
     public var resourceTypes: [ResourceTypeDescription] {
         [
             "storageAccounts", "storageAccounts/blobServices", "storageAccounts/blobServices/containers",
-            "checkNameAvailability", "skus",
+            "storageAccounts/encryptionScopes", "checkNameAvailability", "skus",
             "locations", "locations/usages", "locations/checkNameAvailability", "usages", "operations",
         ].map { ResourceTypeDescription($0, apiVersions: Self.apiVersions) }
     }
@@ -69,6 +69,7 @@ extension StorageAccountService {
             }
         }
         if types == ["blobservices"] { return try await blobServices(request, account, as: caller) }
+        if types == ["encryptionscopes"] { return try await encryptionScopes(request, account, as: caller) }
         if types == ["blobservices", "containers"] { return try await containers(request, account, as: caller) }
         // Authorized first, so that the refusal says nothing about an account to those who may not read it.
         _ = try await readable(account, as: caller)

@@ -27,6 +27,11 @@ public final class SeededRandomness: Randomness {
         }
     }
     public func number(_ range: Range<Int>) -> Int { range.lowerBound + Int(next() % UInt64(range.count)) }
+    /// 0 to `count` of the parts, one behind the other.
+    public func text(_ parts: [String], upTo count: Int) -> String {
+        (0..<number(0..<count + 1)).map { _ in pick(parts) }.joined()
+    }
+    public func pick<Element>(_ elements: [Element]) -> Element { elements[number(0..<elements.count)] }
     public func fill(_ buffer: UnsafeMutableRawBufferPointer) {
         for i in buffer.indices { buffer[i] = UInt8(truncatingIfNeeded: next()) }
     }

@@ -11,10 +11,11 @@ struct Coffer: AsyncParsableCommand {
             curl at it. Every option can also be set in the environment (COFFER_DATA_FOLDER for --data-folder) or in a \
             JSON file (--config-file); 'coffer config' prints what is in force and where it came from.
 
-            Exit codes: 0 success, 1 the command failed, 2 verification found damage, 64 wrong usage.
+            Exit codes: 0 success, 1 the command failed, 2 verification found damage, 64 wrong usage, 78 a token refused \
+            its PIN: do not start again before that is mended.
             """,
         version: Version.current,
-        subcommands: [Serve.self, Env.self, Status.self, Config.self, Verify.self, Logs.self]
+        subcommands: [Serve.self, Env.self, Status.self, Config.self, Verify.self, Logs.self, RootKeyCommands.self]
     )
 }
 

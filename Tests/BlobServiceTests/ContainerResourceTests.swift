@@ -61,6 +61,36 @@ import Testing
         #expect(try await answer(blobs, .head, "other").body == .null)
     }
 
+    /// Chosen when the container is made; to repeat any of it later changes nothing.
+    @Test func theEncryptionOfAContainer() async throws {
+        let blobs = try await Blobs()
+        try await blobs.makeScope("one")
+        let chosen: JSONValue = ["defaultEncryptionScope": "one", "denyEncryptionScopeOverride": true]
+        let made = try await answer(blobs, .put, "box", chosen)
+        #expect(made.status == 201 && made.body["properties"]?["defaultEncryptionScope"] == "one")
+        #expect(made.body["properties"]?["denyEncryptionScopeOverride"] == true)
+        let properties = await blobs.send(.GET, "/box?restype=container")
+        #expect(properties.header("x-ms-default-encryption-scope") == "one")
+        for same in [chosen, ["defaultEncryptionScope": "one"], ["denyEncryptionScopeOverride": true], [:]]
+            as [JSONValue]
+        {
+            for method in [.put, .patch] as [ControlRequest.Method] {
+                #expect(try await answer(blobs, method, "box", same).status == 200)
+            }
+        }
+        for other in [
+            ["defaultEncryptionScope": "$account-encryption-key"], ["denyEncryptionScopeOverride": false],
+        ] as [JSONValue] {
+            #expect(await refusal(blobs, .patch, "box", other) == "400 ContainerEncryptionScopeCannotBeUpdated")
+        }
+        for odd in [["defaultEncryptionScope": ["one"]], ["defaultEncryptionScope": ""]] as [JSONValue] {
+            #expect(await refusal(blobs, .put, "two", odd) == "400 InvalidValuesForRequestParameters")
+        }
+        #expect(
+            await refusal(blobs, .put, "two", ["denyEncryptionScopeOverride": true])
+                == "400 InvalidRequestPropertyValue")
+    }
+
     @Test func whatABodyDoesNotNameStays() async throws {
         let blobs = try await Blobs()
         let first = try await answer(blobs, .put, "box", ["publicAccess": "Container", "metadata": ["a": "1"]])

@@ -21,6 +21,8 @@ final class KnownCallers: StorageAccounts {
         var allowsPublicAccess = true
         var properties = BlobServiceProperties()
         var sourcesAreAnonymous = false
+        /// Encryption scopes of the account `acct`, by name: whether they are enabled.
+        var scopes: [String: Bool] = [:]
     }
     /// From now on a copy source that brings no authorization is asked for by nobody.
     func sourcesAreAnonymous() { state.withLock { $0.sourcesAreAnonymous = true } }
@@ -76,6 +78,11 @@ final class KnownCallers: StorageAccounts {
             signedService: "b", signedVersion: version, signedDelegatedUserTenantID: delegatedTenantID,
             value: RedactedString("c2VjcmV0"))
     }
+    func requireEncryptionScope(_ name: String, of account: StorageAccountView) async throws(StorageError) {
+        guard state.withLock({ $0.scopes[name] }) == true, account.id == Self.id else {
+            throw .encryptionScopeNotAvailable("the scope '\(name)' is disabled or was never made")
+        }
+    }
     func blobServiceProperties(of account: StorageAccountView) async throws(StorageError) -> BlobServiceProperties {
         state.withLock { $0.properties }
     }
@@ -109,8 +116,8 @@ private final class BodyCollector: ResponseBodyWriter {
 
 /// The room over a real sealed store on the in-memory engine.
 final class Blobs: Sendable {
-    let clock = FixedClock(unixSeconds: 1_790_000_000)
-    let engine = InMemoryEngine()
+    let clock: FixedClock
+    let engine: InMemoryEngine
     /// Between the store and the engine; fails when it is told to.
     let faults: FaultyEngine
     let store: SealedStore
@@ -118,19 +125,24 @@ final class Blobs: Sendable {
     let service: BlobService
     let vault = FakeVault()
 
-    init(seed: UInt64 = 1) async throws {
+    /// `previous`: a server that ended, on whose disk this one starts. Its seed must be another.
+    init(seed: UInt64 = 1, after previous: Blobs? = nil, pageMapLimits: PageMapLimits = PageMapLimits()) async throws {
         let randomness = SeededRandomness(seed)
+        clock = previous?.clock ?? FixedClock(unixSeconds: 1_790_000_000)
+        engine = previous?.engine ?? InMemoryEngine()
         faults = FaultyEngine(engine)
         store = try SealedStore(
             metadata: faults, extents: engine, rootKey: rootKey(), clock: clock, randomness: randomness)
         store.accountKeys.attach(vault)
-        try await store.accountKeys.create(KnownCallers.id)
-        try await store.accountKeys.create(AccountID(bytes: Array(101...116)))
+        if previous == nil {
+            try await store.accountKeys.create(KnownCallers.id)
+            try await store.accountKeys.create(AccountID(bytes: Array(101...116)))
+        }
         accounts = KnownCallers(store: store)
         service = BlobService(
             accounts: accounts, names: HostNames(domain: "coffer.test", port: nil), clock: clock,
             randomness: randomness,
-            logger: silentLogger)
+            logger: silentLogger, pageMapLimits: pageMapLimits)
     }
 
     /// With a container `c`.
@@ -184,13 +196,24 @@ final class Blobs: Sendable {
     func put(_ name: String, _ text: String, _ headers: [(String, String)] = []) async -> Answer {
         await send(.PUT, "/ccc/\(name)", [("x-ms-blob-type", "BlockBlob")] + headers, body: Array(text.utf8))
     }
+    /// An encryption scope of the account `acct`, with a key of its own.
+    func makeScope(_ name: String) async throws {
+        try await store.accountKeys.create(KnownCallers.id, scope: name)
+        accounts.state.withLock { $0.scopes[name] = true }
+    }
+    /// As the control plane does it: the state first, then the end of the keys in memory.
+    func disableScope(_ name: String) {
+        accounts.state.withLock { $0.scopes[name] = false }
+        store.accountKeys.withdraw(KnownCallers.id, scope: name)
+    }
+    func enableScope(_ name: String) { accounts.state.withLock { $0.scopes[name] = true } }
     func asCaller(_ caller: StorageCaller) { accounts.state.withLock { $0.caller = caller } }
-    func withGrant(_ permissions: String, _ scope: SharedAccessGrant.Scope) {
+    func withGrant(_ permissions: String, _ scope: SharedAccessGrant.Scope, encryptionScope: String? = nil) {
         asCaller(
             .sharedAccess(
                 SharedAccessGrant(
                     scope: scope, permissions: LetterSet(stringLiteral: permissions), responseHeaders: [:],
-                    encryptionScope: nil,
+                    encryptionScope: encryptionScope,
                     delegatingPrincipal: nil)))
     }
     /// Where a container's rows lie.

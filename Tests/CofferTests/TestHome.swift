@@ -11,7 +11,8 @@ final class TestHome: Sendable {
     deinit { try? FileManager.default.removeItem(atPath: path) }
 
     /// Everything joined as the server has it, listening to nobody.
-    func platform() async throws -> Platform {
+    func platform() async throws -> Platform { try await Self.platform(in: path) }
+    static func platform(in path: String) async throws -> Platform {
         let options = try SettingOptions.parse([
             "--data-folder", path + "/data", "--root-key-file", path + "/root.key", "--credentials-file",
             path + "/administrator.json",

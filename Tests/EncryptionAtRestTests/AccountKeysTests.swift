@@ -182,9 +182,11 @@ import Testing
     @Test func aRecordUnderAnotherAccountOrRootDoesNotOpen() async throws {
         let store = try await Store.withAccount()
         let other = AccountID(bytes: Array(16..<32))
-        let row = try await store.engine.get(EnginePartition.accountKeys, [AccountKeySlots.key(store.account, .a)])[0]!
+        let row = try await store.engine.get(
+            EnginePartition.accountKeys, [AccountKeySlots.key(KeyDomain(store.account), .a)])[0]!
         _ = try await store.engine.commit(
-            EnginePartition.accountKeys, checks: [], writes: [.put(AccountKeySlots.key(other, .a), row.value)])
+            EnginePartition.accountKeys, checks: [],
+            writes: [.put(AccountKeySlots.key(KeyDomain(other), .a), row.value)])
         #expect(await code { try await store.sealed.volume(account: other).accountKey() } == .corrupt)
         let foreign = try Store(engine: store.engine, root: rootKey(9))
         #expect(await code { try await foreign.volume.accountKey() } == .corrupt)

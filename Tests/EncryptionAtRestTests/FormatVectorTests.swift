@@ -32,10 +32,14 @@ private struct Vector {
     var text: String { value as! String }
     var number: Int { (value as! NSNumber).intValue }
     var bytes: [UInt8] { [UInt8](hex: text)! }
+    var scope: String? { self["scope"].text.isEmpty ? nil : self["scope"].text }
     var account: AccountID { AccountID(bytes: self["account"].bytes) }
     var dataKey: DataKey {
-        let kind = DataKey.Kind(rawValue: UInt8(self["kind"].number))!
-        return DataKey(SecretBytes(copying: self["key"].bytes), kind: kind, account: account, lease: nil)
+        let secret = SecretBytes(copying: self["key"].bytes)
+        switch DataKey.Kind(rawValue: UInt8(self["kind"].number))! {
+        case .account, .scope: return DataKey(secret, of: KeyDomain(account, scope: scope), lease: nil)
+        case .customerProvided: return DataKey(customerProvided: secret, account: account)
+        }
     }
 }
 
@@ -141,10 +145,17 @@ private struct Vector {
             }
             if vector["expect"].text == "decodes" { continue }
             let (store, engine, _) = try store()
-            let row = RowKey(vector["account"].bytes + Array(vector["slot"].text.utf8))
+            let row = RowKey(
+                vector["account"].bytes + Array((vector["scope"].text + vector["slot"].text).utf8))
             _ = try await engine.commit(Partition("k"), checks: [], writes: [.put(row, vector["sealed"].bytes)])
             await check(vector) {
-                let key = try await store.volume(account: vector.account).accountKey()
+                let volume = store.volume(account: vector.account)
+                let key: DataKey
+                if let scope = vector.scope {
+                    key = try await volume.scopeKey(scope)
+                } else {
+                    key = try await volume.accountKey()
+                }
                 #expect(key.secret.withUnsafeBytes { Array($0) } == vector["accountKey"].bytes)
             }
         }

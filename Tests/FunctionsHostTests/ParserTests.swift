@@ -298,6 +298,61 @@ struct HostileConfigurationTests {
     }
 }
 
+/// What anybody may send as a token of the platform.
+struct HostileTokenTests {
+    private static let alphabet = "ABCDEFabcdef0123456789-_.+/= é\u{0}"
+
+    /// One token has one text: whatever else opens nothing.
+    @Test func noOtherTextIsTheToken() throws {
+        let random = SeededRandomness(102)
+        let now = Timestamp(unixSeconds: TokenMint.now)
+        let settings = ResolvedSettings(values: ["AzureWebEncryptionKey": RedactedString(TokenMint.key)])
+        let tokens = SiteTokens(
+            siteName: "MyApp", keys: TokenKeys(settings: settings, platformKey: RedactedString("")))
+        let seed = TokenMint.web()
+        #expect(try tokens.access(RedactedString(seed), now: now) == .full)
+        for _ in 0..<3_000 {
+            let text = random.mutated(seed, with: Self.alphabet)
+            guard text != seed else { continue }
+            #expect(throws: SiteTokens.Refusal.self, "\(text)") { try tokens.access(RedactedString(text), now: now) }
+        }
+        // A rightly signed one holds what it holds: read, or refused in a word.
+        let noise = Array("{}[]:,\"\\x0-e9u.".utf8) + [0x00, 0xff]
+        let claims = TokenMint.claims().serialized()
+        let header = Array(#"{"alg":"HS256"}"#.utf8).base64URL
+        for _ in 0..<2_000 {
+            let bytes = random.mutated(claims, with: noise)
+            let token = TokenMint.signed(header + "." + bytes.base64URL)
+            guard (try? tokens.access(RedactedString(token), now: now)) != nil else { continue }
+            let read = try JSONValue(parsing: bytes)
+            #expect(read["aud"]?.stringValue?.lowercased().hasPrefix("https://myapp.azurewebsites.net") == true)
+            #expect(read["iss"]?.stringValue?.lowercased() == TokenMint.scm.lowercased())
+        }
+    }
+
+    @Test func noOtherTextIsTheRestrictedToken() throws {
+        let random = SeededRandomness(103)
+        let bytes = random.bytes(32)
+        let key = SecretBytes(copying: bytes)
+        let seed = try TokenMint.restricted(until: TokenMint.now, key: bytes)
+        #expect(RestrictedToken.end(of: RedactedString(seed), under: key) == Timestamp(unixSeconds: TokenMint.now))
+        for _ in 0..<3_000 {
+            let text = random.mutated(seed, with: Self.alphabet)
+            guard text != seed else { continue }
+            #expect(RestrictedToken.end(of: RedactedString(text), under: key) == nil, "\(text)")
+        }
+        // Bits of the vector are bits of the time: the code holds them.
+        let parts = seed.split(separator: ".")
+        let vector = try #require([UInt8](base64: parts[0]))
+        for bit in 0..<128 {
+            var other = vector
+            other[bit / 8] ^= 1 << UInt8(bit % 8)
+            let text = ([other.base64] + parts.dropFirst().map { String($0) }).joined(separator: ".")
+            #expect(RestrictedToken.end(of: RedactedString(text), under: key) == nil)
+        }
+    }
+}
+
 /// What a worker writes to its output.
 struct HostileOutputTests {
     private static func lines(_ parts: [[UInt8]]) throws -> [String] {
@@ -334,10 +389,6 @@ struct HostileOutputTests {
 }
 
 extension SeededRandomness {
-    fileprivate func pick<Element>(_ elements: [Element]) -> Element { elements[number(0..<elements.count)] }
-    fileprivate func text(_ parts: [String], upTo count: Int) -> String {
-        (0..<number(0..<count + 1)).map { _ in pick(parts) }.joined()
-    }
     fileprivate func shuffled<Element>(_ elements: [Element]) -> [Element] {
         var elements = elements
         for index in elements.indices { elements.swapAt(index, number(index..<elements.count)) }

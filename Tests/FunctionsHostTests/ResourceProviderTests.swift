@@ -73,16 +73,6 @@ private final class RecordedIdentities: ManagedIdentities {
                 names: .azurePublic), as: caller)
     }
 
-    @Test(arguments: ["functions/admin/token", "hostruntime/admin/host/status", "listsyncfunctiontriggerstatus"])
-    func platformTokensAreMissing(path: String) async throws {
-        for method in [ControlRequest.Method.get, .post] {
-            let error = await #expect(throws: ControlError.self) {
-                try await send(method, "\(world.id)/\(path)", as: Self.owner)
-            }
-            #expect(error?.status == 501 && error?.code == "NotImplemented")
-        }
-    }
-
     /// A crash between the two leaves a site without an identity, never an identity without a site.
     @Test func aSitesIdentityGoesBeforeTheSite() async throws {
         #expect(try await send(.delete, "\(world.id)", as: Self.owner).status == 200)

@@ -27,7 +27,7 @@ import Testing
         }
     }
 
-    static let attempts: [Attempt] = plans + life + configuration + publishing + keys
+    static let attempts: [Attempt] = plans + life + configuration + publishing + keys + host
     private static let app = "sites/MyApp"
     private static let function = "sites/MyApp/functions/HttpTrigger1"
 
@@ -104,6 +104,23 @@ import Testing
         Attempt(.delete, "\(function)/keys/old", "sites/functions/keys/delete", status: 204),
     ]
 
+    private static let bridge = "sites/MyApp/hostruntime/admin"
+    private static let host: [Attempt] = [
+        // What they give is as good as the master key.
+        Attempt(.get, "\(app)/functions/admin/token", "sites/host/listkeys/action", "sites/functions/token/read"),
+        Attempt(
+            .post, "\(app)/listsyncfunctiontriggerstatus", "sites/host/listkeys/action",
+            "sites/listsyncfunctiontriggerstatus/action"),
+        Attempt(.get, "\(bridge)/host/status", "sites/hostruntime/host/read"),
+        Attempt(.get, "\(bridge)/functions/HttpTrigger1/status", "sites/hostruntime/host/read"),
+        Attempt(.get, "\(bridge)/host/config", "sites/hostruntime/host/action"),
+        Attempt(.post, "\(bridge)/host/restart", "sites/hostruntime/host/action"),
+        Attempt(.put, "\(bridge)/host/state", "sites/hostruntime/host/action", status: 400),
+        Attempt(
+            .delete, function.replacing("functions", with: "hostruntime/admin/functions"),
+            "sites/hostruntime/host/action", status: 400),
+    ]
+
     /// Lists and the name of what they show: who may not read it is not refused, and does not see it.
     static let lists = [("sites", "MyApp"), ("serverfarms", "plan1")]
     /// Of nobody's resources: every caller gets the same answer.
@@ -115,7 +132,7 @@ import Testing
     static let revealing = [
         "\(app)/host/default/listkeys", "\(function)/listkeys", "\(function)/listsecrets",
         "\(app)/config/appsettings/list", "\(app)/config/connectionstrings/list",
-        "\(app)/config/publishingcredentials/list", "\(app)/publishxml",
+        "\(app)/config/publishingcredentials/list", "\(app)/publishxml", "\(app)/listsyncfunctiontriggerstatus",
     ]
 
     // MARK: The world

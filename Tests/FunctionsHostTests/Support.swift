@@ -195,6 +195,7 @@ final class World: Sendable {
     init(
         settings: [String: String] = [:], limits: PackageLimits = PackageLimits(),
         network: WorkerNetwork = .isolated, openPorts: [Int] = [], metadata: (any MetadataStore)? = nil,
+        logger: Logger = silentLogger,
         _ change: (inout Site) -> Void = { _ in }
     ) async throws {
         let engine = InMemoryEngine()
@@ -211,7 +212,7 @@ final class World: Sendable {
             sites: sites, vaults: vaults, http: storage, identities: TestIdentities(), logs: logs,
             configuration: configuration,
             group: MultiThreadedEventLoopGroup.singleton, clock: clock, randomness: SystemRandomness(),
-            logger: silentLogger)
+            logger: logger)
         gate = FunctionGate(runtime)
         var site = Site(
             id: id, kind: "functionapp,linux", location: "eastus", created: clock.now(),

@@ -144,10 +144,3 @@ import Testing
         }
     }
 }
-
-extension SeededRandomness {
-    fileprivate func pick<Element>(_ elements: [Element]) -> Element { elements[number(0..<elements.count)] }
-    fileprivate func text(_ parts: [String], upTo count: Int) -> String {
-        (0..<number(0..<count + 1)).map { _ in pick(parts) }.joined()
-    }
-}

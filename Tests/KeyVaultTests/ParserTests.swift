@@ -110,7 +110,3 @@ import Testing
         }
     }
 }
-
-extension SeededRandomness {
-    fileprivate func pick<Element>(_ elements: [Element]) -> Element { elements[number(0..<elements.count)] }
-}

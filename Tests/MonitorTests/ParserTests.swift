@@ -89,10 +89,3 @@ struct LogQueryTests {
         #expect(understood > 50, "another digit is another limit")
     }
 }
-
-extension SeededRandomness {
-    fileprivate func pick<Element>(_ elements: [Element]) -> Element { elements[number(0..<elements.count)] }
-    fileprivate func text(_ parts: [String], upTo count: Int) -> String {
-        (0..<number(0..<count + 1)).map { _ in pick(parts) }.joined()
-    }
-}

@@ -318,8 +318,6 @@ struct AccountResourceTests {
             let promise: JSONValue = ["properties": .object([name: ["enabled": true, "days": 7]])]
             #expect(await fixture.refusal(.put, id, promise) == "400 FeatureNotSupported", "nothing deleted is kept")
         }
-        #expect(
-            await fixture.refusal(.get, Fixture.id("contoso1").appending("encryptionScopes")) == "501 NotImplemented")
     }
 
     @Test func containersAreAskedForByTheirOwnActions() async throws {

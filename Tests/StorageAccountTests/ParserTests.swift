@@ -296,7 +296,6 @@ private struct PlainRange {
 }
 
 extension SeededRandomness {
-    fileprivate func pick<Element>(_ elements: [Element]) -> Element { elements[number(0..<elements.count)] }
     fileprivate func shuffled<Element>(_ elements: [Element]) -> [Element] {
         var elements = elements
         for index in elements.indices { elements.swapAt(index, number(index..<elements.count)) }

@@ -1,8 +1,8 @@
 internal import EncryptionAtRest
 
-/// A page blob's content is a manifest with holes: whatever was never written, or was cleared, is zeros.
+/// The content of a leaf is a manifest with gaps: whatever was never written, or was cleared, is zeros.
 extension Manifest {
-    /// A page blob of `length` bytes, none of them written.
+    /// `length` bytes, none of them written.
     static func zeros(_ length: UInt64) -> Manifest { Manifest(slices: length == 0 ? [] : [.zeros(Int(length))]) }
 
     /// Puts `slice` over the bytes from `start`, all of which the content already has.
@@ -22,18 +22,6 @@ extension Manifest {
             if next > end { Self.append(old.part(Int(max(position, end) - position)..<old.length), to: &result) }
             position = next
         }
-        slices = result
-    }
-
-    /// Cuts the content, or lengthens it by zeros.
-    mutating func resize(to length: UInt64) {
-        var result: [Slice] = []
-        var position: UInt64 = 0
-        for slice in slices where position < length {
-            Self.append(slice.part(0..<Int(min(UInt64(slice.length), length - position))), to: &result)
-            position += UInt64(slice.length)
-        }
-        if position < length { Self.append(.zeros(Int(length - position)), to: &result) }
         slices = result
     }
 
@@ -60,7 +48,7 @@ extension Manifest.Slice {
 }
 
 /// How a content is cut, without where it lies: what Get Block List and Get Page Ranges tell. Those operations take no
-/// customer-provided key, so a blob under one keeps this under the account's key as well.
+/// customer-provided key, so a blob or a leaf under one keeps this under the account's key as well.
 struct ContentLayout: Sendable, Equatable {
     struct Run: Sendable, Equatable {
         /// Empty for content that was not put as blocks.

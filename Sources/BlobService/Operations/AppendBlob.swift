@@ -10,11 +10,11 @@ extension BlobService {
         let container = try await enter(call, containerName, blob: name, .appendBlob)
         let conditions = try Conditions(call.request)
         try call.refuseUnsupportedWriteHeaders()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let encryption = try RequestedEncryption(call, in: container.record)
         let position = try call.number("x-ms-blob-condition-appendpos")
         let maximum = try call.number("x-ms-blob-condition-maxsize")
-        try checkAppend(call, conditions, try await existingBlob(call, container, name).record, customerKey)
-        let key = try await dataKey(call, customerKey)
+        try checkAppend(call, conditions, try await existingBlob(call, container, name).record, encryption)
+        let key = try await dataKey(call, encryption)
         let body: IngestedBody
         if call.request.headers.contains(name: "x-ms-copy-source") {
             body = try await ingestSource(call, under: key, limit: BlobLimits.appendBlockBytes)
@@ -29,7 +29,7 @@ extension BlobService {
             try await retrying { () -> (BlobRecord, UInt64)? in
                 let row = try await existingBlob(call, container, name)
                 var record = row.record
-                try checkAppend(call, conditions, record, customerKey)
+                try checkAppend(call, conditions, record, encryption)
                 if let position, position != record.length {
                     throw StorageError(
                         412, "AppendPositionConditionNotMet", "The append position condition specified was not met.")
@@ -59,19 +59,19 @@ extension BlobService {
         response.headers.add(name: "x-ms-blob-append-offset", value: String(offset))
         response.headers.add(name: "x-ms-blob-committed-block-count", value: String(record.blockCount))
         response.headers.add(hashesOf: body)
-        response.headers.addWriteEncryption(record.customerKeySHA256)
+        response.headers.addWriteEncryption(record)
         return response
     }
 
     private func checkAppend(
-        _ call: BlobCall, _ conditions: Conditions, _ record: BlobRecord, _ customerKey: CustomerKeyHeaders?
+        _ call: BlobCall, _ conditions: Conditions, _ record: BlobRecord, _ encryption: RequestedEncryption
     ) throws(StorageError) {
         guard record.type == .append else { throw .invalidBlobType }
         try checkChange(call, conditions, record)
         guard !record.isAppendSealed else {
             throw StorageError(409, "BlobIsSealed", "The specified blob is sealed and its contents can't be modified.")
         }
-        try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
+        try encryption.check(record)
     }
 
     /// Append Blob Seal: no more appends. Needs no key.

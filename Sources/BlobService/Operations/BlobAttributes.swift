@@ -10,13 +10,12 @@ extension BlobService {
     func setBlobMetadata(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .writeBlob)
         let conditions = try Conditions(call.request)
-        try call.refuseEncryptionScope()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let encryption = try RequestedEncryption(call, in: container.record)
         let metadata = try call.metadata()
         let (record, _) = try await updateBlob(call, container, name) { row, record in
             try self.checkChange(call, conditions, row.record)
-            try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
-            let key = try await self.dataKey(call, customerKey)
+            try encryption.check(record)
+            let key = try await self.dataKey(call, encryption)
             var secrets = try await self.open(row, call, container, under: key)
             secrets.metadata = metadata
             record.touch(at: call.now)
@@ -26,7 +25,7 @@ extension BlobService {
         }
         var response = Response(status: .ok)
         response.headers.add(etag: record.etag, modified: record.modified)
-        response.headers.addWriteEncryption(record.customerKeySHA256)
+        response.headers.addWriteEncryption(record)
         return response
     }
 
@@ -77,11 +76,11 @@ extension BlobService {
         let conditions = try Conditions(call.request)
         let snapshot = try snapshotParameter(call)
         guard let tier = try call.accessTier() else { throw StorageError.missingHeader("x-ms-access-tier") }
-        // Among the operations that a customer's key must allow (customer-managed-keys-overview).
-        _ = try await call.volume.accountKey()
         _ = try await updateBlob(call, container, name, snapshot: snapshot) { row, record in
             guard record.type == .block else { throw StorageError.invalidBlobType }
             try conditions.checkLeaseForRead(record.lease, of: .blob, at: call.now)
+            // Among the operations that a customer's key must allow (customer-managed-keys-overview).
+            _ = try await self.keptKey(call, scope: record.encryptionScope)
             record.tier = tier
             record.tierChanged = call.now
             return ((), nil)

@@ -53,7 +53,7 @@ extension BlobService {
         let container = try await enter(call, containerName, blob: name, .putBlob)
         let conditions = try Conditions(call.request)
         try call.refuseUnsupportedWriteHeaders()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let encryption = try RequestedEncryption(call, in: container.record)
         let tier = try call.accessTier()
         var secrets = BlobSecrets()
         secrets.metadata = try call.metadata()
@@ -68,14 +68,14 @@ extension BlobService {
         let request = try BlockListRequest(try readXML(body))
         let content = call.contentHeaders(fallbacks: false)
 
-        let key = try await dataKey(call, customerKey)
+        let key = try await dataKey(call, encryption)
         let fixed = secrets
         let record = try await replaceBlob(
             call, container, name, replacing: .unread, conditions: conditions, under: key
         ) { existing in
             if let existing, existing.record.type != .block { throw StorageError.invalidBlobType }
             var secrets = fixed
-            secrets.manifest = try await assemble(request, existing, call, container, name, customerKey, key)
+            secrets.manifest = try await assemble(request, existing, call, container, name, encryption, key)
             var record = BlobRecord(etag: ETag(number: 0), at: call.now)
             record.created = existing?.record.created ?? call.now
             record.length = secrets.manifest.length
@@ -87,14 +87,14 @@ extension BlobService {
         var response = Response(status: .created)
         response.headers.add(etag: record.etag, modified: record.modified)
         if let crc64 = hash.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
-        response.headers.addWriteEncryption(record.customerKeySHA256)
+        response.headers.addWriteEncryption(record)
         return response
     }
 
     private func assemble(
         _ request: BlockListRequest, _ existing: BlobRow?, _ call: BlobCall, _ container: ContainerHandle,
         _ name: String,
-        _ customerKey: CustomerKeyHeaders?, _ key: DataKey
+        _ encryption: RequestedEncryption, _ key: DataKey
     ) async throws -> Manifest {
         var committed: [[UInt8]: [Manifest.Slice]] = [:]
         let staged = Dictionary(
@@ -105,7 +105,7 @@ extension BlobService {
             source == .committed || (source == .latest && staged[[UInt8](base64: id) ?? []] == nil)
         }
         if let existing, namesCommitted {
-            try CustomerKeyHeaders.check(customerKey, against: existing.record.customerKeySHA256)
+            try encryption.check(existing.record)
             for slice in try await open(existing, call, container, under: key).manifest.slices
             where !slice.blockID.isEmpty {
                 committed[[UInt8](base64: slice.blockID) ?? []] = [slice]
@@ -116,7 +116,8 @@ extension BlobService {
         for (source, id) in request.entries {
             let idBytes = [UInt8](base64: id) ?? []
             if source != .committed, let block = staged[idBytes] {
-                try CustomerKeyHeaders.check(customerKey, against: block.record.customerKeySHA256)
+                try encryption.check(
+                    customerKeySHA256: block.record.customerKeySHA256, scope: block.record.encryptionScope)
                 let plain = try await call.volume.open(
                     block.row.sealed, at: block.row.key, in: container.partition, under: key)
                 guard !plain.isEmpty else { continue }

@@ -60,13 +60,8 @@ extension BlobService {
         let now = clock.now()
         var list: JSONValue = ["value": .array(page.items.map { resource($0.name, $0.record, account, at: now) })]
         if let next = page.next {
-            var query = [("api-version", request.apiVersion), ("$skipToken", ListMarker.encode(next))]
-            for name in ["$filter", "$maxpagesize"] {
-                if let value = request.query[name] { query.append((name, value)) }
-            }
             list["nextLink"] = .string(
-                request.names.url(of: .management) + request.path.description + "?"
-                    + query.map { "\($0)=\(percentEncoded($1, keeping: "-_.~"))" }.joined(separator: "&"))
+                request.nextLink(skipToken: ListMarker.encode(next), repeating: ["$filter", "$maxpagesize"]))
         }
         return .json(200, list)
     }
@@ -88,9 +83,11 @@ extension BlobService {
         let now = clock.now()
         if try await readContainer(name, of: account) == nil {
             do {
+                let encryption = try change.encryption()
+                try await requireAvailable(encryption, in: account)
                 let record = try await makeContainer(
-                    name, publicAccess: change.publicAccess ?? nil, metadata: change.metadata ?? [], in: account,
-                    at: now)
+                    name, publicAccess: change.publicAccess ?? nil, metadata: change.metadata ?? [], encryption,
+                    in: account, at: now)
                 return .json(201, resource(name, record, account, at: now))
             } catch let error as StorageError where error.code == StorageError.containerAlreadyExists.code {
                 // Somebody else's came between.
@@ -109,6 +106,7 @@ extension BlobService {
         _ name: String, by change: ContainerChange, _ account: StorageAccountView, at now: Timestamp
     ) async throws -> JSONValue {
         let (record, _) = try await updateContainer(account, name) { record in
+            try change.requireSameEncryption(record)
             if change.apply(to: &record) { record.touch(at: now) }
         }
         return resource(name, record, account, at: now)
@@ -129,9 +127,11 @@ extension BlobService {
     private func resource(
         _ name: String, _ record: ContainerRecord, _ account: StorageAccountView, at now: Timestamp
     ) -> JSONValue {
+        let encryption = ContainerEncryption(record)
         var properties: JSONValue = [
-            "deleted": false, "remainingRetentionDays": 0, "defaultEncryptionScope": "$account-encryption-key",
-            "denyEncryptionScopeOverride": false,
+            "deleted": false, "remainingRetentionDays": 0,
+            "defaultEncryptionScope": .string(encryption.wireName),
+            "denyEncryptionScopeOverride": .bool(encryption.deniesOverride),
             "publicAccess": .string(record.publicAccess?.rawValue.beginningUpperCase ?? "None"),
             "lastModifiedTime": .string(record.modified.iso8601WithTicks),
             "leaseStatus": record.lease.isActive(at: now) ? "Locked" : "Unlocked",
@@ -162,6 +162,9 @@ private struct ContainerChange {
     /// nil leaves the level; `.some(nil)` is `None`.
     var publicAccess: ContainerRecord.PublicAccess??
     var metadata: [ContainerRecord.Pair]?
+    /// `$account-encryption-key` names the account's key.
+    var scopeName: String?
+    var deniesOverride: Bool?
 
     /// Throws 400 or 409 for what is malformed, forbidden by the account, or would promise what this server does not
     /// do.
@@ -183,15 +186,41 @@ private struct ContainerChange {
                 ContainerRecord.Pair(name: $0.0, value: $0.1)
             }
         }
-        if let scope = properties.member("defaultEncryptionScope")?.stringValue, scope != "$account-encryption-key" {
-            throw StorageError.encryptionScopeNotAvailable
+        if let value = properties.member("defaultEncryptionScope"), !value.isNull {
+            guard let text = value.stringValue, !text.isEmpty else {
+                throw ControlError.invalidValue("defaultEncryptionScope", "It is the name of an encryption scope.")
+            }
+            scopeName = text
         }
+        deniesOverride = try properties.bool("denyEncryptionScopeOverride")
         for name in ["enableNfsV3RootSquash", "enableNfsV3AllSquash"] where try properties.bool(name) == true {
             throw ControlError.featureNotSupported(name)
         }
         if try properties.member("immutableStorageWithVersioning")?.bool("enabled") == true {
             throw ControlError.featureNotSupported("immutableStorageWithVersioning")
         }
+    }
+
+    /// That of a new container.
+    func encryption() throws(StorageError) -> ContainerEncryption {
+        try ContainerEncryption(
+            wireName: scopeName, deniesOverride: deniesOverride == true,
+            StorageError(
+                400, "InvalidRequestPropertyValue",
+                "denyEncryptionScopeOverride needs a defaultEncryptionScope beside it."))
+    }
+
+    /// A container's encryption is chosen when it is made; to repeat any of it changes nothing.
+    func requireSameEncryption(_ record: ContainerRecord) throws(StorageError) {
+        let current = ContainerEncryption(record)
+        guard
+            (scopeName ?? current.wireName) != current.wireName
+                || (deniesOverride ?? current.deniesOverride) != current.deniesOverride
+        else { return }
+        throw StorageError(
+            400, "ContainerEncryptionScopeCannotBeUpdated",
+            "The default encryption scope of a container and whether it may be overridden are chosen when the container "
+                + "is made. Make another container.")
     }
 
     /// Whether anything is another than before.

@@ -12,11 +12,12 @@ extension BlobService {
     /// Create Container.
     func createContainer(_ call: BlobCall, _ name: String) async throws -> Response {
         try authorize(call, .createContainer, container: name)
-        try refuseContainerScopes(call)
+        let encryption = try ContainerEncryption(call)
+        try await requireAvailable(encryption, in: call.account)
         let access = try publicAccessHeader(call)
         let metadata = try call.metadata().map { ContainerRecord.Pair(name: $0.0, value: $0.1) }
         let record = try await makeContainer(
-            name, publicAccess: access, metadata: metadata, in: call.account, at: call.now)
+            name, publicAccess: access, metadata: metadata, encryption, in: call.account, at: call.now)
         var response = Response(status: .created)
         response.headers.add(etag: record.etag, modified: record.modified)
         return response
@@ -25,11 +26,13 @@ extension BlobService {
     /// Throws 409 when there is one of the name.
     func makeContainer(
         _ name: String, publicAccess: ContainerRecord.PublicAccess?, metadata: [ContainerRecord.Pair],
-        in account: StorageAccountView, at now: Timestamp
+        _ encryption: ContainerEncryption, in account: StorageAccountView, at now: Timestamp
     ) async throws -> ContainerRecord {
         guard try await readContainer(name, of: account) == nil else { throw StorageError.containerAlreadyExists }
-        let record = ContainerRecord(
+        var record = ContainerRecord(
             id: randomness.bytes(16).hex, at: now, publicAccess: publicAccess, metadata: metadata)
+        record.defaultEncryptionScope = encryption.scope
+        record.deniesEncryptionScopeOverride = encryption.deniesOverride ? true : nil
         // The partition's own mark first: a container that can be found can be written to.
         let partition = VolumePartition.container(record.id)
         let marked = try await account.volume.commit(
@@ -46,15 +49,8 @@ extension BlobService {
         return record
     }
 
-    private func refuseContainerScopes(_ call: BlobCall) throws(StorageError) {
-        if let scope = call.header("x-ms-default-encryption-scope"), scope != "$account-encryption-key" {
-            throw .encryptionScopeNotAvailable
-        }
-        if call.header("x-ms-deny-encryption-scope-override")?.lowercased() == "true",
-            call.header("x-ms-default-encryption-scope") == nil
-        {
-            throw .missingHeader("x-ms-default-encryption-scope")
-        }
+    func requireAvailable(_ encryption: ContainerEncryption, in account: StorageAccountView) async throws {
+        if let scope = encryption.scope { try await accounts.requireEncryptionScope(scope, of: account) }
     }
 
     func publicAccessHeader(_ call: BlobCall) throws(StorageError) -> ContainerRecord.PublicAccess? {
@@ -85,8 +81,10 @@ extension BlobService {
             ] {
                 response.headers.add(name: name, value: "false")
             }
-            response.headers.add(name: "x-ms-default-encryption-scope", value: "$account-encryption-key")
-            response.headers.add(name: "x-ms-deny-encryption-scope-override", value: "false")
+            let encryption = ContainerEncryption(record)
+            response.headers.add(name: "x-ms-default-encryption-scope", value: encryption.wireName)
+            response.headers.add(
+                name: "x-ms-deny-encryption-scope-override", value: String(encryption.deniesOverride))
         }
         return response
     }

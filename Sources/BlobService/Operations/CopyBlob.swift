@@ -14,22 +14,57 @@ struct CopySource: Sendable {
     let row: BlobRow
     let secrets: BlobSecrets
     let key: DataKey
+    let content: ContentReader
+}
+
+extension AccountVolume {
+    /// A content in one new extent under `target`, cut as it was; none for a content of zeros alone, which stay zeros.
+    func seal(
+        _ content: Manifest, of volume: AccountVolume, under key: DataKey, mayBeInline: Bool, to target: DataKey
+    ) async throws -> (manifest: Manifest, fresh: [ExtentReference]) {
+        let held = content.slices.filter { $0.extent != nil && $0.length > 0 }
+        guard !held.isEmpty else { return (content, []) }
+        let sealer = try await createExtent(
+            under: target, expectedBytes: held.reduce(0) { $0 + $1.length }, mayBeInline: mayBeInline)
+        do {
+            let pieces = held.map { ($0.extent, $0.offset..<$0.offset + $0.length) }
+            try await volume.read(pieces, under: key) { try await sealer.append($0) }
+        } catch {
+            await sealer.abort()
+            throw error
+        }
+        let extent = try await sealer.finish()
+        var slices: [Manifest.Slice] = []
+        var offset = 0
+        for slice in content.slices {
+            guard slice.extent != nil else {
+                slices.append(slice)
+                continue
+            }
+            slices.append(Manifest.Slice(blockID: slice.blockID, extent: extent, offset: offset, length: slice.length))
+            offset += slice.length
+        }
+        return (Manifest(slices: slices), [extent])
+    }
 }
 
 extension BlobService {
     /// Copy Blob and Copy Blob From URL. The source is a blob of this server; the copy is done when the answer leaves
     /// (`x-ms-copy-status: success`).
     ///
-    /// Inside one container and under the account's key both blobs hold the same extents; else the content is opened
-    /// and sealed again.
+    /// Inside one container and under one key of the account both blobs hold the same extents; else the content is
+    /// opened and sealed again.
     func copyBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .putBlob)
         let conditions = try Conditions(call.request)
         try call.refuseUnsupportedWriteHeaders()
+        let encryption = try RequestedEncryption(call, in: container.record)
+        guard encryption.customerKey == nil else { throw StorageError.unsupportedHeader("x-ms-encryption-key") }
         let isSynchronous = call.header("x-ms-requires-sync")?.lowercased() == "true"
-        let (record, md5) = try await retrying { () -> (BlobRecord, [UInt8]?)? in
+        let (record, md5) = try await retryingPages { () -> (BlobRecord, [UInt8]?)? in
             do {
-                return try await copyOnce(call, container, name, conditions, isSynchronous: isSynchronous)
+                return try await copyOnce(
+                    call, container, name, conditions, encryption, isSynchronous: isSynchronous)
             } catch let error as SealedStoreError where error.code == .extentGone {
                 // The source was replaced after it was read: what stands there now is copied.
                 return nil
@@ -40,13 +75,15 @@ extension BlobService {
         if let copy = record.copy { response.headers.add(name: "x-ms-copy-id", value: copy.id) }
         response.headers.add(name: "x-ms-copy-status", value: "success")
         if isSynchronous, let md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
+        if let scope = record.encryptionScope { response.headers.add(name: "x-ms-encryption-scope", value: scope) }
         return response
     }
 
     /// The new blob, and the MD5 that came with its source. Throws `extentGone` when both were to hold the same
     /// extents, and the source let go of them meanwhile.
     private func copyOnce(
-        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ conditions: Conditions, isSynchronous: Bool
+        _ call: BlobCall, _ container: ContainerHandle, _ name: String, _ conditions: Conditions,
+        _ encryption: RequestedEncryption, isSynchronous: Bool
     ) async throws -> (BlobRecord, md5: [UInt8]?) {
         let tier = try call.accessTier()
         let metadata = try call.metadata()
@@ -59,7 +96,8 @@ extension BlobService {
         {
             throw StorageError.md5Mismatch
         }
-        let key = try await call.volume.accountKey()
+        let key = try await dataKey(call, encryption)
+        let pages = try await stagePages(of: source, to: container, name, call, under: key)
         let copied = try await copyContent(of: source, to: container, call, under: key)
         var secrets = BlobSecrets()
         secrets.metadata = metadata.isEmpty ? source.secrets.metadata : metadata
@@ -72,6 +110,7 @@ extension BlobService {
         template.content = source.row.record.content
         template.blockCount = source.row.record.blockCount
         template.sequenceNumber = source.row.record.sequenceNumber
+        template.pages = pages?.root
         template.tier = tier
         if tier != nil { template.tierChanged = call.now }
         template.copy = CopyRecord(
@@ -79,9 +118,12 @@ extension BlobService {
         let fixed = (template, secrets)
         let record = try await linking(copied.fresh, call) {
             try await replaceBlob(
-                call, container, name, replacing: replaced, conditions: conditions, under: key
+                call, container, name, replacing: replaced, conditions: conditions, under: key,
+                beside: pages?.completion ?? Unlinking()
             ) { _ in fixed }
         }
+        // Until now nobody but this operation held the map.
+        withExtendedLifetime(pages) {}
         return (record, secrets.md5)
     }
 
@@ -90,7 +132,7 @@ extension BlobService {
         let container = try await enter(call, containerName, blob: name, .putBlob)
         let conditions = try Conditions(call.request)
         try call.refuseUnsupportedWriteHeaders()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let encryption = try RequestedEncryption(call, in: container.record)
         let tier = try call.accessTier()
         let metadata = try call.metadata()
         let tags = try call.tagsHeader()
@@ -98,7 +140,7 @@ extension BlobService {
         let replaced = try await checkedReplacement(call, container, name, conditions)
 
         let source = try await openSource(call)
-        let key = try await dataKey(call, customerKey)
+        let key = try await dataKey(call, encryption)
         let body = try await ingest(
             source, 0..<source.row.record.length, call, under: key, limit: BlobLimits.putBlobBytes,
             mayBeInline: true)
@@ -123,7 +165,7 @@ extension BlobService {
         response.headers.add(etag: record.etag, modified: record.modified)
         if let md5 = body.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
         if let crc64 = body.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
-        response.headers.addWriteEncryption(record.customerKeySHA256)
+        response.headers.addWriteEncryption(record)
         return response
     }
 
@@ -167,8 +209,7 @@ extension BlobService {
         let sealer = try await call.volume.createExtent(
             under: key, expectedBytes: range.count, mayBeInline: mayBeInline)
         do {
-            let pieces = source.secrets.manifest.pieces(of: range)
-            try await source.account.volume.read(pieces, under: source.key) { bytes in
+            try await source.content.read(range) { bytes in
                 hash.update(bytes)
                 try await sealer.append(bytes)
             }
@@ -186,34 +227,17 @@ extension BlobService {
     private func copyContent(
         of source: CopySource, to container: ContainerHandle, _ call: BlobCall, under key: DataKey
     ) async throws -> (manifest: Manifest, fresh: [ExtentReference]) {
-        let isSharable =
-            source.account.id == call.account.id && source.container.record.id == container.record.id
-            && source.row.record.customerKeySHA256 == nil
-        if isSharable { return (source.secrets.manifest, []) }
-        // Only what is held is copied: zeros stay zeros.
-        let held = source.secrets.manifest.slices.filter { $0.extent != nil && $0.length > 0 }
-        guard !held.isEmpty else { return (source.secrets.manifest, []) }
-        let sealer = try await call.volume.createExtent(
-            under: key, expectedBytes: held.reduce(0) { $0 + $1.length })
-        do {
-            let pieces = held.map { ($0.extent, $0.offset..<$0.offset + $0.length) }
-            try await source.account.volume.read(pieces, under: source.key) { try await sealer.append($0) }
-        } catch {
-            await sealer.abort()
-            throw error
-        }
-        let extent = try await sealer.finish()
-        var slices: [Manifest.Slice] = []
-        var offset = 0
-        for slice in source.secrets.manifest.slices {
-            guard slice.extent != nil else {
-                slices.append(slice)
-                continue
-            }
-            slices.append(Manifest.Slice(blockID: slice.blockID, extent: extent, offset: offset, length: slice.length))
-            offset += slice.length
-        }
-        return (Manifest(slices: slices), [extent])
+        if isSharable(source, container, call, under: key) { return (source.secrets.manifest, []) }
+        return try await call.volume.seal(
+            source.secrets.manifest, of: source.account.volume, under: source.key, mayBeInline: true, to: key)
+    }
+
+    /// Whether a copy under `key` may hold the source's own extents.
+    func isSharable(
+        _ source: CopySource, _ container: ContainerHandle, _ call: BlobCall, under key: DataKey
+    ) -> Bool {
+        source.account.id == call.account.id && source.container.record.id == container.record.id
+            && source.row.record.customerKeySHA256 == nil && source.row.record.encryptionScope == key.scope
     }
 
     // MARK: Source
@@ -274,9 +298,11 @@ extension BlobService {
         let row = try await existingBlob(call, container, name, snapshot: try snapshotParameter(call))
         try CustomerKeyHeaders.check(customerKey, against: row.record.customerKeySHA256)
         try sourceConditions(call).checkWrite(etag: row.record.etag, modified: row.record.modified)
-        let key = try await dataKey(call, customerKey)
+        let key = try await readKey(call, customerKey, row.record)
         let secrets = try await open(row, call, container, under: key)
-        return CopySource(url: url, account: call.account, container: container, row: row, secrets: secrets, key: key)
+        return CopySource(
+            url: url, account: call.account, container: container, row: row, secrets: secrets, key: key,
+            content: content(of: row, secrets, call, container, under: key))
     }
     private func sourceConditions(_ call: BlobCall) throws(StorageError) -> Conditions {
         try Conditions(call.request, prefix: "x-ms-source-")

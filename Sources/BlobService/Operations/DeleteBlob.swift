@@ -42,7 +42,9 @@ extension BlobService {
                 for snapshot in rows where snapshot.key != row.key {
                     change.checks.append(.unchanged(snapshot.key, snapshot.version))
                     change.writes.append(.delete(snapshot.key))
-                    change.releasing += try BlobRecord(decoding: snapshot.visible).releasable
+                    let record = try BlobRecord(decoding: snapshot.visible)
+                    change.releasing += record.releasable
+                    change.writes += releasePages(of: record, name, call, container)
                 }
             }
             if choice == "only" {
@@ -52,6 +54,7 @@ extension BlobService {
             } else {
                 change.writes.append(.delete(row.key))
                 change.releasing += row.record.releasable
+                change.writes += releasePages(of: row.record, name, call, container)
                 if row.record.hasStagedBlocks { change.add(try await unlinkStagedBlocks(call, container, name)) }
             }
             let done = try await commit(
@@ -85,7 +88,8 @@ extension BlobService {
             record.snapshotCount -= min(record.snapshotCount, 1)
             let done = try await commit(
                 call, container, checks: [.unchanged(row.key, row.version), .unchanged(base.key, base.version)],
-                writes: [.delete(row.key), .put(base.key, visible: record.encoded(), sealed: base.sealed)],
+                writes: [.delete(row.key), .put(base.key, visible: record.encoded(), sealed: base.sealed)]
+                    + releasePages(of: row.record, name, call, container),
                 releasing: row.record.releasable)
             return done ? () : nil
         }

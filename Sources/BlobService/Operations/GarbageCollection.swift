@@ -1,5 +1,5 @@
 internal import CofferCore
-internal import EncryptionAtRest
+public import EncryptionAtRest
 public import StorageAccount
 
 extension BlobService {
@@ -7,9 +7,12 @@ extension BlobService {
     /// Each takes two writes of a commit, which has 500,000 at most; one blob more may bring 50,000.
     private static let extentsPerBatch = 100_000
 
-    /// Removes what nobody can reach any more: the rows of deleted containers, and uncommitted blocks older than a
-    /// week. The composition root calls it at start and from a timer; it may be called at any time and more than once.
-    public func collectGarbage(in account: StorageAccountView) async throws {
+    /// Removes what nobody can reach any more: the rows of deleted containers, uncommitted blocks older than a week,
+    /// and pages of blobs and snapshots that went more than `pagesKeptSeconds` ago. The composition root calls it at
+    /// start and from a timer; it may be called at any time and more than once.
+    public func collectGarbage(
+        in account: StorageAccountView, pagesKeptSeconds: Int64 = SealedStore.garbageKeptSeconds
+    ) async throws {
         let deleted = try await account.volume.scan(
             .account, from: AccountKeySpace.allDeleted.from, upTo: AccountKeySpace.allDeleted.upTo, limit: .max)
         for row in deleted {
@@ -18,7 +21,9 @@ extension BlobService {
         }
         let range = AccountKeySpace.containers(prefix: "")
         for row in try await account.volume.scan(.account, from: range.from, upTo: range.upTo, limit: .max) {
-            try await dropOldBlocks(.container(try ContainerRecord(decoding: row.visible).id), account.volume)
+            let partition = VolumePartition.container(try ContainerRecord(decoding: row.visible).id)
+            try await dropOldBlocks(partition, account.volume)
+            _ = try await collectPages(in: partition, account.volume, keptSeconds: pagesKeptSeconds)
         }
     }
 
@@ -38,7 +43,11 @@ extension BlobService {
             var taken: [VolumeWrite] = []
             for row in rows where taken.isEmpty || extents.count < Self.extentsPerBatch {
                 taken.append(.delete(row.key))
-                if BlobKeys.parse(row.key) != nil {
+                if PageKeys.isLeaf(row.key) {
+                    extents += try PageLeafRecord(decoding: row.visible).releasable
+                } else if PageKeys.isRelease(row.key) {
+                    continue
+                } else if BlobKeys.parse(row.key) != nil {
                     extents += try BlobRecord(decoding: row.visible).releasable
                 } else if !BlobKeys.blockID(of: row.key).isEmpty {
                     extents += try BlockRecord(decoding: row.visible).releasable

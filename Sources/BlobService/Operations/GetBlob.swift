@@ -13,6 +13,11 @@ extension BlobService {
 
     /// Get Blob: the content, or a range of it, of a blob or a snapshot.
     func getBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
+        // No byte has left yet when a look at the pages comes too late.
+        try await retryingPages { try await getBlobOnce(call, containerName, name) }
+    }
+
+    private func getBlobOnce(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .readBlob)
         let conditions = try Conditions(call.request)
         let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: false)
@@ -23,7 +28,7 @@ extension BlobService {
         if snapshot == nil { try conditions.checkLeaseForRead(record.lease, of: .blob, at: call.now) }
         try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
 
-        let key = try await dataKey(call, customerKey)
+        let key = try await readKey(call, customerKey, record)
         let secrets = try await open(row, call, container, under: key)
         let asked = (call.header("x-ms-range") ?? call.header("Range")).flatMap(ByteRange.init(header:))
         let range = try asked?.resolve(length: record.length) ?? 0..<record.length
@@ -48,30 +53,30 @@ extension BlobService {
         } else if let md5 = secrets.md5 {
             response.headers.add(name: "Content-MD5", value: md5.base64)
         }
-        let pieces = secrets.manifest.pieces(of: range)
+        let content = content(of: row, secrets, call, container, under: key)
+        let segment = try await content.segment(of: range)
         if UInt64(range.count) <= Self.bufferedBytes || wantsMD5 || wantsCRC64 {
-            let bytes = try await read(pieces, count: range.count, call, under: key)
+            let bytes = try await read(segment, of: content, count: range.count)
             var hash = BodyHash(md5: wantsMD5, crc64: wantsCRC64)
             hash.update(bytes)
             if let md5 = hash.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
             if let crc64 = hash.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
             response.body = bytes.readableBytes == 0 ? .empty : .bytes(bytes)
         } else {
-            let volume = call.volume
             response.body = .stream(length: range.count) { writer in
-                try await volume.read(pieces, under: key) { try await writer.write($0) }
+                try await content.read(segment) { try await writer.write($0) }
             }
         }
         response.headers.override(by: call.caller)
         return response
     }
 
-    /// Opens pieces of extents into one buffer of `count` bytes.
-    func read(
-        _ pieces: [Manifest.Piece], count: Int, _ call: BlobCall, under key: DataKey
+    /// Opens `count` bytes of a content into one buffer.
+    private func read(
+        _ first: ContentReader.Segment, of content: ContentReader, count: Int
     ) async throws -> ByteBuffer {
         let collector = Collector(capacity: count)
-        try await call.volume.read(pieces, under: key) { collector.append($0) }
+        try await content.read(first) { collector.append($0) }
         return collector.bytes
     }
 
@@ -106,7 +111,8 @@ extension BlobService {
         try conditions.checkRead(etag: record.etag, modified: record.modified)
         if snapshot == nil { try conditions.checkLeaseForRead(record.lease, of: .blob, at: call.now) }
         try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
-        let secrets = try await open(row, call, container, under: try await dataKey(call, customerKey))
+        let key = try await readKey(call, customerKey, record)
+        let secrets = try await open(row, call, container, under: key)
 
         var response = Response(status: .ok)
         if call.parameters["comp"] == "metadata" {

@@ -40,7 +40,7 @@ extension BlobService {
         let page = try await walk.page(from: start, maximum: parameters.maximum) { from, upTo, limit in
             try await call.volume.scan(container.partition, from: from, upTo: upTo, limit: limit)
         }
-        let key = try await listingKey(call, parameters, page)
+        let keys = try await listingKeys(call, parameters, page)
 
         var xml = XMLDocumentWriter()
         xml.open(
@@ -61,7 +61,7 @@ extension BlobService {
                 xml.name("Name", name)
                 xml.close("BlobPrefix")
             case .blob(let name, let snapshot, let row):
-                try await write(name, snapshot, row, to: &xml, call, container, parameters, key)
+                try await write(name, snapshot, row, to: &xml, call, container, parameters, keys)
             }
         }
         xml.close("Blobs")
@@ -70,25 +70,49 @@ extension BlobService {
         return .xml(.ok, xml)
     }
 
-    /// The account's key, if the list can use it. Asked-for metadata needs it (403 when it is gone); a Content-MD5
-    /// alone does not.
-    private func listingKey(_ call: BlobCall, _ parameters: ListParameters, _ page: BlobPage) async throws -> DataKey? {
-        guard !page.items.isEmpty else { return nil }
-        if !parameters.include.isDisjoint(with: ["metadata", "tags"]) { return try await call.volume.accountKey() }
+    /// The keys a page can use: the account's under nil, and each scope's that its blobs name.
+    private typealias ListingKeys = [String?: DataKey]
+
+    /// Asked-for metadata needs the account's key (403 when it is gone); a Content-MD5 alone does not. A scope's key
+    /// that cannot be had takes away what lies under it, not the list.
+    private func listingKeys(
+        _ call: BlobCall, _ parameters: ListParameters, _ page: BlobPage
+    ) async throws -> ListingKeys {
+        guard !page.items.isEmpty else { return [:] }
+        var keys: ListingKeys = [:]
+        let needsAccountKey = !parameters.include.isDisjoint(with: ["metadata", "tags"])
         do {
-            return try await call.volume.accountKey()
-        } catch is KeyUnavailable {
-            return nil
+            keys[nil] = try await call.volume.accountKey()
+        } catch let error as KeyUnavailable {
+            if needsAccountKey { throw error }
         }
+        var asked: Set<String> = []
+        for case .blob(_, _, let row) in page.items {
+            guard let scope = row.record.encryptionScope, asked.insert(scope).inserted else { continue }
+            do {
+                keys[scope] = try await keptKey(call, scope: scope)
+            } catch let error where error is KeyUnavailable || wireError(error).status == 409 {
+                continue
+            }
+        }
+        return keys
     }
 
     private func write(
         _ name: String, _ snapshot: String?, _ row: BlobRow, to xml: inout XMLDocumentWriter, _ call: BlobCall,
-        _ container: ContainerHandle, _ parameters: ListParameters, _ key: DataKey?
+        _ container: ContainerHandle, _ parameters: ListParameters, _ keys: ListingKeys
     ) async throws {
         let record = row.record
+        var key = keys[record.encryptionScope]
         var secrets: BlobSecrets?
-        if let key, record.customerKeySHA256 == nil { secrets = try await open(row, call, container, under: key) }
+        if let found = key, record.customerKeySHA256 == nil {
+            do {
+                secrets = try await open(row, call, container, under: found)
+            } catch is KeyUnavailable where record.encryptionScope != nil {
+                // The scope went since its key was taken.
+                key = nil
+            }
+        }
         if let key, !record.accountSealed.isEmpty {
             var part = BlobSecrets()
             try part.decodeAccountPart(
@@ -101,7 +125,7 @@ extension BlobService {
         xml.element("Snapshot", ifPresent: snapshot)
         writeProperties(record, isSnapshot: snapshot != nil, md5: secrets?.md5, to: &xml, call, parameters)
         if parameters.include.contains("metadata") {
-            if record.customerKeySHA256 != nil {
+            if record.customerKeySHA256 != nil || key == nil {
                 xml.empty("Metadata", [("Encrypted", "true")])
             } else {
                 xml.open("Metadata")
@@ -152,6 +176,7 @@ extension BlobService {
         }
         xml.element("ServerEncrypted", "true")
         xml.element("CustomerProvidedKeySha256", ifPresent: record.customerKeySHA256)
+        xml.element("EncryptionScope", ifPresent: record.encryptionScope)
         if record.tagCount > 0 { xml.element("TagCount", String(record.tagCount)) }
         xml.close("Properties")
     }

@@ -19,36 +19,36 @@ extension BlobService {
         return number
     }
 
-    /// Put Page and Put Page From URL: writes or clears whole pages of 512 bytes. All or nothing of a request is seen.
+    /// Put Page and Put Page From URL: writes or clears whole pages of 512 bytes. All or nothing of a request is seen,
+    /// and its cost does not depend on how much the blob holds.
     func putPage(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .writeBlob)
         let conditions = try Conditions(call.request)
         try call.refuseUnsupportedWriteHeaders()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let encryption = try RequestedEncryption(call, in: container.record)
         let clears = try Self.isClear(call)
         let range = try Self.pageRange(call)
-        try checkPageChange(call, conditions, try await existingBlob(call, container, name).record, customerKey, range)
-        let key = try await dataKey(call, customerKey)
+        try checkPageChange(call, conditions, try await existingBlob(call, container, name).record, encryption, range)
+        let key = try await dataKey(call, encryption)
         let body = clears ? nil : try await ingestPages(call, count: range.count, under: key)
         let record = try await linking(body?.extents ?? [], call) {
-            try await retrying { () -> BlobRecord? in
-                let row = try await existingBlob(call, container, name)
-                var record = row.record
-                try checkPageChange(call, conditions, record, customerKey, range)
-                var secrets = try await open(row, call, container, under: key)
-                let slice = body?.manifest.slices.first ?? .zeros(range.count)
-                secrets.manifest.replace(from: range.lowerBound, with: slice)
-                record.touch(at: call.now)
-                let done = try await commitPages(
-                    row, record, secrets, call, container, under: key, linking: body?.extents ?? [])
-                return done ? record : nil
+            try await turnstile(container, name).pass {
+                try await retryingPages { () -> BlobRecord? in
+                    let row = try await existingBlob(call, container, name)
+                    var record = row.record
+                    try checkPageChange(call, conditions, record, encryption, range)
+                    record.touch(at: call.now)
+                    let change = try await changePages(
+                        range, to: body?.extent, of: row, name, stamp: record.etag.number, call, container, under: key)
+                    return try await commit(change, record, row, call, container) ? record : nil
+                }
             }
         }
         var response = Response(status: .created)
         response.headers.add(etag: record.etag, modified: record.modified)
         response.headers.add(name: "x-ms-blob-sequence-number", value: String(record.sequenceNumber))
         if let body { response.headers.add(hashesOf: body) }
-        response.headers.addWriteEncryption(record.customerKeySHA256)
+        response.headers.addWriteEncryption(record)
         return response
     }
 
@@ -96,7 +96,7 @@ extension BlobService {
     }
 
     private func checkPageChange(
-        _ call: BlobCall, _ conditions: Conditions, _ record: BlobRecord, _ customerKey: CustomerKeyHeaders?,
+        _ call: BlobCall, _ conditions: Conditions, _ record: BlobRecord, _ encryption: RequestedEncryption,
         _ range: Range<UInt64>
     ) throws(StorageError) {
         guard record.type == .page else { throw .invalidBlobType }
@@ -111,19 +111,18 @@ extension BlobService {
                 412, "SequenceNumberConditionNotMet", "The sequence number condition specified was not met.")
         }
         guard range.upperBound <= record.length else { throw .invalidPageRange }
-        try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
+        try encryption.check(record)
     }
 
-    /// Commits a changed page map; extents that no page needs any more are given back.
-    private func commitPages(
-        _ row: BlobRow, _ record: BlobRecord, _ secrets: BlobSecrets, _ call: BlobCall, _ container: ContainerHandle,
-        under key: DataKey, linking: [ExtentReference]
-    ) async throws -> Bool {
-        let kept = Set(secrets.manifest.extents.compactMap { $0.withoutKey?.location })
-        return try await commit(
-            call, container, checks: [.unchanged(row.key, row.version)],
-            writes: [try await put(record, secrets, at: row.key, call, container, under: key)], linking: linking,
-            releasing: row.record.releasable.filter { !kept.contains($0.location) })
+    /// `retrying`, also where a look at the pages came too late for the look at the blob.
+    func retryingPages<Result>(_ attempt: () async throws -> Result?) async throws -> Result {
+        try await retrying {
+            do {
+                return try await attempt()
+            } catch is ContentChanged {
+                return nil
+            }
+        }
     }
 
     /// Get Page Ranges: the pages that were written and not cleared, in order. Needs no customer-provided key.
@@ -152,16 +151,18 @@ extension BlobService {
             guard let value = Int(text), value > 0 else { throw StorageError.outOfRange("maxresults", text) }
             maximum = min(maximum, value)
         }
-        let ranges = try await layout(of: row, call, container).pageRanges(in: range)
+        let pages = call.parameters["maxresults"] != nil || call.parameters["marker"] != nil
+        let found = try await writtenRanges(
+            of: row, in: range, call, container, maximum: maximum, leaves: pages ? Self.leavesWalked : .max)
         var xml = XMLDocumentWriter()
         xml.open("PageList")
-        for range in ranges.prefix(maximum) {
+        for range in found.ranges {
             xml.open("PageRange")
             xml.element("Start", String(range.lowerBound))
             xml.element("End", String(range.upperBound - 1))
             xml.close("PageRange")
         }
-        if ranges.count > maximum { xml.element("NextMarker", String(ranges[maximum].lowerBound)) }
+        if let next = found.next { xml.element("NextMarker", String(next)) }
         xml.close("PageList")
         var response = Response.xml(.ok, xml)
         response.headers.add(etag: record.etag, modified: record.modified)
@@ -170,6 +171,52 @@ extension BlobService {
     }
     /// "Get Page Ranges": up to 10,000 ranges an answer.
     private static let pageRangesPage = 10_000
+    /// 64 GiB of written pages are a second's walk. Who asks for pages of an answer gets a marker then; who does not
+    /// might not know what to do with one.
+    private static let leavesWalked = 1 << 16
+
+    /// Up to `maximum` written ranges, and where to go on when there is more to look at. What is written while a long
+    /// walk goes on may be in it: who must know asks for a snapshot's.
+    private func writtenRanges(
+        of row: BlobRow, in range: Range<UInt64>, _ call: BlobCall, _ container: ContainerHandle, maximum: Int,
+        leaves limit: Int
+    ) async throws -> (ranges: [Range<UInt64>], next: UInt64?) {
+        let key = try await keptKey(call, scope: row.record.encryptionScope)
+        guard let map = pageMap(of: row, call.volume, container.partition, takesLaterWrites: true) else {
+            throw RecordError.malformed
+        }
+        var ranges: [Range<UInt64>] = []
+        var rest = PageMapRoot.leaves(touching: range)
+        var walked = 0
+        while !rest.isEmpty {
+            guard walked < limit else {
+                return (ranges, PageMapRoot.range(of: rest.lowerBound).lowerBound)
+            }
+            let (found, behind) = try await map.window(rest)
+            try await map.confirmContainer()
+            for leaf in found {
+                let whole = PageMapRoot.range(of: leaf.index)
+                let part = whole.clamped(to: range)
+                let layout = try await map.layout(of: leaf, under: key)
+                for written in layout.pageRanges(
+                    in: part.lowerBound - whole.lowerBound..<part.upperBound - whole.lowerBound)
+                {
+                    let start = whole.lowerBound + written.lowerBound
+                    let end = whole.lowerBound + written.upperBound
+                    if let last = ranges.last, last.upperBound == start {
+                        ranges[ranges.count - 1] = last.lowerBound..<end
+                    } else if ranges.count == maximum {
+                        return (ranges, start)
+                    } else {
+                        ranges.append(start..<end)
+                    }
+                }
+            }
+            walked += found.count
+            rest = behind
+        }
+        return (ranges, nil)
+    }
 
     /// What Set Blob Properties says of a page blob alone: its length and its sequence number.
     struct PageBlobChange: Sendable {
@@ -202,8 +249,8 @@ extension BlobService {
         content: ContentHeaders?, md5: [UInt8]?
     ) async throws -> BlobRecord {
         let conditions = try Conditions(call.request)
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
-        return try await retrying { () -> BlobRecord? in
+        let encryption = try RequestedEncryption(call, in: container.record)
+        return try await retryingPages { () -> BlobRecord? in
             let row = try await existingBlob(call, container, name)
             var record = row.record
             guard record.type == .page else { throw StorageError.invalidBlobType }
@@ -221,23 +268,33 @@ extension BlobService {
             }
             record.touch(at: call.now)
             if let content { record.content = content }
+            var sealed: SealedPart?
+            if content != nil {
+                sealed = try await changeAccountPart(row, &record, call, container) { $0.md5 = md5 }
+            }
             guard let length = change.length, length != record.length else {
-                var sealed = row.sealed
-                if content != nil {
-                    sealed =
-                        try await changeAccountPart(row, &record, call, container) { $0.md5 = md5 } ?? row.sealed
-                }
-                let write = VolumeWrite.put(row.key, visible: record.encoded(), sealed: sealed)
+                let write = VolumeWrite.put(row.key, visible: record.encoded(), sealed: sealed ?? row.sealed)
                 let checks = [VolumeCheck.unchanged(row.key, row.version)]
                 return try await commit(call, container, checks: checks, writes: [write]) ? record : nil
             }
-            try CustomerKeyHeaders.check(customerKey, against: record.customerKeySHA256)
-            let key = try await dataKey(call, customerKey)
-            var secrets = try await open(row, call, container, under: key)
-            secrets.manifest.resize(to: length)
-            if content != nil { secrets.md5 = md5 }
+            try encryption.check(record)
+            let key = try await dataKey(call, encryption)
+            let pages = try await resized(row, to: length, name, record.etag, call, container, under: key)
             record.length = length
-            return try await commitPages(row, record, secrets, call, container, under: key, linking: []) ? record : nil
+            return try await commit(pages, record, row, sealed: sealed, call, container) ? record : nil
         }
+    }
+
+    /// What is cut off is cleared, so that it is zeros when the blob is lengthened again.
+    private func resized(
+        _ row: BlobRow, to length: UInt64, _ name: String, _ etag: ETag, _ call: BlobCall,
+        _ container: ContainerHandle, under key: DataKey
+    ) async throws -> PageMapChange {
+        guard let root = row.record.pages else { throw RecordError.malformed }
+        guard length < row.record.length else { return PageMapChange(root: root) }
+        // Behind its end a blob holds nothing, so its last leaf goes as a whole.
+        let end = PageMapRoot.range(of: PageMapRoot.leaves(touching: 0..<row.record.length).upperBound).lowerBound
+        return try await changePages(
+            length..<end, to: nil, of: row, name, stamp: etag.number, call, container, under: key)
     }
 }

@@ -22,7 +22,7 @@ extension BlobService {
         let container = try await enter(call, containerName, blob: name, .putBlob)
         let conditions = try Conditions(call.request)
         try call.refuseUnsupportedWriteHeaders()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let encryption = try RequestedEncryption(call, in: container.record)
         let tier = try call.accessTier()
         var secrets = BlobSecrets()
         secrets.metadata = try call.metadata()
@@ -31,7 +31,7 @@ extension BlobService {
         let isSmall = (call.request.body.declaredLength ?? .max) <= NewNames.bodyBytes
         let replaced = try await checkedReplacement(call, container, name, conditions, mayPresume: isSmall)
 
-        let key = try await dataKey(call, customerKey)
+        let key = try await dataKey(call, encryption)
         let body = try await ingest(
             call, under: key, limit: BlobLimits.putBlobBytes, mayBeInline: true, computingMD5: true)
         if let givenMD5, givenMD5 != body.md5 {
@@ -56,7 +56,7 @@ extension BlobService {
         response.headers.add(etag: record.etag, modified: record.modified)
         if let md5 = body.md5 { response.headers.add(name: "Content-MD5", value: md5.base64) }
         if let crc64 = body.crc64 { response.headers.add(name: "x-ms-content-crc64", value: crc64.base64) }
-        response.headers.addWriteEncryption(record.customerKeySHA256)
+        response.headers.addWriteEncryption(record)
         return response
     }
 

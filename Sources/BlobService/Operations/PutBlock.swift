@@ -11,7 +11,7 @@ extension BlobService {
         let container = try await enter(call, containerName, blob: name, .putBlob)
         let conditions = try Conditions(call.request)
         try call.refuseUnsupportedWriteHeaders()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let encryption = try RequestedEncryption(call, in: container.record)
         guard let id = call.parameters["blockid"] else { throw StorageError.missingQuery("blockid") }
         guard let idBytes = [UInt8](base64: id), (1...BlobLimits.blockIDBytes).contains(idBytes.count) else {
             throw StorageError.invalidQuery("blockid", id)
@@ -24,7 +24,7 @@ extension BlobService {
         var staged = try await stagedBlocks(beside[0], beside: current, name, call.volume, container.partition)
         try staged.add(idBytes: idBytes.count, isNew: beside[1] == nil)
 
-        let key = try await dataKey(call, customerKey)
+        let key = try await dataKey(call, encryption)
         let body: IngestedBody
         if call.request.headers.contains(name: "x-ms-copy-source") {
             body = try await ingestSource(call, under: key, limit: BlobLimits.putBlockBytes)
@@ -41,7 +41,8 @@ extension BlobService {
 
         var response = Response(status: .created)
         response.headers.add(hashesOf: body)
-        response.headers.addWriteEncryption(customerKey?.sha256)
+        response.headers.addWriteEncryption(
+            customerKeySHA256: encryption.customerKey?.sha256, scope: encryption.scope)
         return response
     }
 
@@ -56,7 +57,7 @@ extension BlobService {
         let extents = body.extents
         let block = BlockRecord(
             id: id, length: UInt64(body.length), uploaded: call.now, customerKeySHA256: key.customerProvidedKeySHA256,
-            releasable: extents.compactMap(\.withoutKey))
+            encryptionScope: key.scope, releasable: extents.compactMap(\.withoutKey))
         let sealed = try await call.volume.seal(
             body.extent.map(BlockRecord.encodeExtent) ?? [], of: extents, at: blockKey, in: container.partition,
             under: key)
@@ -86,14 +87,14 @@ extension BlobService {
                 call, container, checks: checks, writes: writes, linking: extents, releasing: replaced)
             return done ? true : nil
         }
-        _ = try await stagingTurnstile(container, name).pass { try await retrying(attempt) }
+        _ = try await turnstile(container, name).pass { try await retrying(attempt) }
     }
 
-    private func stagingTurnstile(_ container: ContainerHandle, _ name: String) -> Turnstile {
+    func turnstile(_ container: ContainerHandle, _ name: String) -> Turnstile {
         var hasher = Hasher()
         hasher.combine(container.record.id)
         hasher.combine(name)
-        return stagingTurnstiles[Int(UInt(bitPattern: hasher.finalize()) % UInt(stagingTurnstiles.count))]
+        return turnstiles[Int(UInt(bitPattern: hasher.finalize()) % UInt(turnstiles.count))]
     }
 
     private func checkStaging(_ call: BlobCall, _ conditions: Conditions, _ base: BlobRow?) throws(StorageError) {

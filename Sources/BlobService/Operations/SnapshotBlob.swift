@@ -5,20 +5,19 @@ internal import NIOHTTP1
 internal import StorageAccount
 
 extension BlobService {
-    /// Snapshot Blob: a read-only row beside the base blob that holds the same extents. Metadata in the request
-    /// replaces the blob's own in it.
+    /// Snapshot Blob: a read-only row beside the base blob that holds the same extents, or of a page blob the same map
+    /// at the same epoch. Metadata in the request replaces the blob's own in it.
     func snapshotBlob(_ call: BlobCall, _ containerName: String, _ name: String) async throws -> Response {
         let container = try await enter(call, containerName, blob: name, .snapshotBlob)
         let conditions = try Conditions(call.request)
-        try call.refuseEncryptionScope()
-        let customerKey = try CustomerKeyHeaders.read(call.request, isWrite: true)
+        let encryption = try RequestedEncryption(call, in: container.record)
         let metadata = try call.metadata()
         let (snapshot, record) = try await retrying { () -> (String, BlobRecord)? in
             let row = try await existingBlob(call, container, name)
             try conditions.checkWrite(etag: row.record.etag, modified: row.record.modified)
             try conditions.checkLeaseForRead(row.record.lease, of: .blob, at: call.now)
-            try CustomerKeyHeaders.check(customerKey, against: row.record.customerKeySHA256)
-            let key = try await dataKey(call, customerKey)
+            try encryption.check(row.record)
+            let key = try await dataKey(call, encryption)
             var secrets = try await open(row, call, container, under: key)
             if !metadata.isEmpty { secrets.metadata = metadata }
 
@@ -31,6 +30,7 @@ extension BlobService {
             let snapshotKey = BlobKeys.snapshot(name, snapshot)
             var base = row.record
             base.snapshotCount += 1
+            try base.pages?.freeze()
             let done = try await commit(
                 call, container, checks: [.unchanged(row.key, row.version), .absent(snapshotKey)],
                 writes: [
@@ -43,7 +43,7 @@ extension BlobService {
         var response = Response(status: .created)
         response.headers.add(name: "x-ms-snapshot", value: snapshot)
         response.headers.add(etag: record.etag, modified: record.modified)
-        response.headers.addWriteEncryption(record.customerKeySHA256)
+        response.headers.addWriteEncryption(record)
         return response
     }
 

@@ -54,12 +54,16 @@ struct BlobRecord: Sendable {
     var tierChanged: Timestamp?
     /// base64 of the SHA-256 of the customer-provided key the sealed part and the extents answer to.
     var customerKeySHA256: String?
+    /// The encryption scope whose key the row answers to; nil: the account's key, or a customer-provided one.
+    var encryptionScope: String?
     /// How many snapshots stand beside this base blob.
     var snapshotCount: UInt64 = 0
     /// Blocks of an append blob.
     var blockCount: UInt64 = 0
     /// Of a page blob.
     var sequenceNumber: UInt64 = 0
+    /// The map of a page blob's content; nil for the other types, whose content is in their manifest.
+    var pages: PageMapRoot?
     var isAppendSealed = false
     var tagCount: UInt64 = 0
     var copy: CopyRecord?
@@ -79,7 +83,9 @@ struct BlobRecord: Sendable {
     func encoded() -> [UInt8] {
         var writer = RecordWriter()
         writer.byte(Self.version)
-        writer.byte((isUncommitted ? 1 : 0) | (isAppendSealed ? 2 : 0) | (hasStagedBlocks ? 4 : 0))
+        writer.byte(
+            (isUncommitted ? 1 : 0) | (isAppendSealed ? 2 : 0) | (hasStagedBlocks ? 4 : 0)
+                | (encryptionScope == nil ? 0 : 8))
         writer.byte(type.rawValue)
         writer.number(length)
         writer.number(etag.number)
@@ -106,7 +112,8 @@ struct BlobRecord: Sendable {
             writer.byteString(extent.location)
         }
         writer.byteString(accountSealed)
-        if type == .page { writer.number(sequenceNumber) }
+        if type == .page { encodePages(into: &writer) }
+        if let encryptionScope { writer.string(encryptionScope) }
         return writer.bytes
     }
 
@@ -114,7 +121,7 @@ struct BlobRecord: Sendable {
         var reader = RecordReader(bytes)
         guard try reader.byte() == Self.version else { throw .malformed }
         let flags = try reader.byte()
-        guard flags < 8, let type = BlobType(rawValue: try reader.byte()) else { throw .malformed }
+        guard flags < 16, let type = BlobType(rawValue: try reader.byte()) else { throw .malformed }
         isUncommitted = flags & 1 != 0
         isAppendSealed = flags & 2 != 0
         hasStagedBlocks = flags & 4 != 0
@@ -148,8 +155,19 @@ struct BlobRecord: Sendable {
         releasable.reserveCapacity(count)
         for _ in 0..<count { releasable.append(ExtentReference(releasing: try reader.byteString())) }
         accountSealed = try reader.byteString()
-        if type == .page { sequenceNumber = try reader.number() }
+        if type == .page { try decodePages(&reader) }
+        if flags & 8 != 0 { encryptionScope = try reader.string() }
         try reader.finish()
+    }
+
+    private func encodePages(into writer: inout RecordWriter) {
+        guard let pages else { preconditionFailure("a page blob has a map of its pages") }
+        writer.number(sequenceNumber)
+        pages.encode(into: &writer)
+    }
+    private mutating func decodePages(_ reader: inout RecordReader) throws(RecordError) {
+        sequenceNumber = try reader.number()
+        pages = try PageMapRoot(from: &reader)
     }
 }
 
@@ -222,11 +240,15 @@ struct BlockRecord: Sendable {
     var length: UInt64
     var uploaded: Timestamp
     var customerKeySHA256: String?
+    var encryptionScope: String?
     var releasable: [ExtentReference]
+
+    /// Version 2 adds the encryption scope, for blocks that have one.
+    private static let versions: ClosedRange<UInt8> = 1...2
 
     func encoded() -> [UInt8] {
         var writer = RecordWriter()
-        writer.byte(1)
+        writer.byte(encryptionScope == nil ? 1 : 2)
         writer.string(id)
         writer.number(length)
         writer.timestamp(uploaded)
@@ -235,18 +257,24 @@ struct BlockRecord: Sendable {
         for extent in releasable {
             writer.byteString(extent.location)
         }
+        if let encryptionScope { writer.string(encryptionScope) }
         return writer.bytes
     }
-    init(id: String, length: UInt64, uploaded: Timestamp, customerKeySHA256: String?, releasable: [ExtentReference]) {
+    init(
+        id: String, length: UInt64, uploaded: Timestamp, customerKeySHA256: String?, encryptionScope: String?,
+        releasable: [ExtentReference]
+    ) {
         self.id = id
         self.length = length
         self.uploaded = uploaded
         self.customerKeySHA256 = customerKeySHA256
+        self.encryptionScope = encryptionScope
         self.releasable = releasable
     }
     init(decoding bytes: [UInt8]) throws(RecordError) {
         var reader = RecordReader(bytes)
-        guard try reader.byte() == 1 else { throw .malformed }
+        let version = try reader.byte()
+        guard Self.versions.contains(version) else { throw .malformed }
         id = try reader.string()
         length = try reader.number()
         uploaded = try reader.timestamp()
@@ -255,6 +283,7 @@ struct BlockRecord: Sendable {
         guard count <= reader.remaining else { throw .malformed }
         releasable = []
         for _ in 0..<count { releasable.append(ExtentReference(releasing: try reader.byteString())) }
+        if version > 1 { encryptionScope = try reader.string() }
         try reader.finish()
     }
     static func encodeExtent(_ extent: ExtentReference) -> [UInt8] {

@@ -78,9 +78,9 @@ extension BlobService {
         let condition = try TagCondition(text)
         guard condition.holds(for: try await tags(of: row, call, container)) else { throw StorageError.conditionNotMet }
     }
-    /// A blob's tags; they answer to the account's key whatever key the content answers to.
+    /// A blob's tags; they answer to the key kept for the blob, also where the content answers to another.
     func tags(of row: BlobRow, _ call: BlobCall, _ container: ContainerHandle) async throws -> [(String, String)] {
-        let key = try await call.volume.accountKey()
+        let key = try await keptKey(call, scope: row.record.encryptionScope)
         guard row.record.customerKeySHA256 != nil else { return try await open(row, call, container, under: key).tags }
         guard !row.record.accountSealed.isEmpty else { return [] }
         var part = BlobSecrets()
@@ -106,10 +106,27 @@ extension BlobService {
         return text
     }
 
-    /// The key a request's blob answers to. `KeyUnavailable` when it is the account's and cannot be had.
-    func dataKey(_ call: BlobCall, _ given: CustomerKeyHeaders?) async throws -> DataKey {
+    /// The key that a write's content will answer to. Throws `KeyUnavailable`, or 409 for a scope that is not
+    /// available.
+    func dataKey(_ call: BlobCall, _ encryption: RequestedEncryption) async throws -> DataKey {
+        if let given = encryption.customerKey { return call.volume.customerProvidedKey(given.key) }
+        return try await keptKey(call, scope: encryption.scope)
+    }
+
+    /// The key that a blob's content answers to; `given` has been checked against what the record names.
+    func readKey(_ call: BlobCall, _ given: CustomerKeyHeaders?, _ record: BlobRecord) async throws -> DataKey {
         if let given { return call.volume.customerProvidedKey(given.key) }
-        return try await call.volume.accountKey()
+        return try await keptKey(call, scope: record.encryptionScope)
+    }
+
+    /// The key that is kept for a blob: the account's or an encryption scope's.
+    func keptKey(_ call: BlobCall, scope: String?) async throws -> DataKey {
+        guard let scope else { return try await call.volume.accountKey() }
+        try await accounts.requireEncryptionScope(scope, of: call.account)
+        let key = try await call.volume.scopeKey(scope)
+        // Asked again with the key at hand: whoever disables the scope from here on ends this very key.
+        try await accounts.requireEncryptionScope(scope, of: call.account)
+        return key
     }
 
     /// Opens a row's sealed parts. `key` must be of the kind the row names (`CustomerKeyHeaders.check` came before).
@@ -140,9 +157,9 @@ extension BlobService {
         return secrets
     }
 
-    /// How a blob's content is cut; needs the account's key alone.
+    /// How a blob's content is cut; needs the key kept for the blob alone.
     func layout(of row: BlobRow, _ call: BlobCall, _ container: ContainerHandle) async throws -> ContentLayout {
-        let key = try await call.volume.accountKey()
+        let key = try await keptKey(call, scope: row.record.encryptionScope)
         guard row.record.customerKeySHA256 != nil else {
             return ContentLayout(try await open(row, call, container, under: key).manifest)
         }
@@ -164,13 +181,14 @@ extension BlobService {
         var record = record
         let isCustomers = record.customerKeySHA256 != nil
         precondition(
-            isCustomers == (dataKey.customerProvidedKeySHA256 != nil), "a row is sealed under the kind of key it names")
+            record.customerKeySHA256 == dataKey.customerProvidedKeySHA256 && record.encryptionScope == dataKey.scope,
+            "a row is sealed under the key it names")
         record.tagCount = UInt64(secrets.tags.count)
         record.releasable = secrets.manifest.extents.compactMap(\.withoutKey)
         record.accountSealed = []
         if isCustomers {
             var secrets = secrets
-            let hasLayout = record.type == .page || (record.type == .block && !secrets.manifest.slices.isEmpty)
+            let hasLayout = record.type == .block && !secrets.manifest.slices.isEmpty
             secrets.layout = hasLayout ? ContentLayout(secrets.manifest) : ContentLayout()
             record.accountSealed = try await call.volume.seal(
                 secrets.encodedAccountPart(), of: [], at: key, in: container.partition,
@@ -224,10 +242,11 @@ extension BlobService {
     /// Replaces (or creates) the base blob of `name`: the way every write of new content ends.
     ///
     /// `make` gets what stands there now, already checked against lease and conditions, and may run again after a lost
-    /// race. Extents that were written for a replacement that is refused are nobody's and the store takes them back.
+    /// race. `beside` goes into the same commit. Extents that were written for a replacement that is refused are
+    /// nobody's and the store takes them back.
     func replaceBlob(
         _ call: BlobCall, _ container: ContainerHandle, _ name: String, replacing replaced: Replaced,
-        conditions: Conditions, under key: DataKey,
+        conditions: Conditions, under key: DataKey, beside: Unlinking = Unlinking(),
         make: (_ existing: BlobRow?) async throws -> (BlobRecord, BlobSecrets)
     ) async throws -> BlobRecord {
         var replaced = replaced
@@ -244,7 +263,9 @@ extension BlobService {
             try checkReplacement(call, container, existing?.record, conditions)
             // What the old row and the blocks held and the new row holds as well moves: the commit nets it out. Read
             // before `make` reads the blocks: one that changes between the two is found out by the commit.
-            var change = Unlinking(releasing: old?.record.releasable ?? [])
+            var change = beside
+            change.releasing += old?.record.releasable ?? []
+            change.writes += releasePages(of: old?.record, name, call, container)
             if old?.record.hasStagedBlocks == true { change.add(try await unlinkStagedBlocks(call, container, name)) }
             var (record, secrets) = try await make(existing)
             record.etag = ETag(at: call.now, after: old?.record.etag)
@@ -253,6 +274,7 @@ extension BlobService {
             record.lease.settleAfterWrite(at: call.now)
             record.snapshotCount = existing?.record.snapshotCount ?? 0
             record.customerKeySHA256 = key.customerProvidedKeySHA256
+            record.encryptionScope = key.scope
             let rowKey = BlobKeys.base(name)
             change.checks.append(old.map { .unchanged(rowKey, $0.version) } ?? .absent(rowKey))
             change.writes.append(try await put(record, secrets, at: rowKey, call, container, under: key))
@@ -335,13 +357,13 @@ extension BlobService {
         }
     }
 
-    /// Changes MD5 or tags, which answer to the account's key whatever key the content answers to. Returns the new
-    /// sealed part, nil when it stays.
+    /// Changes MD5 or tags, which answer to the key kept for the blob, also where the content answers to another.
+    /// Returns the new sealed part, nil when it stays.
     func changeAccountPart(
         _ row: BlobRow, _ record: inout BlobRecord, _ call: BlobCall, _ container: ContainerHandle,
         _ change: (inout BlobSecrets) -> Void
     ) async throws -> SealedPart? {
-        let key = try await call.volume.accountKey()
+        let key = try await keptKey(call, scope: record.encryptionScope)
         if record.customerKeySHA256 == nil {
             var secrets = try await open(row, call, container, under: key)
             change(&secrets)

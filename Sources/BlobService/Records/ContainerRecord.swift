@@ -26,6 +26,10 @@ struct ContainerRecord: Sendable, Codable {
     var policies: [AccessPolicy] = []
     var metadata: [Pair] = []
     var lease = Lease()
+    /// What blobs answer to whose requests name no encryption scope; nil: the account's key. Chosen at creation.
+    var defaultEncryptionScope: String?
+    /// Whether requests may name no other. nil: they may.
+    var deniesEncryptionScopeOverride: Bool?
 
     func encoded() throws -> [UInt8] { [UInt8](try JSONEncoder().encode(self)) }
     init(decoding bytes: [UInt8]) throws { self = try JSONDecoder().decode(ContainerRecord.self, from: Data(bytes)) }

@@ -166,12 +166,6 @@ extension StorageError {
         }
     }
 
-    static var encryptionScopeNotAvailable: StorageError {
-        StorageError(
-            409, "EncryptionScopeNotAvailable",
-            "The encryption scope is not available: this account has no encryption scopes.")
-    }
-
     // MARK: Encryption (specs/recorded/encryption-errors.json)
 
     static var usesCustomerKey: StorageError {
@@ -188,6 +182,12 @@ extension StorageError {
         StorageError(
             409, "BlobCustomerSpecifiedEncryptionMismatch",
             "The given customer specified encryption does not match the encryption used to encrypt the blob.")
+    }
+
+    static var forbiddenByContainerEncryption: StorageError {
+        StorageError(
+            403, "RequestForbiddenByContainerEncryptionPolicy",
+            "The request is forbidden by the container encryption policy.")
     }
 
     // MARK: Authorization

@@ -107,16 +107,6 @@ extension BlobCall {
         throw .invalidHeader("x-ms-access-tier", text)
     }
 
-    /// Encryption scopes are not offered: a write that names one must not be stored under another key.
-    func refuseEncryptionScope() throws(StorageError) {
-        if let name = header("x-ms-encryption-scope"), !name.isEmpty, name != "$account-encryption-key" {
-            throw .encryptionScopeNotAvailable
-        }
-        if case .sharedAccess(let grant) = caller, let scope = grant.encryptionScope, !scope.isEmpty {
-            throw .encryptionScopeNotAvailable
-        }
-    }
-
     /// Immutability, legal hold and expiry headers promise a protection that is not there.
     func refuseUnsupportedWriteHeaders() throws(StorageError) {
         for name in [
@@ -126,7 +116,6 @@ extension BlobCall {
             if name == "x-ms-legal-hold", header(name)?.lowercased() == "false" { continue }
             throw .unsupportedHeader(name)
         }
-        try refuseEncryptionScope()
     }
 
     /// `x-ms-tags`: URL-encoded pairs, at most ten ("Set Blob Tags").

@@ -22,13 +22,20 @@ extension HTTPHeaders {
         if let crc64 = body.crc64 { add(name: "x-ms-content-crc64", value: crc64.base64) }
     }
     /// After a write: encrypted, and by whose key.
-    mutating func addWriteEncryption(_ customerKeySHA256: String?) {
+    mutating func addWriteEncryption(customerKeySHA256: String?, scope: String?) {
         add(name: "x-ms-request-server-encrypted", value: "true")
-        if let customerKeySHA256 { add(name: "x-ms-encryption-key-sha256", value: customerKeySHA256) }
+        addEncryption(customerKeySHA256, scope)
     }
-    mutating func addReadEncryption(_ customerKeySHA256: String?) {
+    mutating func addWriteEncryption(_ record: BlobRecord) {
+        addWriteEncryption(customerKeySHA256: record.customerKeySHA256, scope: record.encryptionScope)
+    }
+    private mutating func addReadEncryption(_ record: BlobRecord) {
         add(name: "x-ms-server-encrypted", value: "true")
+        addEncryption(record.customerKeySHA256, record.encryptionScope)
+    }
+    private mutating func addEncryption(_ customerKeySHA256: String?, _ scope: String?) {
         if let customerKeySHA256 { add(name: "x-ms-encryption-key-sha256", value: customerKeySHA256) }
+        if let scope { add(name: "x-ms-encryption-scope", value: scope) }
     }
 
     /// What Get Blob and Get Blob Properties share.
@@ -57,7 +64,7 @@ extension HTTPHeaders {
             add(name: "x-ms-copy-progress", value: "\(copy.bytes)/\(copy.bytes)")
             add(name: "x-ms-copy-completion-time", value: copy.completed.rfc1123)
         }
-        addReadEncryption(record.customerKeySHA256)
+        addReadEncryption(record)
     }
 
     /// A SAS may name the content headers that its downloads have (`rscc` and its kin).

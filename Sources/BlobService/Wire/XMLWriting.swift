@@ -1,3 +1,4 @@
+internal import CofferCore
 internal import NIOCore
 
 /// Writes an XML 1.0 document into memory; text is escaped, names are constants of ours.
@@ -99,19 +100,4 @@ private func isXMLCharacter(_ scalar: Unicode.Scalar) -> Bool {
     case 0x9, 0xa, 0x20...0xd7ff, 0xe000...0xfffd, 0x10000...0x10ffff: true
     default: false
     }
-}
-
-/// RFC 3986 percent-encoding of everything but letters, digits and `keeping`.
-func percentEncoded(_ text: String, keeping: String) -> String {
-    let kept = Set(keeping.utf8)
-    let digits = Array("0123456789ABCDEF".utf8)
-    var bytes: [UInt8] = []
-    for byte in text.utf8 {
-        switch byte {
-        case 0x30...0x39, 0x41...0x5a, 0x61...0x7a: bytes.append(byte)
-        case _ where kept.contains(byte): bytes.append(byte)
-        default: bytes.append(contentsOf: [0x25, digits[Int(byte >> 4)], digits[Int(byte & 15)]])
-        }
-    }
-    return String(decoding: bytes, as: UTF8.self)
 }

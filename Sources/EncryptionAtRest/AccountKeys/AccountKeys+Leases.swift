@@ -3,7 +3,7 @@ internal import Synchronization
 
 /// Keys in memory: loaded once for all who wait, kept under a lease, dropped when a vault refuses.
 extension AccountKeys {
-    /// What is known about one account.
+    /// What is known about one domain.
     struct Entry {
         /// Counts announcements: an answer asked for before one is not believed after it.
         var epoch: UInt64 = 0
@@ -41,9 +41,9 @@ extension AccountKeys {
         case wait(Task<DataKey, any Error>)
     }
 
-    /// The account's key under its lease.
-    func dataKey(_ account: AccountID) async throws -> DataKey {
-        switch nextStep(account) {
+    /// The domain's key under its lease.
+    func dataKey(_ domain: KeyDomain) async throws -> DataKey {
+        switch nextStep(domain) {
         case .use(let key): return key
         case .refuse(let why): throw why
         case .wait(let task): return try await task.value
@@ -51,13 +51,13 @@ extension AccountKeys {
     }
 
     /// The key if its lease runs and is not due: the fast path, without suspension.
-    func keyAtHand(_ account: AccountID) -> DataKey? {
-        entries.withLock { $0[account]?.key }.flatMap { $0.lease?.standing == .current ? $0 : nil }
+    func keyAtHand(_ domain: KeyDomain) -> DataKey? {
+        entries.withLock { $0[domain]?.key }.flatMap { $0.lease?.standing == .current ? $0 : nil }
     }
 
-    private func nextStep(_ account: AccountID) -> Step {
+    private func nextStep(_ domain: KeyDomain) -> Step {
         entries.withLock { entries in
-            let entry = entries[account] ?? Entry()
+            let entry = entries[domain] ?? Entry()
             if let denial = entry.denial, core.clock.now() < denial.until, entry.loading == nil {
                 return .refuse(denial.why)
             }
@@ -65,43 +65,43 @@ extension AccountKeys {
                 switch lease.standing {
                 case .current: return .use(key)
                 case .due:
-                    _ = load(account, &entries[account, default: Entry()])
+                    _ = load(domain, &entries[domain, default: Entry()])
                     return .use(key)
                 case .overdue, .expired, .suspended, .dead: break
                 }
             }
-            return .wait(load(account, &entries[account, default: Entry()]))
+            return .wait(load(domain, &entries[domain, default: Entry()]))
         }
     }
 
     /// The load under way, or a new one.
-    private func load(_ account: AccountID, _ entry: inout Entry) -> Task<DataKey, any Error> {
+    private func load(_ domain: KeyDomain, _ entry: inout Entry) -> Task<DataKey, any Error> {
         if let loading = entry.loading { return loading }
-        let task = Task { try await self.finishLoading(account) }
+        let task = Task { try await self.finishLoading(domain) }
         entry.loading = task
         return task
     }
 
-    private func finishLoading(_ account: AccountID) async throws -> DataKey {
+    private func finishLoading(_ domain: KeyDomain) async throws -> DataKey {
         while true {
-            let epoch = entries.withLock { $0[account]?.epoch ?? 0 }
+            let epoch = entries.withLock { $0[domain]?.epoch ?? 0 }
             let outcome: Result<(AccountKeyRecord, SecretBytes), any Error>
             do {
-                guard let active = try await slots.load(account).active else { throw Self.noKey }
-                outcome = .success((active.record, try await unwrap(active.record, account: account)))
+                guard let active = try await slots.load(domain).active else { throw Self.noKey }
+                outcome = .success((active.record, try await unwrap(active.record, of: domain)))
             } catch { outcome = .failure(error) }
-            if let settled = settle(account, epoch: epoch, outcome) { return try settled.get() }
+            if let settled = settle(domain, epoch: epoch, outcome) { return try settled.get() }
         }
     }
 
     /// Puts the outcome into the entry; nil when an announcement came since the question was asked: ask again.
     private func settle(
-        _ account: AccountID, epoch: UInt64, _ outcome: Result<(AccountKeyRecord, SecretBytes), any Error>
+        _ domain: KeyDomain, epoch: UInt64, _ outcome: Result<(AccountKeyRecord, SecretBytes), any Error>
     ) -> Result<DataKey, any Error>? {
         entries.withLock { entries -> Result<DataKey, any Error>? in
-            var entry = entries[account] ?? Entry()
+            var entry = entries[domain] ?? Entry()
             guard entry.epoch == epoch else { return nil }
-            defer { entries[account] = entry }
+            defer { entries[domain] = entry }
             entry.loading = nil
             switch outcome {
             case .success(let (record, secret)):
@@ -115,9 +115,9 @@ extension AccountKeys {
                     return .success(key)
                 }
                 let lease = KeyLease(isGoverned: isGoverned, clock: core.clock, limits: limits) { [weak self] in
-                    _ = try await self?.dataKey(account)
+                    _ = try await self?.dataKey(domain)
                 }
-                let key = DataKey(secret, kind: .account, account: account, lease: lease)
+                let key = DataKey(secret, of: domain, lease: lease)
                 entry.key = key
                 return .success(key)
             case .failure(let error as KeyUnavailable) where !error.isDenial:
@@ -142,14 +142,14 @@ extension AccountKeys {
     /// Suspends every lease the vault governs before it returns, asks again for those in use, and follows a rotation.
     func vaultChanged(_ vaultName: String?) {
         entries.withLock { entries in
-            for (account, var entry) in entries where entry.governor.hears(vaultName) {
+            for (domain, var entry) in entries where entry.governor.hears(vaultName) {
                 entry.epoch += 1
                 entry.denial = nil
                 if let key = entry.key {
                     key.lease?.suspend()
-                    _ = load(account, &entry)
+                    _ = load(domain, &entry)
                 }
-                entries[account] = entry
+                entries[domain] = entry
             }
         }
         // Announcements come in bursts: one look that starts after the last of them serves all.
@@ -160,19 +160,19 @@ extension AccountKeys {
         if isFirst { background.run { [self] in await followAnnounced() } }
     }
 
-    /// The account's wrapping changed: what was asked before does not count, and the key in memory answers to the new
+    /// The domain's wrapping changed: what was asked before does not count, and the key in memory answers to the new
     /// governor.
-    func governorChanged(_ account: AccountID) {
+    func governorChanged(_ domain: KeyDomain) {
         entries.withLock { entries in
-            var entry = entries[account] ?? Entry()
+            var entry = entries[domain] ?? Entry()
             entry.epoch += 1
             entry.denial = nil
             entry.governor = .unknown
             if let key = entry.key {
                 key.lease?.suspend()
-                _ = load(account, &entry)
+                _ = load(domain, &entry)
             }
-            entries[account] = entry
+            entries[domain] = entry
         }
     }
 
@@ -184,17 +184,17 @@ extension AccountKeys {
         await followRotations { governor in names.contains { governor.hears($0) } }
     }
 
-    /// Looks for a newer version of every account's customer key: for a timer, say once an hour. Announced rotations
-    /// need no timer. An account whose vault refuses is passed over, and looked at again the next time.
+    /// Looks for a newer version of every customer key in use: for a timer, say once an hour. Announced rotations
+    /// need no timer. One whose vault refuses is passed over, and looked at again the next time.
     public func followRotations() async { await followRotations { _ in true } }
 
     private func followRotations(where concerns: (Governor) -> Bool) async {
-        guard let accounts = try? await slots.accounts() else { return }
-        for account in accounts where !Task.isCancelled {
-            guard let record = try? await slots.load(account).active?.record, concerns(Governor(record)),
+        guard let domains = try? await slots.domains() else { return }
+        for domain in domains where !Task.isCancelled {
+            guard let record = try? await slots.load(domain).active?.record, concerns(Governor(record)),
                 case .customer(let reference, _, _) = record.wrapping, reference.keyVersion == nil
             else { continue }
-            _ = try? await followRotation(account)
+            _ = try? await followRotation(domain)
         }
     }
 
@@ -202,11 +202,11 @@ extension AccountKeys {
     /// long operation that holds one asks for it again by the lease of that very key.
     func dropExpired() {
         entries.withLock { entries in
-            for account in Array(entries.keys)
-            where entries[account]?.governor != .platform && entries[account]?.key?.lease?.isPastGrace == true
-                && isKnownUniquelyReferenced(&entries[account, default: Entry()].key)
+            for domain in Array(entries.keys)
+            where entries[domain]?.governor != .platform && entries[domain]?.key?.lease?.isPastGrace == true
+                && isKnownUniquelyReferenced(&entries[domain, default: Entry()].key)
             {
-                entries[account]?.key = nil
+                entries[domain]?.key = nil
             }
         }
     }

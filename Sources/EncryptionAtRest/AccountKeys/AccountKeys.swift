@@ -11,7 +11,8 @@ public struct AccountID: Sendable, Hashable, Codable {
     }
 }
 
-/// The account encryption keys (AEK): made once, stored once, wrapped by the platform key or by a customer's key.
+/// The account encryption keys (AEK), one for each account and each of its encryption scopes: made once, stored once,
+/// wrapped by the platform key or by a customer's key. Functions that take a scope mean the account's own key without.
 ///
 /// Every change of wrapping is O(1) whatever the amount of data: unwrap, wrap, write the other slot, verify, retire the
 /// old one. This file changes wrappings; `AccountKeys+Leases.swift` keeps keys in memory.
@@ -20,7 +21,7 @@ public final class AccountKeys: Sendable {
     let slots: AccountKeySlots
     let limits: KeyLease.Limits
     let custodian = Mutex<(any CustomerKeyCustodian)?>(nil)
-    let entries = Mutex<[AccountID: Entry]>([:])
+    let entries = Mutex<[KeyDomain: Entry]>([:])
     let background = BackgroundWork()
     /// Vaults that announced a change since rotations were last followed.
     let announced = Mutex<Set<String?>>([])
@@ -39,16 +40,17 @@ public final class AccountKeys: Sendable {
         custodian.onChange { [weak self] vaultName in self?.vaultChanged(vaultName) }
     }
 
-    /// Makes the AEK of a new account, wrapped by the platform key. Durable when it returns. May be called again: an
-    /// account keeps its first key.
-    public func create(_ account: AccountID) async throws(SealedStoreError) {
+    /// Makes the AEK of a new account or scope, wrapped by the platform key. Durable when it returns. May be called
+    /// again: each keeps its first key.
+    public func create(_ account: AccountID, scope: String? = nil) async throws(SealedStoreError) {
+        let domain = KeyDomain(account, scope: scope)
         let secret = core.randomness.secret(32)
-        let commitment = DataKey(secret, kind: .account, account: account, lease: nil).commitment
+        let commitment = DataKey(secret, of: domain, lease: nil).commitment
         let record = AccountKeyRecord(
             state: .active, generation: 1, commitment: commitment, wrappedAt: core.clock.now(),
-            wrapping: platformWrap(secret, account: account, commitment: commitment))
-        guard try await slots.create(account, record) else { return }
-        guard let active = try await slots.load(account).active,
+            wrapping: platformWrap(secret, domain, commitment: commitment))
+        guard try await slots.create(domain, record) else { return }
+        guard let active = try await slots.load(domain).active,
             constantTimeEquals(active.record.commitment, commitment)
         else { throw SealedStoreError(.corrupt, "The engine did not give back the key record it acknowledged.") }
     }
@@ -57,9 +59,9 @@ public final class AccountKeys: Sendable {
     /// without a version follows rotation. Throws `KeyUnavailable` and changes nothing when the identity may not wrap
     /// and unwrap with it.
     public func useCustomerKey(
-        _ account: AccountID, _ reference: CustomerKeyReference, as identity: Caller
+        _ account: AccountID, scope: String? = nil, _ reference: CustomerKeyReference, as identity: Caller
     ) async throws -> AccountKeyStatus {
-        try await rewrap(account) { [self] secret, active in
+        try await rewrap(KeyDomain(account, scope: scope)) { [self] secret, active in
             if case .customer(reference, identity, let wrapped) = active.record.wrapping,
                 try await isCurrent(wrapped, of: reference, as: identity)
             {
@@ -72,55 +74,94 @@ public final class AccountKeys: Sendable {
     }
 
     /// Back to the platform key. Needs the customer's key one last time.
-    public func usePlatformKey(_ account: AccountID) async throws -> AccountKeyStatus {
-        try await rewrap(account) { [self] secret, active in
+    public func usePlatformKey(_ account: AccountID, scope: String? = nil) async throws -> AccountKeyStatus {
+        let domain = KeyDomain(account, scope: scope)
+        return try await rewrap(domain) { [self] secret, active in
             if case .platform = active.record.wrapping { return nil }
-            return platformWrap(secret, account: account, commitment: active.record.commitment)
+            return platformWrap(secret, domain, commitment: active.record.commitment)
         }
     }
 
     /// Re-wraps under the newest version of an unversioned reference, if there is a newer one. Called when a vault
     /// announces a rotation, and from a timer.
-    public func followRotation(_ account: AccountID) async throws -> AccountKeyStatus {
-        guard let active = try await slots.load(account).active else { throw Self.noKey }
+    public func followRotation(_ account: AccountID, scope: String? = nil) async throws -> AccountKeyStatus {
+        try await followRotation(KeyDomain(account, scope: scope))
+    }
+
+    func followRotation(_ domain: KeyDomain) async throws -> AccountKeyStatus {
+        guard let active = try await slots.load(domain).active else { throw Self.noKey }
         guard case .customer(let reference, let identity, let wrapped) = active.record.wrapping,
             reference.keyVersion == nil
         else {
             return active.record.status
         }
         let isCurrent = try await isCurrent(wrapped, of: reference, as: identity)
-        entries.withLock { $0[account, default: Entry()].followedAt = core.clock.now() }
-        return isCurrent ? active.record.status : try await useCustomerKey(account, reference, as: identity)
+        entries.withLock { $0[domain, default: Entry()].followedAt = core.clock.now() }
+        guard !isCurrent else { return active.record.status }
+        return try await useCustomerKey(domain.account, scope: domain.scope, reference, as: identity)
     }
 
-    /// Starts following a rotation in the background when it last looked a minute ago.
-    public func status(_ account: AccountID) async throws(SealedStoreError) -> AccountKeyStatus {
-        guard let active = try await slots.load(account).active else { throw Self.noKey }
-        if case .customer(let reference, _, _) = active.record.wrapping, reference.keyVersion == nil {
+    /// Starts following a rotation in the background when it last looked a minute ago; not where many are asked for.
+    public func status(
+        _ account: AccountID, scope: String? = nil, looksForRotation: Bool = true
+    ) async throws(SealedStoreError) -> AccountKeyStatus {
+        let domain = KeyDomain(account, scope: scope)
+        guard let active = try await slots.load(domain).active else { throw Self.noKey }
+        if looksForRotation, case .customer(let reference, _, _) = active.record.wrapping, reference.keyVersion == nil {
             let now = core.clock.now()
             let isStale = entries.withLock { entries in
-                let last = entries[account]?.followedAt
+                let last = entries[domain]?.followedAt
                 guard last.map({ now >= $0.adding(seconds: limits.confirmAfterSeconds) || now < $0 }) ?? true else {
                     return false
                 }
-                entries[account, default: Entry()].followedAt = now
+                entries[domain, default: Entry()].followedAt = now
                 return true
             }
-            if isStale { background.run { [self] in _ = try? await followRotation(account) } }
+            if isStale { background.run { [self] in _ = try? await followRotation(domain) } }
         }
         return active.record.status
     }
 
-    /// Forgets the AEK: every byte of the account is gone with it. Durable when it returns.
+    /// What of an account a customer's key wraps: nil for the account's own key, and names of scopes.
+    public func underCustomerKeys(_ account: AccountID) async throws(SealedStoreError) -> [String?] {
+        var found: [String?] = []
+        for domain in try await slots.domains(of: account) {
+            if case .customer? = try await slots.load(domain).active?.record.wrapping { found.append(domain.scope) }
+        }
+        return found
+    }
+
+    /// How many scopes of the account have a key.
+    public func scopeCount(_ account: AccountID) async throws(SealedStoreError) -> Int {
+        try await slots.domains(of: account).count { $0.scope != nil }
+    }
+
+    /// Forgets the AEK and those of the account's scopes: every byte of the account is gone with them. Durable when it
+    /// returns.
     public func destroy(_ account: AccountID) async throws(SealedStoreError) {
         try await slots.destroy(account)
+        let domains = entries.withLock { entries in entries.keys.filter { $0.account == account } }
+        // Also where nothing is known yet: a load that is under way must not bring the key back.
+        for domain in Set(domains).union([KeyDomain(account)]) {
+            forget(domain, KeyUnavailable(.keyNotFound, "The storage account was deleted."))
+        }
+    }
+
+    /// Ends every use of a scope's key: who holds it is refused from now on, in the middle of a read as well. Whoever
+    /// takes the key anew must ask first whether the scope is enabled.
+    public func withdraw(_ account: AccountID, scope: String) {
+        forget(
+            KeyDomain(account, scope: scope),
+            KeyUnavailable(.scopeNotAvailable, "The encryption scope '\(scope)' is disabled."))
+    }
+
+    private func forget(_ domain: KeyDomain, _ why: KeyUnavailable) {
         let entry = entries.withLock { entries -> Entry? in
-            let entry = entries[account]
-            // A load that is under way must not bring the key back.
-            entries[account] = Entry(epoch: (entry?.epoch ?? 0) + 1)
+            let entry = entries[domain]
+            entries[domain] = Entry(epoch: (entry?.epoch ?? 0) + 1)
             return entry
         }
-        entry?.key?.lease?.kill(KeyUnavailable(.keyNotFound, "The storage account was deleted."))
+        entry?.key?.lease?.kill(why)
     }
 
     /// Returns once no rotation is being followed in the background: for a shutdown, after the last request.
@@ -144,33 +185,34 @@ public final class AccountKeys: Sendable {
         return custodian
     }
 
-    private func platformWrap(_ secret: SecretBytes, account: AccountID, commitment: [UInt8])
+    private func platformWrap(_ secret: SecretBytes, _ domain: KeyDomain, commitment: [UInt8])
         -> AccountKeyRecord.Wrapping
     {
         var sealed: [UInt8] = []
         secret.withUnsafeBytes {
-            platformCipher(account).seal(
-                $0, additional: FieldList(.platformWrap, account.bytes, commitment).bytes, randomness: core.randomness,
-                appendTo: &sealed)
+            platformCipher(domain).seal(
+                $0, additional: platformBound(domain, commitment), randomness: core.randomness, appendTo: &sealed)
         }
         return .platform(sealed)
     }
 
-    private func platformCipher(_ account: AccountID) -> XAES256GCM {
-        KeyDerivation.xaes(from: core.rootKey.key, info: FieldList(.platform, account.bytes).bytes)
+    private func platformCipher(_ domain: KeyDomain) -> XAES256GCM {
+        KeyDerivation.xaes(from: core.rootKey.key, info: FieldList(.platform, domain.fields).bytes)
+    }
+    private func platformBound(_ domain: KeyDomain, _ commitment: [UInt8]) -> [UInt8] {
+        FieldList(.platformWrap, domain.fields + [commitment]).bytes
     }
 
     /// The AEK a record holds, proven by its commitment.
-    func unwrap(_ record: AccountKeyRecord, account: AccountID) async throws -> SecretBytes {
+    func unwrap(_ record: AccountKeyRecord, of domain: KeyDomain) async throws -> SecretBytes {
         let secret: SecretBytes
         switch record.wrapping {
         case .platform(let sealed):
             var isAuthentic = false
             secret = SecretBytes(count: 32) { output in
                 isAuthentic = sealed.withUnsafeBytes {
-                    platformCipher(account).open(
-                        $0, additional: FieldList(.platformWrap, account.bytes, record.commitment).bytes,
-                        to: output.baseAddress!)
+                    platformCipher(domain).open(
+                        $0, additional: platformBound(domain, record.commitment), to: output.baseAddress!)
                 }
             }
             guard isAuthentic else { throw Self.wrongKey }
@@ -179,7 +221,7 @@ public final class AccountKeys: Sendable {
         }
         guard secret.count == 32,
             constantTimeEquals(
-                DataKey(secret, kind: .account, account: account, lease: nil).commitment, record.commitment)
+                DataKey(secret, of: domain, lease: nil).commitment, record.commitment)
         else { throw Self.wrongKey }
         return secret
     }
@@ -190,21 +232,21 @@ public final class AccountKeys: Sendable {
     /// Unwrap, wrap, write the other slot, verify by unwrapping, retire the old. `wrap` returns nil to leave things as
     /// they are.
     private func rewrap(
-        _ account: AccountID,
+        _ domain: KeyDomain,
         _ wrap: (SecretBytes, AccountKeySlots.Slot) async throws -> AccountKeyRecord.Wrapping?
     ) async throws -> AccountKeyStatus {
         for _ in 0..<Self.attemptsLimit {
-            let contents = try await slots.load(account)
+            let contents = try await slots.load(domain)
             guard let active = contents.active else { throw Self.noKey }
-            let secret = try await unwrap(active.record, account: account)
+            let secret = try await unwrap(active.record, of: domain)
             guard let wrapping = try await wrap(secret, active) else { return active.record.status }
-            guard let prepared = try await slots.prepare(account, after: contents, wrapping: wrapping) else { continue }
-            _ = try await unwrap(prepared.record, account: account)
+            guard let prepared = try await slots.prepare(domain, after: contents, wrapping: wrapping) else { continue }
+            _ = try await unwrap(prepared.record, of: domain)
             // Once the commit is done, the key in memory is suspended and asked for again under the new record: an
             // announcement of the new vault that came in between is thereby not missed. Also when its outcome is
             // unknown.
-            defer { governorChanged(account) }
-            guard try await slots.activate(account, prepared, retiring: active) else { continue }
+            defer { governorChanged(domain) }
+            guard try await slots.activate(domain, prepared, retiring: active) else { continue }
             return prepared.record.status
         }
         throw SealedStoreError(.unavailable, "The account's key is being changed by others; try again.")

@@ -45,13 +45,15 @@ public struct CustomerWrappedKey: Sendable, Codable, Equatable {
     }
 }
 
-/// Why an account's key cannot be had. Data operations answer 403 with `code`.
+/// Why the key of an account or an encryption scope cannot be had. Data operations answer with `code`: 403, and 409
+/// for a scope that is not available.
 public struct KeyUnavailable: Error, Sendable, Equatable {
     /// The documented storage error codes.
     public enum Code: String, Sendable {
         case keyNotFound = "KeyVaultEncryptionKeyNotFound"
         case vaultNotFound = "KeyVaultVaultNotFound"
         case accessDenied = "KeyVaultAccessTokenCannotBeAcquired"
+        case scopeNotAvailable = "EncryptionScopeNotAvailable"
     }
     public let code: Code
     public let message: String

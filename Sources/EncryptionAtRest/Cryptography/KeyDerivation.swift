@@ -50,6 +50,7 @@ enum Label: String {
     case volumeRow = "coffer/v1/volume-row"
     case accountData = "coffer/v1/account-data"
     case customerProvidedData = "coffer/v1/customer-provided-data"
+    case scopeData = "coffer/v1/scope-data"
     case sealedPart = "coffer/v1/sealed-part"
     case inlineExtent = "coffer/v1/inline-extent"
     case extentKey = "coffer/v1/extent-key"
@@ -58,7 +59,8 @@ enum Label: String {
 /// Writes fields behind their lengths (32 bits, big endian), so that no two lists of fields give the same bytes.
 struct FieldList {
     private(set) var bytes: [UInt8]
-    init(_ label: Label, _ fields: [UInt8]...) {
+    init(_ label: Label, _ fields: [UInt8]...) { self.init(label, fields) }
+    init(_ label: Label, _ fields: [[UInt8]]) {
         bytes = []
         // Room for the label and for a short field that follows.
         bytes.reserveCapacity(fields.reduce(2 * (4 + 32)) { $0 + 4 + $1.count })

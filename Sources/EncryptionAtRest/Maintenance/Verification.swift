@@ -10,7 +10,7 @@ public struct VerificationReport: Sendable, Codable, Equatable {
             case notAuthentic
             /// A row refers to an extent the engine does not have, or not in full.
             case missingExtent
-            /// Data lies under an account that has no key record.
+            /// Data lies under an account or an encryption scope that has no key record.
             case missingAccountKey
             /// A partition of the engine that no version of Coffer makes.
             case unknownPartition
@@ -19,15 +19,18 @@ public struct VerificationReport: Sendable, Codable, Equatable {
         public let place: String
         public let message: String
     }
-    /// An account whose customer key cannot be had now. Its data is neither proven nor in doubt.
+    /// An account, or one of its encryption scopes, whose customer key cannot be had now. Its data is neither proven
+    /// nor in doubt.
     public struct UnavailableAccount: Sendable, Codable, Equatable {
         public let account: String
+        public let scope: String?
         public let code: String
         public let message: String
     }
 
     public var recordsOpened = 0
     public var accountsOpened = 0
+    public var encryptionScopesOpened = 0
     public var rowsOpened = 0
     public var sealedPartsOpened = 0
     /// Bodies of up to 16 KiB, which lie in rows.
@@ -90,8 +93,9 @@ private struct Verifier {
     let depth: SealedStore.VerificationDepth
     let opened: (SealedStore.Opened, UnsafeRawBufferPointer) -> Void
     var report = VerificationReport()
-    /// nil: the account has a key, but it cannot be had.
-    private var keys: [AccountID: DataKey?] = [:]
+    private var keys: [AccountID: KeyRing] = [:]
+    /// Partitions that hold something under a scope without a key.
+    private var lackingScopes: Set<String> = []
 
     private var core: StoreCore { store.core }
 
@@ -111,7 +115,7 @@ private struct Verifier {
     }
 
     mutating func run() async throws(SealedStoreError) {
-        for account in try await store.accountKeys.slots.accounts() { await verifyKeys(of: account) }
+        for domain in try await store.accountKeys.slots.domains() { await verifyKey(of: domain) }
         for partition in try await core.partitions(prefix: []) {
             if partition == EnginePartition.accountKeys || partition.bytes.isEmpty { continue }
             if let place = VolumePlace(partition) {
@@ -127,24 +131,60 @@ private struct Verifier {
 
     // MARK: Keys
 
-    private mutating func verifyKeys(of account: AccountID) async {
-        let place = "account \(account.bytes.hex)"
+    /// The keys of an account and its scopes, as far as they can be had.
+    private struct KeyRing {
+        /// The account has a key record, whether it opens or not.
+        var hasRecord = false
+        var account: DataKey?
+        /// By key domain, as sealed things name it.
+        var scopes: [[UInt8]: DataKey] = [:]
+        /// A scope's key cannot be had: nobody knows which key domain is its.
+        var lacksScopes = false
+
+        enum Answer { case key(DataKey), unavailable, unknown }
+        /// What opens a thing whose head is kind | key domain.
+        func key(_ head: ArraySlice<UInt8>) -> Answer {
+            switch head.first.flatMap(DataKey.Kind.init(rawValue:)) {
+            case .scope:
+                if let key = scopes[Array(head.dropFirst().prefix(16))] { return .key(key) }
+                return lacksScopes ? .unavailable : .unknown
+            case .customerProvided: return .unavailable
+            // A kind that no version writes does not open under any key.
+            case .account, nil: return account.map { .key($0) } ?? .unavailable
+            }
+        }
+    }
+
+    private mutating func verifyKey(of domain: KeyDomain) async {
+        var place = "account \(domain.account.bytes.hex)"
+        if let scope = domain.scope { place += ", encryption scope '\(scope)'" }
+        var ring = keys[domain.account] ?? KeyRing()
+        defer { keys[domain.account] = ring }
         do {
-            let contents = try await store.accountKeys.slots.load(account)
+            let contents = try await store.accountKeys.slots.load(domain)
             if let damaged = contents.damaged {
                 report.add(.notAuthentic, place, "The spare key record: \(damaged.message)")
             }
             guard let active = contents.active else { return }
-            let secret = try await store.accountKeys.unwrap(active.record, account: account)
-            keys[account] = .some(DataKey(secret, kind: .account, account: account, lease: nil))
-            report.accountsOpened += 1
-        } catch let error as KeyUnavailable {
-            keys[account] = .some(nil)
-            report.unavailableAccounts.append(
-                .init(account: account.bytes.hex, code: error.code.rawValue, message: error.message))
+            if domain.scope == nil { ring.hasRecord = true }
+            let secret = try await store.accountKeys.unwrap(active.record, of: domain)
+            let key = DataKey(secret, of: domain, lease: nil)
+            if domain.scope == nil {
+                ring.account = key
+                report.accountsOpened += 1
+            } else {
+                ring.scopes[key.domainID] = key
+                report.encryptionScopesOpened += 1
+            }
         } catch {
-            keys[account] = .some(nil)
-            report.add(.notAuthentic, place, "\(error)")
+            if domain.scope == nil { ring.hasRecord = true } else { ring.lacksScopes = true }
+            guard let unavailable = error as? KeyUnavailable else {
+                return report.add(.notAuthentic, place, "\(error)")
+            }
+            report.unavailableAccounts.append(
+                .init(
+                    account: domain.account.bytes.hex, scope: domain.scope, code: unavailable.code.rawValue,
+                    message: unavailable.message))
         }
     }
 
@@ -172,17 +212,18 @@ private struct Verifier {
     private mutating func verify(_ partition: Partition, _ place: VolumePlace) async throws(SealedStoreError) {
         let volume = store.volume(account: place.account)
         let name = "account \(place.account.bytes.hex), partition '\(place.partition.name)'"
-        if keys[place.account] == nil {
+        let ring = keys[place.account] ?? KeyRing()
+        if !ring.hasRecord {
             report.add(
                 .missingAccountKey, name, "The account has no key record: it was deleted in part, or its key is lost.")
-            keys[place.account] = .some(nil)
+            // Once for all its partitions.
+            keys[place.account, default: ring].hasRecord = true
         }
-        let key = keys[place.account] ?? nil
         try await core.forEachRow(partition) { (row) throws(SealedStoreError) in
             do {
                 switch row.key.bytes.first.flatMap(RowKind.init(rawValue:)) {
-                case .data: try await verifyData(row, volume, place.partition, key)
-                case .link: try await verifyLink(row, volume, place.partition, key, name)
+                case .data: try await verifyData(row, volume, place.partition, ring, name)
+                case .link: try await verifyLink(row, volume, place.partition, ring, name)
                 case .garbage:
                     _ = try volume.openGarbage(row, in: place.partition)
                     report.garbageExtents += 1
@@ -193,7 +234,7 @@ private struct Verifier {
     }
 
     private mutating func verifyData(
-        _ row: Row, _ volume: AccountVolume, _ partition: VolumePartition, _ key: DataKey?
+        _ row: Row, _ volume: AccountVolume, _ partition: VolumePartition, _ ring: KeyRing, _ name: String
     ) async throws {
         let contents = try volume.decode(row, in: partition)
         report.rowsOpened += 1
@@ -201,14 +242,21 @@ private struct Verifier {
         show(.row, contents.visible)
         let message = contents.sealed.message
         guard !contents.sealed.isEmpty else { return }
-        let isCustomerProvided = message.count > 2 && message[2] == DataKey.Kind.customerProvided.rawValue
-        guard let key, !isCustomerProvided else {
+        guard case .key(let key) = found(ring.key(message.dropFirst(2)), name) else {
             report.sealedPartsUnchecked += 1
             return
         }
         show(.row, try await volume.open(contents.sealed, at: contents.key, in: partition, under: key))
         report.sealedPartsOpened += 1
         try verifyBodies(contents.sealed.inlineBodies, key)
+    }
+
+    private mutating func found(_ answer: KeyRing.Answer, _ place: String) -> KeyRing.Answer {
+        // Once for all that lies there.
+        if case .unknown = answer, lackingScopes.insert(place).inserted {
+            report.add(.missingAccountKey, place, "Data lies under an encryption scope that has no key record.")
+        }
+        return answer
     }
 
     private mutating func verifyBodies(_ bodies: InlineBodies, _ key: DataKey) throws(SealedStoreError) {
@@ -220,12 +268,11 @@ private struct Verifier {
     }
 
     private mutating func verifyLink(
-        _ row: Row, _ volume: AccountVolume, _ partition: VolumePartition, _ key: DataKey?, _ name: String
+        _ row: Row, _ volume: AccountVolume, _ partition: VolumePartition, _ ring: KeyRing, _ name: String
     ) async throws {
         let reference = try volume.openLink(row, in: partition).reference
-        let isCustomerProvided = reference.wrappedKey[2] == DataKey.Kind.customerProvided.rawValue
         do {
-            if let key, !isCustomerProvided {
+            if case .key(let key) = found(ring.key(reference.wrappedKey.dropFirst(2)), name) {
                 try await verifyExtent(reference, key)
             } else {
                 // Without its key, only that all of it is there.

@@ -13,11 +13,13 @@ public final class AccountVolume: Sendable {
     let core: StoreCore
     let keys: AccountKeys
     let rowSeal: RootSeal
+    private let domain: KeyDomain
 
     init(core: StoreCore, account: AccountID, keys: AccountKeys) {
         self.core = core
         self.account = account
         self.keys = keys
+        domain = KeyDomain(account)
         rowSeal = core.rootSeal(.volumeRows, account.bytes)
     }
 
@@ -25,15 +27,23 @@ public final class AccountVolume: Sendable {
 
     /// The account's key under its lease; fast while the lease runs. Throws `KeyUnavailable` when the customer's key
     /// cannot be had.
-    public func accountKey() async throws -> DataKey {
-        if let key = keys.keyAtHand(account) { return key }
-        return try await keys.dataKey(account)
+    public func accountKey() async throws -> DataKey { try await key(of: domain) }
+
+    /// An encryption scope's key under its lease. Throws as `accountKey` does. Ask whether the scope is enabled once
+    /// the key is at hand, not before: `AccountKeys.withdraw` ends the keys that were taken before it.
+    public func scopeKey(_ scope: String) async throws -> DataKey {
+        try await key(of: KeyDomain(account, scope: scope))
+    }
+
+    private func key(of domain: KeyDomain) async throws -> DataKey {
+        if let key = keys.keyAtHand(domain) { return key }
+        return try await keys.dataKey(domain)
     }
 
     /// A customer-provided key for one request: 32 bytes, which the caller has checked. It is wiped when the last
     /// reference goes.
     public func customerProvidedKey(_ key: SecretBytes) -> DataKey {
-        DataKey(key, kind: .customerProvided, account: account, lease: nil)
+        DataKey(customerProvided: key, account: account)
     }
 
     // MARK: Rows

@@ -147,7 +147,7 @@ struct HandlerClient: Sendable {
             // Only the platform speaks of the platform's identities.
             if dropped.contains(folded) || folded == "content-length" || folded == "expect" { continue }
             if folded.hasPrefix("x-ms-client-principal") || folded.hasPrefix("x-ms-token-")
-                || folded == "x-arr-clientcert"
+                || folded == "x-arr-clientcert" || PresentedToken.platformHeaders.contains(folded)
             {
                 continue
             }

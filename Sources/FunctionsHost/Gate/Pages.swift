@@ -5,6 +5,13 @@ internal import NIOHTTP1
 
 /// The platform's own answers: what App Service says in the app's place.
 enum Pages {
+    /// The app is there, and its records do not open.
+    static func damaged() -> Response {
+        html(
+            .internalServerError, "Error 500 - This web app cannot be read.",
+            "The app's records do not open. The server's log names them; 'coffer verify' tells what is damaged.")
+    }
+
     static func siteNotFound() -> Response { html(.notFound, "404 Web Site not found", "404 Web Site not found.") }
 
     /// No detail about the rules; the address is what the mender needs.

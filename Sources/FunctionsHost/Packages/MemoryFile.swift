@@ -27,8 +27,16 @@ final class MemoryFile: Sendable {
 
     /// What it holds from its beginning, at most `limit` bytes.
     func contents(limit: Int) -> [UInt8] {
-        [UInt8](unsafeUninitializedCapacity: limit) { buffer, count in
-            count = max(0, pread(descriptor, buffer.baseAddress, limit, 0))
+        read(at: 0, count: limit)
+    }
+
+    /// Where the next byte will be appended.
+    var end: Int { Int(lseek(descriptor, 0, SEEK_CUR)) }
+
+    /// At most `count` bytes from `offset`; fewer where it ends.
+    func read(at offset: Int, count: Int) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: count) { buffer, read in
+            read = max(0, pread(descriptor, buffer.baseAddress, count, offset))
         }
     }
 

@@ -4,11 +4,25 @@ internal import NIOCore
 /// A deployment package that was read and found safe: its files as a sealed archive in memory, its configuration
 /// parsed.
 struct Package: Sendable {
+    /// One thing in it.
+    struct Item: Sendable, Equatable {
+        enum Kind: Sendable, Equatable {
+            case folder
+            case link(target: String)
+            /// `offset`: of its content in the archive.
+            case file(offset: Int, bytes: Int, checksum: UInt32, isExecutable: Bool)
+        }
+        /// Relative, without a slash at its end.
+        let path: String
+        let kind: Kind
+    }
     /// Sealed: a tar for the sandbox.
     let archive: MemoryFile
     let unpackedBytes: Int
     /// Every file's path.
     let files: [String]
+    /// Everything, sorted by path: a folder comes before what is in it.
+    let items: [Item]
     /// `host.json` and every `NAME/function.json`, by path.
     let configuration: [String: [UInt8]]
     private let memory: PackageMemory.Share
@@ -35,6 +49,7 @@ struct Package: Sendable {
         var configuration: [String: [UInt8]] = [:]
         var unpacked = 0
         var files: [String] = []
+        var items: [Item] = []
         // Links come last, so that nothing is ever unpacked through one.
         let ordered =
             archive.entries.filter { $0.kind != .symbolicLink } + archive.entries.filter { $0.kind == .symbolicLink }
@@ -42,7 +57,8 @@ struct Package: Sendable {
             try makeParents(of: entry.path)
             switch entry.kind {
             case .directory: if folders.insert(Array(entry.path.utf8)).inserted { try tar.directory(entry.path) }
-            case .symbolicLink: try Self.link(entry, archive, tar)
+            case .symbolicLink:
+                items.append(Item(path: entry.path, kind: .link(target: try Self.link(entry, archive, tar))))
             case .file:
                 try tar.fileHeader(entry.path, size: entry.unpackedBytes, executable: entry.isExecutable)
                 let keeps = Self.isConfiguration(entry.path)
@@ -51,6 +67,7 @@ struct Package: Sendable {
                         .configuration,
                         "'\(entry.path)' in the package is larger than \(limits.configurationBytes) bytes.")
                 }
+                let offset = file.end
                 var kept: [UInt8] = []
                 try archive.read(entry) { (part) throws(PackageError) in
                     try tar.content(part)
@@ -59,6 +76,12 @@ struct Package: Sendable {
                 try tar.padding(after: entry.unpackedBytes)
                 if keeps { configuration[entry.path] = kept }
                 files.append(entry.path)
+                items.append(
+                    Item(
+                        path: entry.path,
+                        kind: .file(
+                            offset: offset, bytes: entry.unpackedBytes, checksum: entry.checksum,
+                            isExecutable: entry.isExecutable)))
                 unpacked += Self.pages(entry.unpackedBytes)
             }
         }
@@ -67,6 +90,8 @@ struct Package: Sendable {
         self.archive = file
         self.configuration = configuration
         self.files = files.sorted()
+        items += folders.map { Item(path: String(decoding: $0, as: UTF8.self), kind: .folder) }
+        self.items = items.sorted { $0.path.utf8.lexicographicallyPrecedes($1.path.utf8) }
         unpackedBytes = unpacked + (folders.count + 1) * 4_096
     }
 
@@ -77,8 +102,9 @@ struct Package: Sendable {
         path == "host.json" || path.parts(at: UInt8(ascii: "/")).dropFirst() == ["function.json"]
     }
 
+    /// Returns where it points.
     private static func link(_ entry: ZipArchive.Entry, _ archive: borrowing ZipArchive, _ tar: TarWriter)
-        throws(PackageError)
+        throws(PackageError) -> String
     {
         guard entry.unpackedBytes <= 1_024 else {
             throw PackageError(.unsafe, "The link '\(entry.path)' in the package is too long.")
@@ -89,6 +115,7 @@ struct Package: Sendable {
             throw PackageError(.unsafe, "The link '\(entry.path)' in the package points outside it.")
         }
         try tar.symbolicLink(entry.path, to: target)
+        return target
     }
 
     /// Whether a relative link at `path` never rises above the package's root, at any step of the way.

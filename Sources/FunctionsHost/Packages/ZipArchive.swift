@@ -15,6 +15,8 @@ struct ZipArchive: ~Copyable {
         let kind: Kind
         let packedBytes: Int
         let unpackedBytes: Int
+        /// CRC-32, of the content unpacked.
+        let checksum: UInt32
         let isExecutable: Bool
     }
 
@@ -167,7 +169,8 @@ struct ZipArchive: ~Copyable {
         var stat = zip_stat_t()
         zip_stat_init(&stat)
         guard zip_stat_index(handle, index, UInt32(ZIP_FL_ENC_RAW), &stat) == 0, let rawName = stat.name,
-            stat.valid & UInt64(ZIP_STAT_SIZE) != 0, stat.valid & UInt64(ZIP_STAT_COMP_SIZE) != 0
+            stat.valid & UInt64(ZIP_STAT_SIZE) != 0, stat.valid & UInt64(ZIP_STAT_COMP_SIZE) != 0,
+            stat.valid & UInt64(ZIP_STAT_CRC) != 0
         else { throw PackageError(.broken, "An entry of the package's directory is damaged.") }
         guard let name = String(validatingCString: rawName) else {
             throw PackageError(.unsafe, "A file name in the package is not UTF-8.")
@@ -202,7 +205,7 @@ struct ZipArchive: ~Copyable {
         }
         return Entry(
             index: index, path: path, kind: kind, packedBytes: Int(stat.comp_size), unpackedBytes: Int(stat.size),
-            isExecutable: mode & 0o111 != 0)
+            checksum: stat.crc, isExecutable: mode & 0o111 != 0)
     }
 
     /// Windows tools write `\` for `/`: read as such, so that it cannot hide a traversal either.

@@ -10,8 +10,12 @@ public final class SiteStore: Sendable {
     private struct State {
         var sites: [String: Site] = [:]
         var plans: [ResourceID: Plan] = [:]
+        /// What was there at the start and does not open: names of sites in lower case, and rows of plans.
+        var damagedSites: Set<String> = []
+        var damagedPlans: Set<String> = []
         var observers: [@Sendable (SiteChange) -> Void] = []
     }
+    private static let sitePartition = "site/"
     private static let plansPartition = "plans"
     private static let planRows = "plan/"
     private static let siteRow = "site"
@@ -26,20 +30,58 @@ public final class SiteStore: Sendable {
 
     public init(store: SealedStore) { self.store = store }
 
-    /// Reads every site and plan. Called once, before anything else.
+    /// Reads every site and plan. Called once, before anything else. What does not open is set aside, alone: it stays
+    /// as it lies, its name stays taken, and everything else is served.
     public func load() async throws {
         for partition in try await store.partitions(of: .sites) {
             if partition == Self.plansPartition {
-                for record in try await planRecords.scan(prefix: Self.planRows) {
-                    let plan = try Plan(recordBytes: record.value)
-                    state.withLock { $0.plans[plan.id] = plan }
-                }
-            } else if let record = try await store.records(.sites, partition).get(Self.siteRow) {
-                let site = try SiteRecord(recordBytes: record.value).site
-                state.withLock { $0.sites[site.name.lowercased()] = site }
+                for row in try await planRecords.keys(prefix: Self.planRows) { try await loadPlan(row) }
+            } else {
+                try await loadSite(String(partition.dropFirst(Self.sitePartition.count)))
             }
         }
     }
+
+    private func loadSite(_ name: String) async throws {
+        do {
+            guard let record = try await records(of: name).get(Self.siteRow) else { return }
+            let site = try SiteRecord(recordBytes: record.value).site
+            // Read again when the site is served; one that does not open then would be found too late.
+            _ = try await usage(of: name)
+            state.withLock { $0.sites[site.name.lowercased()] = site }
+        } catch {
+            guard Self.isDamage(error) else { throw error }
+            state.withLock { _ = $0.damagedSites.insert(name) }
+        }
+    }
+
+    private func loadPlan(_ row: String) async throws {
+        do {
+            guard let record = try await planRecords.get(row) else { return }
+            let plan = try Plan(recordBytes: record.value)
+            state.withLock { $0.plans[plan.id] = plan }
+        } catch {
+            guard Self.isDamage(error) else { throw error }
+            state.withLock { _ = $0.damagedPlans.insert(row) }
+        }
+    }
+
+    /// Bytes that do not open or do not decode; not a store that cannot be read now.
+    private static func isDamage(_ error: any Error) -> Bool {
+        (error as? SealedStoreError).map { $0.code == .corrupt } ?? true
+    }
+
+    /// Names of sites and plans that were set aside, for the log.
+    public var damaged: [String] {
+        state.withLock { state in
+            (state.damagedSites.map { "site \($0)" }
+                + state.damagedPlans.map { $0.replacing("/", with: " ", maxReplacements: 1) })
+                .sorted()
+        }
+    }
+    var damagedSite: String? { state.withLock { $0.damagedSites.min() } }
+    func isDamaged(site name: String) -> Bool { state.withLock { $0.damagedSites.contains(name.lowercased()) } }
+    func isDamaged(plan id: ResourceID) -> Bool { state.withLock { $0.damagedPlans.contains(Self.planRow(id)) } }
 
     /// Calls back after every later change, before the change's caller continues. The observer must return quickly.
     public func onChange(_ observer: @escaping @Sendable (SiteChange) -> Void) {
@@ -107,6 +149,8 @@ public final class SiteStore: Sendable {
     /// Reads, changes and writes the plan as one step; `change` gets nil when there is none. Throws what it throws.
     func putPlan(_ id: ResourceID, _ change: @Sendable (Plan?) throws -> Plan) async throws -> Plan {
         try await turnstile.pass {
+            // Its row lies there, and nobody may write over it.
+            guard !isDamaged(plan: id) else { throw SiteStoreError.damaged(id) }
             let old = plan(id)
             let new = try change(old)
             if new == old { return new }
@@ -157,7 +201,9 @@ public final class SiteStore: Sendable {
 
     private var planRecords: SealedRecords { store.records(.sites, Self.plansPartition) }
     private static func planRow(_ id: ResourceID) -> String { planRows + id.canonical }
-    private func records(of name: String) -> SealedRecords { store.records(.sites, "site/" + name.lowercased()) }
+    private func records(of name: String) -> SealedRecords {
+        store.records(.sites, Self.sitePartition + name.lowercased())
+    }
 
     private func publish(_ change: SiteChange, _ apply: (inout State) -> Void) {
         let observers = state.withLock { state in
@@ -179,12 +225,15 @@ public enum SiteStoreError: Error, Sendable, Equatable, CustomStringConvertible 
     case notFound(ResourceID)
     /// Many writers at once; nothing was written by this one.
     case contended(ResourceID)
+    /// It is there, and its record does not open.
+    case damaged(ResourceID)
 
     public var description: String {
         switch self {
         case .nameTaken(let name): "Website with given name \(name) already exists."
         case .notFound(let id): "The site '\(id)' was not found."
         case .contended(let id): "The site '\(id)' is being changed by others; try again."
+        case .damaged(let id): "The record of '\(id)' does not open."
         }
     }
 }

@@ -22,12 +22,13 @@ extension WebOperation {
 
     func getPlan() async throws(ControlError) -> ControlResponse {
         try require("serverfarms/read", at: request.path)
-        guard let plan = sites.plan(request.path) else { throw .resourceNotFound(request.path) }
+        guard let plan = sites.plan(request.path) else { throw noResource(request.path) }
         return .json(200, wire(plan))
     }
 
     func putPlan() async throws(ControlError) -> ControlResponse {
         try require("serverfarms/write", at: request.path)
+        try requireReadable(request.path)
         do {
             return .json(200, wire(try await sites.putPlan(request.path) { try changed($0) }))
         } catch { throw Self.control(error, request.path) }
@@ -67,6 +68,9 @@ extension WebOperation {
 
     func deletePlan() async throws(ControlError) -> ControlResponse {
         try require("serverfarms/delete", at: request.path)
+        try requireReadable(request.path)
+        // It may lie in the plan.
+        if let site = sites.damagedSite { try requireReadable(ResourceID("sites/\(site)")) }
         if let user = sites.sites().first(where: { $0.serverFarmID == request.path }) {
             throw ControlError(
                 status: 409, code: "Conflict",

@@ -13,6 +13,7 @@ extension WebOperation {
 
     func putSite() async throws(ControlError) -> ControlResponse {
         try require("sites/write", at: siteID)
+        try requireReadable(siteID)
         return try await changingIdentity { () async throws(ControlError) in
             sites.site(siteID) == nil ? try await create() : try await change()
         }
@@ -63,7 +64,7 @@ extension WebOperation {
     /// A PUT of an existing site brings the whole of an earlier GET back; like a PATCH, it changes what it names.
     private func change() async throws(ControlError) -> ControlResponse {
         let body = request.body ?? [:]
-        guard var trial = sites.site(siteID) else { throw .resourceNotFound(siteID) }
+        guard var trial = sites.site(siteID) else { throw noResource(siteID) }
         let current = trial.identity
         // What will be refused is refused here, before an identity is made for it.
         do { try apply(body, to: &trial) } catch { throw Self.control(error, siteID) }
@@ -88,6 +89,7 @@ extension WebOperation {
 
     func deleteSite() async throws(ControlError) -> ControlResponse {
         try require("sites/delete", at: siteID)
+        try requireReadable(siteID)
         return try await changingIdentity { () async throws(ControlError) in
             guard sites.site(siteID) != nil else { return .empty(204) }
             // The identity first: a crash in between leaves a site without a working one, which deleting again mends.

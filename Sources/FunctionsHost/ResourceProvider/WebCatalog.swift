@@ -73,7 +73,7 @@ extension WebOperation {
         if let reason = Site.refusal(ofName: name) {
             return .json(200, ["nameAvailable": false, "reason": "Invalid", "message": .string(reason)])
         }
-        guard sites.site(named: name) == nil else {
+        guard sites.site(named: name) == nil, !sites.isDamaged(site: name) else {
             return .json(
                 200,
                 [

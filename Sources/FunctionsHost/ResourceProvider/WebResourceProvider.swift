@@ -63,6 +63,19 @@ public final class WebResourceProvider: ResourceProvider {
         return apps + plans
     }
 
+    /// Nobody knows in which group a site lies whose record does not open; one of a plan keeps its group as well. Which
+    /// it is, the log says: who may delete a group need not learn of another's.
+    public func requireAllTracked() async throws(ControlError) {
+        guard !sites.damaged.isEmpty else { return }
+        throw Self.damaged("The records of a function app or plan do not open, and it may lie in the group.")
+    }
+
+    fileprivate static func damaged(_ what: String) -> ControlError {
+        ControlError(
+            status: 500, code: "InternalServerError",
+            message: "\(what) 'coffer verify' tells what is damaged; restore the data folder from a copy.")
+    }
+
     public func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) {
         let request = ControlRequest(
             method: .delete, path: id, query: [:], apiVersion: "2025-05-01", body: nil, names: .azurePublic)
@@ -90,6 +103,17 @@ struct WebOperation: Sendable {
             throw .authorizationFailed(caller, action, scope)
         }
     }
+    /// 404, or 500 for a site or plan that is there and cannot be read.
+    func noResource(_ id: ResourceID) -> ControlError {
+        do throws(ControlError) { try requireReadable(id) } catch { return error }
+        return .resourceNotFound(id)
+    }
+    /// Before what would otherwise take a site or plan that cannot be read for none.
+    func requireReadable(_ id: ResourceID) throws(ControlError) {
+        let isPlan = id.resourceType?.lowercased() == "microsoft.web/serverfarms"
+        guard isPlan ? sites.isDamaged(plan: id) : sites.isDamaged(site: id.name) else { return }
+        throw WebResourceProvider.damaged("The records of '\(id.name)' do not open.")
+    }
     func isAllowed(_ action: String, at scope: ResourceID) -> Bool {
         provider.access.decide(caller, .control("Microsoft.Web/" + action), at: scope).isAllowed
     }
@@ -101,7 +125,7 @@ struct WebOperation: Sendable {
     /// leak.
     func site(for action: String) throws(ControlError) -> Site {
         try require(action, at: siteID)
-        guard let site = sites.site(siteID) else { throw .resourceNotFound(siteID) }
+        guard let site = sites.site(siteID) else { throw noResource(siteID) }
         return site
     }
 
@@ -123,6 +147,8 @@ struct WebOperation: Sendable {
         case let error as ControlError: return error
         case let error as SiteConfigError: return .badRequest(error.description)
         case SiteStoreError.notFound: return .resourceNotFound(id)
+        case SiteStoreError.damaged(let id):
+            return WebResourceProvider.damaged("The records of '\(id.name)' do not open.")
         case let error as SiteStoreError: return ControlError(status: 409, code: "Conflict", message: error.description)
         case let error as FunctionsError: return control(error)
         default:

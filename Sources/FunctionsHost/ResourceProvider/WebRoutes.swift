@@ -12,6 +12,11 @@ enum WebRoutes {
         /// Where the path must hang: at a resource group, or anywhere above.
         let needsGroup: Bool
         let perform: Perform
+
+        /// `*` at the end stands for one segment and all that follow.
+        func hasLength(of path: [String]) -> Bool {
+            pattern.last == "*" ? path.count >= pattern.count : path.count == pattern.count
+        }
     }
 
     private static func route(
@@ -21,7 +26,7 @@ enum WebRoutes {
         Route(method: method, pattern: pattern.split(separator: "/"), needsGroup: needsGroup, perform: perform)
     }
 
-    static let table: [Route] = catalog + plans + siteLife + siteConfiguration + keys
+    static let table: [Route] = catalog + plans + siteLife + siteConfiguration + keys + hostRuntime
 
     private static let catalog: [Route] = [
         route(.get, "georegions", needsGroup: false, WebOperation.listGeoRegions),
@@ -48,6 +53,7 @@ enum WebRoutes {
         route(.post, "sites/{site}/stop", WebOperation.stop),
         route(.post, "sites/{site}/restart", WebOperation.restart),
         route(.post, "sites/{site}/syncfunctiontriggers", WebOperation.syncTriggers),
+        route(.post, "sites/{site}/listsyncfunctiontriggerstatus", WebOperation.listSyncFunctionTriggerStatus),
         route(.post, "sites/{site}/host/default/sync", WebOperation.syncTriggers),
         route(.post, "sites/{site}/host/default/listsyncstatus", WebOperation.listSyncStatus),
         route(.get, "sites/{site}/hostnamebindings", WebOperation.listHostNameBindings),
@@ -84,11 +90,16 @@ enum WebRoutes {
         route(.delete, "sites/{site}/host/default/{kind}/{key}", WebOperation.deleteHostKey),
         route(.get, "sites/{site}/functions", WebOperation.listFunctions),
         route(.get, "sites/{site}/functions/{function}", WebOperation.getFunction),
+        route(.get, "sites/{site}/functions/admin/token", WebOperation.functionsAdminToken),
         route(.post, "sites/{site}/functions/{function}/listkeys", WebOperation.listFunctionKeys),
         route(.post, "sites/{site}/functions/{function}/listsecrets", WebOperation.listFunctionSecrets),
         route(.put, "sites/{site}/functions/{function}/keys/{key}", WebOperation.setFunctionKey),
         route(.delete, "sites/{site}/functions/{function}/keys/{key}", WebOperation.deleteFunctionKey),
     ]
+
+    private static let hostRuntime: [Route] = [ControlRequest.Method.get, .post, .put, .delete].map {
+        route($0, "sites/{site}/hostruntime/admin/*", WebOperation.hostRuntime)
+    }
 
     /// The route of a request and what stands in its `{…}` places. Names compare without regard to ASCII case.
     static func match(_ request: ControlRequest) -> (Route, [String: String])? {
@@ -96,7 +107,7 @@ enum WebRoutes {
         guard let start = segments.lastIndex(where: { $0.lowercased() == "providers" }), start + 1 < segments.count
         else { return nil }
         let tail = Array(segments[(start + 2)...])
-        for route in table where route.method == request.method && route.pattern.count == tail.count {
+        for route in table where route.method == request.method && route.hasLength(of: tail) {
             guard !route.needsGroup || (request.path.resourceGroup != nil && start == 4) else { continue }
             var parameters: [String: String] = [:]
             let fits = zip(route.pattern, tail).allSatisfy { pattern, segment in
@@ -104,7 +115,7 @@ enum WebRoutes {
                     parameters[String(pattern.dropFirst().dropLast())] = segment
                     return true
                 }
-                return pattern == segment.lowercased()
+                return pattern == "*" || pattern == segment.lowercased()
             }
             if fits { return (route, parameters) }
         }

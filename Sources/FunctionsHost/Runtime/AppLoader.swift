@@ -17,7 +17,8 @@ struct AppLoader: Sendable {
         let value = settings.value(Self.packageSetting)?.reveal().trimmed ?? ""
         guard !value.isEmpty, value != "0" else {
             return RunningApp(
-                site: site, settings: settings, host: nil, catalog: .empty, worker: nil, workerMissing: nil)
+                site: site, settings: settings, host: nil, catalog: .empty, package: nil, worker: nil,
+                workerMissing: nil)
         }
         guard value.lowercased().hasPrefix("https://") || value.lowercased().hasPrefix("http://") else {
             throw HostFailure(
@@ -63,7 +64,8 @@ struct AppLoader: Sendable {
                 "This server runs custom handlers only; host.json has no customHandler section "
                 + "(FUNCTIONS_WORKER_RUNTIME is '\(setting("FUNCTIONS_WORKER_RUNTIME") ?? "")')."
             return RunningApp(
-                site: site, settings: settings, host: host, catalog: catalog, worker: nil, workerMissing: missing)
+                site: site, settings: settings, host: host, catalog: catalog, package: package, worker: nil,
+                workerMissing: missing)
         }
         let configuration = services.configuration
         let sandbox = try Sandbox(network: configuration.workerNetwork)
@@ -88,7 +90,8 @@ struct AppLoader: Sendable {
                 clock: services.clock,
                 randomness: services.randomness, logger: services.logger))
         return RunningApp(
-            site: site, settings: settings, host: host, catalog: catalog, worker: worker, workerMissing: nil)
+            site: site, settings: settings, host: host, catalog: catalog, package: package, worker: worker,
+            workerMissing: nil)
     }
 
     /// Below the app's root when the package has such a file, otherwise by PATH.

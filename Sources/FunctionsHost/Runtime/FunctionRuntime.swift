@@ -100,18 +100,23 @@ public final class FunctionRuntime: Sendable {
     /// The platform's refusal of a request for a site's scm name (network rules, TLS), before credentials; nil when
     /// there is none.
     public func scmRefusal(of request: Request, site name: String) -> Response? {
-        guard let entry = entry(named: name) else { return Pages.siteNotFound() }
+        guard let entry = entry(named: name) else { return noSite(named: name) }
         return entry.policy.scmRefusal(of: request)
     }
 
     // MARK: Sites
+
+    /// What a name answers under which no site is served.
+    func noSite(named name: String) -> Response {
+        services.sites.isDamaged(site: name) ? Pages.damaged() : Pages.siteNotFound()
+    }
 
     func entry(named name: String) -> Entry? {
         state.withLock { $0.entries[name] ?? $0.entries[name.lowercased()] }
     }
     private func entries() -> [Entry] { state.withLock { Array($0.entries.values) } }
 
-    private func entry(_ id: ResourceID) throws(FunctionsError) -> Entry {
+    func entry(_ id: ResourceID) throws(FunctionsError) -> Entry {
         guard let entry = entry(named: id.name), entry.policy.site.id == id else {
             throw FunctionsError(.siteNotFound, "The site '\(id.name)' was not found.")
         }
@@ -243,6 +248,18 @@ public final class FunctionRuntime: Sendable {
     public func deleteFunctionKey(_ name: String, function: String, of id: ResourceID) async throws(FunctionsError) {
         let function = try await self.function(function, of: id).name
         try await entry(id).host.keys().deleteFunctionKey(name, function: function)
+    }
+
+    /// A token for the site's host that opens what the master key opens, for five minutes. Dies with the key it is
+    /// signed with.
+    public func issueToken(of id: ResourceID) async throws(FunctionsError) -> RedactedString {
+        guard let token = try await entry(id).host.tokens().issue(now: services.clock.now()) else {
+            throw FunctionsError(
+                .secretStoreUnavailable,
+                "No key of the app can sign a token: AzureWebEncryptionKey is hexadecimal, of at least "
+                    + "\(TokenKeys.shortestBytes) bytes.")
+        }
+        return token
     }
 
     // MARK: Key Vault references

@@ -15,15 +15,20 @@ final class RunningApp: Sendable {
     let settings: ResolvedSettings
     let host: HostConfiguration?
     let catalog: FunctionCatalog
+    /// nil for an app without one.
+    let package: Package?
     /// nil when no function can need one.
     let worker: Worker?
     /// nil when the worker is there.
     let workerMissing: String?
+    /// Asked for over the admin API; ends with the app, in a restart.
+    let isDraining = Atomic(false)
 
     init(
-        site: Site, settings: ResolvedSettings, host: HostConfiguration?, catalog: FunctionCatalog, worker: Worker?,
-        workerMissing: String?
+        site: Site, settings: ResolvedSettings, host: HostConfiguration?, catalog: FunctionCatalog,
+        package: Package?, worker: Worker?, workerMissing: String?
     ) {
+        self.package = package
         self.site = site
         self.settings = settings
         self.host = host
@@ -62,6 +67,7 @@ actor SiteHost {
     private var keyring: Keyring? {
         willSet { if let keyring { formerKeyring = keyring } }
     }
+    private var siteTokens: SiteTokens?
     /// The keys before the last restart: what a new, empty store begins with.
     private var formerKeyring: Keyring?
     /// Counts restarts: what an earlier generation loaded is thrown away.
@@ -118,6 +124,7 @@ actor SiteHost {
             // A reference may have been the cause.
             settings = nil
             keyring = nil
+            siteTokens = nil
         case .unloaded: break
         }
         let generation = generation
@@ -190,6 +197,7 @@ actor SiteHost {
         content = .unloaded
         settings = nil
         keyring = nil
+        siteTokens = nil
     }
 
     /// Ends for good. Returns when the worker is gone, and those that restarts before have ended.
@@ -255,12 +263,7 @@ actor SiteHost {
         if let keyring { return keyring }
         let generation = generation
         let settings = await resolvedSettings().value
-        let platformKey: RedactedString
-        do {
-            platformKey = try await services.sites.platformKey(of: site.name, randomness: services.randomness)
-        } catch {
-            throw FunctionsError(.secretStoreUnavailable, "The site's own encryption key cannot be read.")
-        }
+        let platformKey = try await platformKey()
         guard generation == self.generation else { return try await keys() }
         if let keyring { return keyring }
         do throws(FunctionsError) {
@@ -274,9 +277,40 @@ actor SiteHost {
                 services.clock.now() >= known.readAt.adding(seconds: Self.settingsRetrySeconds)
             {
                 self.settings = nil
+                siteTokens = nil
             }
             throw error
         }
+    }
+
+    private func platformKey() async throws(FunctionsError) -> RedactedString {
+        do {
+            return try await services.sites.platformKey(of: site.name, randomness: services.randomness)
+        } catch {
+            throw FunctionsError(.secretStoreUnavailable, "The site's own encryption key cannot be read.")
+        }
+    }
+
+    /// Apart from `keys`: a token opens the admin API of a site whose key store cannot be reached.
+    func tokens() async throws(FunctionsError) -> SiteTokens {
+        obeyRestart()
+        if let siteTokens { return siteTokens }
+        let generation = generation
+        let settings = await resolvedSettings().value
+        let platformKey = try await platformKey()
+        // Whoever asks after a change of the keys is never answered by those before it.
+        obeyRestart()
+        guard generation == self.generation else { return try await tokens() }
+        let made = SiteTokens(siteName: site.name, keys: TokenKeys(settings: settings, platformKey: platformKey))
+        siteTokens = made
+        return made
+    }
+
+    /// Whether the admin API is for the platform alone. Unknown means yes.
+    func isAdminIsolated() async -> Bool {
+        let name = "FUNCTIONS_ADMIN_ISOLATION_ENABLED"
+        let settings = await resolvedSettings().value
+        return settings.failure(of: name) != nil || settings.value(name)?.reveal() == "1"
     }
 
     // MARK: Status

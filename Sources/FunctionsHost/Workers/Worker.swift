@@ -116,6 +116,8 @@ actor Worker {
         }
     }
     private nonisolated var outstanding: Int { snapshot.withLock { $0.outstanding } }
+    /// Who has its port or waits for it.
+    nonisolated var callers: Int { snapshot.withLock { $0.waiting + $0.outstanding } }
 
     /// Resident memory of the worker's processes; nil while nothing runs.
     nonisolated func residentBytes() -> Int? {

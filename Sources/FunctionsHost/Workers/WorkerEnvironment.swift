@@ -2,8 +2,11 @@ internal import CofferCore
 
 /// The variables a worker starts with: the site's settings, and what App Service and the Functions host add to them.
 enum WorkerEnvironment {
-    /// Settings of the host alone: whoever has these can read the key store.
-    private static let withheld = ["azurewebencryptionkey", "azurewebprimaryencryptionkey", "machinekey_decryptionkey"]
+    /// Settings of the host alone: whoever has these can read the key store, or sign a token that opens the host.
+    private static let withheld = [
+        "azurewebencryptionkey", "azurewebprimaryencryptionkey", "machinekey_decryptionkey",
+        "website_auth_encryption_key", "container_encryption_key",
+    ]
 
     static func variables(
         of site: Site, settings: ResolvedSettings, hostName: String, instanceID: String, added: [String: String]

@@ -30,12 +30,9 @@ final class AsymmetricKey: @unchecked Sendable {
 
     /// Makes a key pair from OpenSSL's generator. RSA-4096 takes seconds: never on an event loop.
     static func generate(_ type: KeyType) throws(CryptographyError) -> AsymmetricKey {
-        let algorithm =
-            switch type {
-            case .rsa: "RSA"
-            case .ec: "EC"
-            }
-        guard let context = EVP_PKEY_CTX_new_from_name(nil, algorithm, nil) else { throw .refused("key generation") }
+        guard let context = EVP_PKEY_CTX_new_from_name(nil, type.name, nil) else {
+            throw .refused("key generation")
+        }
         defer { EVP_PKEY_CTX_free(context) }
         guard EVP_PKEY_keygen_init(context) == 1 else { throw .refused("key generation") }
         switch type {
@@ -51,26 +48,42 @@ final class AsymmetricKey: @unchecked Sendable {
 
     // MARK: Private part, for sealed records
 
+    /// EVP_PKEY_KEYPAIR of openssl/evp.h: private, public, domain and other parameters.
+    private static let keyPair: Int32 = 0x87
+
     /// PKCS#8 PrivateKeyInfo in DER (RFC 5958).
     func pkcs8() throws(CryptographyError) -> SecretBytes {
-        guard let info = EVP_PKEY2PKCS8(handle) else { throw .refused("encoding the key") }
-        defer { PKCS8_PRIV_KEY_INFO_free(info) }
-        let count = i2d_PKCS8_PRIV_KEY_INFO(info, nil)
-        guard count > 0 else { throw .refused("encoding the key") }
-        return SecretBytes(count: Int(count)) { memory in
-            var position = memory.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            _ = i2d_PKCS8_PRIV_KEY_INFO(info, &position)
+        guard
+            let encoder = OSSL_ENCODER_CTX_new_for_pkey(
+                handle, Self.keyPair, lasting("DER"), lasting("PrivateKeyInfo"), nil)
+        else {
+            throw .refused("encoding the key")
+        }
+        defer { OSSL_ENCODER_CTX_free(encoder) }
+        var encoded: UnsafeMutablePointer<UInt8>?
+        var count = 0
+        guard OSSL_ENCODER_to_data(encoder, &encoded, &count) == 1, let encoded else {
+            throw .refused("encoding the key")
+        }
+        // A copy is needed for it to be wiped like every secret of ours; OpenSSL's own is cleansed here.
+        defer { CRYPTO_clear_free(encoded, count, #file, #line) }
+        return SecretBytes(count: count) { memory in
+            memory.copyMemory(from: UnsafeRawBufferPointer(start: encoded, count: count))
         }
     }
 
     /// Reads what `pkcs8` wrote for a key of `type`.
     static func decode(pkcs8: UnsafeRawBufferPointer, type: KeyType) throws(CryptographyError) -> AsymmetricKey {
+        var handle: OpaquePointer?
+        let decoder = OSSL_DECODER_CTX_new_for_pkey(
+            &handle, lasting("DER"), lasting("PrivateKeyInfo"), type.name, keyPair, nil, nil)
+        guard let decoder else { throw .refused("decoding the key") }
+        defer { OSSL_DECODER_CTX_free(decoder) }
         var position = pkcs8.baseAddress?.assumingMemoryBound(to: UInt8.self)
-        guard let info = d2i_PKCS8_PRIV_KEY_INFO(nil, &position, pkcs8.count) else {
+        var count = pkcs8.count
+        guard OSSL_DECODER_from_data(decoder, &position, &count) == 1, let handle else {
             throw .refused("decoding the key")
         }
-        defer { PKCS8_PRIV_KEY_INFO_free(info) }
-        guard let handle = EVP_PKCS82PKEY(info) else { throw .refused("decoding the key") }
         return AsymmetricKey(owning: handle, type: type)
     }
 
@@ -241,6 +254,11 @@ struct CryptographyError: Error, Equatable {
     static let invalidInput = CryptographyError(reason: .invalidInput)
 }
 
+/// A literal where it stays: encoders and decoders of OpenSSL keep the pointers to such names.
+private func lasting(_ name: StaticString) -> UnsafePointer<CChar> {
+    UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
+}
+
 private func rawSignature(der: [UInt8], fieldBytes: Int) throws(CryptographyError) -> [UInt8] {
     let parsed = der.withUnsafeBufferPointer { bytes in
         var position = bytes.baseAddress
@@ -316,7 +334,7 @@ extension AsymmetricKey {
                 ("q", "rsa-factor2"), ("dp", "rsa-exponent1"), ("dq", "rsa-exponent2"), ("qi", "rsa-coefficient1"),
             ].allSatisfy { push($0.0, as: $0.1) }
             guard isComplete else { throw .invalidInput }
-            return try finish(builder, "RSA", components.type)
+            return try finish(builder, components.type)
         case .ec(let curve):
             let width = curve.fieldBytes
             guard let x = components.members["x"], let y = components.members["y"], x.count <= width, y.count <= width
@@ -334,21 +352,19 @@ extension AsymmetricKey {
                         builder, kept(OSSL_PKEY_PARAM_PUB_KEY), bytes.baseAddress, bytes.count) == 1,
                     push("d", as: OSSL_PKEY_PARAM_PRIV_KEY)
                 else { return .failure(.invalidInput) }
-                return Result { () throws(CryptographyError) in try finish(builder, "EC", components.type) }
+                return Result { () throws(CryptographyError) in try finish(builder, components.type) }
             }
             return try made.get()
         }
     }
 
     private static func finish(
-        _ builder: OpaquePointer, _ algorithm: String, _ type: KeyType
+        _ builder: OpaquePointer, _ type: KeyType
     ) throws(CryptographyError) -> AsymmetricKey {
         guard let parameters = OSSL_PARAM_BLD_to_param(builder) else { throw .invalidInput }
         defer { OSSL_PARAM_free(parameters) }
-        guard let context = EVP_PKEY_CTX_new_from_name(nil, algorithm, nil) else { throw .refused("memory") }
+        guard let context = EVP_PKEY_CTX_new_from_name(nil, type.name, nil) else { throw .refused("memory") }
         defer { EVP_PKEY_CTX_free(context) }
-        // EVP_PKEY_KEYPAIR of openssl/evp.h: private, public, domain and other parameters.
-        let keyPair: Int32 = 0x87
         var handle: OpaquePointer?
         guard EVP_PKEY_fromdata_init(context) == 1, EVP_PKEY_fromdata(context, &handle, keyPair, parameters) == 1,
             let handle

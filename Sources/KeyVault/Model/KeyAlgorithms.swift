@@ -5,7 +5,7 @@ enum KeyType: Sendable, Codable, Hashable {
     case rsa(bits: Int)
     case ec(EllipticCurve)
 
-    /// JWK `kty`.
+    /// JWK `kty`; OpenSSL calls the algorithms the same.
     var name: String {
         switch self {
         case .rsa: "RSA"

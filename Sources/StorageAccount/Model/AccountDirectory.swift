@@ -89,6 +89,7 @@ final class AccountDirectory: Sendable {
         }
         try await store.volume(account: deletion.id).destroy()
         if let failure { throw failure }
+        try await records.endScopes(of: deletion.id)
         try await records.end(deletion)
     }
 
@@ -142,7 +143,7 @@ final class AccountDirectory: Sendable {
     private func mayUseIdentity(_ account: AccountRecord, of resource: ResourceID) async throws -> Bool {
         guard account.resourceID == resource else { return false }
         if account.identity != nil { return true }
-        return try await store.accountKeys.status(account.id).source != .platform
+        return try await !store.accountKeys.underCustomerKeys(account.id).isEmpty
     }
 
     private func finishDeletions(_ accounts: [String: LoadedAccount], _ damaged: Set<String>)

@@ -15,11 +15,14 @@ final class LoadedAccount: Sendable {
     let provenTokens = ProvenTokens()
 
     let blobService: BlobServiceProperties
+    /// By name.
+    let scopes: [String: EncryptionScopeRecord]
 
     init(_ stored: AccountRecords.Stored, volume: AccountVolume) {
         record = stored.account
         keys = stored.secrets
         blobService = stored.blobService
+        scopes = stored.scopes
         let settings = record.settings
         view = StorageAccountView(
             name: record.name, id: record.id, resourceID: record.resourceID, kind: record.kind, skuName: record.skuName,

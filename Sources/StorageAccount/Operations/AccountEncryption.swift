@@ -108,40 +108,54 @@ struct EncryptionRequest {
 }
 
 extension StorageAccountService {
-    /// Moves the account's key. The vault is asked as the account's own identity; when it refuses, nothing has changed.
-    func moveKey(of account: AccountRecord, from status: AccountKeyStatus, to target: EncryptionRequest.Target?)
-        async throws
-    {
+    /// Moves the account's key, or that of one of its encryption scopes. The vault is asked as the account's own
+    /// identity; when it refuses, nothing has changed.
+    func moveKey(
+        of account: AccountRecord, scope: String? = nil, from status: AccountKeyStatus,
+        to target: EncryptionRequest.Target?
+    ) async throws {
+        var subject: Logger.Metadata = ["account": "\(account.name)"]
+        subject["scope"] = scope.map { "\($0)" }
         switch (target, status.source) {
         case (nil, _), (.platform, .platform): return
         case (.platform, .customer):
-            _ = try await store.accountKeys.usePlatformKey(account.id)
-            logger.info("A storage account went back to the platform's key.", metadata: ["account": "\(account.name)"])
+            _ = try await store.accountKeys.usePlatformKey(account.id, scope: scope)
+            logger.info("A storage account went back to the platform's key.", metadata: subject)
         case (.customer(let reference), .customer(let current, _, _)) where reference == current:
             // An update of something else repeats the key. It is a chance to follow a rotation, and no reason to fail
             // when the vault says no.
             do {
-                _ = try await store.accountKeys.followRotation(account.id)
+                _ = try await store.accountKeys.followRotation(account.id, scope: scope)
             } catch let error as KeyUnavailable {
                 logger.info(
                     "The customer's key could not be had; the account stays as it is.",
-                    metadata: ["account": "\(account.name)", "reason": "\(error.code.rawValue)"])
+                    metadata: subject.merging(["reason": "\(error.code.rawValue)"]) { $1 })
             }
         case (.customer(let reference), _):
-            guard let identity = account.identity else {
-                throw ControlError(
-                    status: 400, code: "BadRequest",
-                    message:
-                        "Managed Service Identity (MSI) is not set for this account. Assign a system-assigned "
-                        + "identity first."
-                )
-            }
-            try await eligibility.customerKeyEligibility(reference, as: identity.caller)
-            _ = try await store.accountKeys.useCustomerKey(account.id, reference, as: identity.caller)
+            let identity = try await eligibleIdentity(of: account, for: reference)
+            _ = try await store.accountKeys.useCustomerKey(account.id, scope: scope, reference, as: identity.caller)
             logger.info(
                 "A storage account took a customer's key.",
-                metadata: ["account": "\(account.name)", "key": "\(reference.keyName)"])
+                metadata: subject.merging(["key": "\(reference.keyName)"]) { $1 })
         }
+    }
+}
+
+extension StorageAccountService {
+    /// The account's identity, once the vault has said that it may use the key.
+    func eligibleIdentity(
+        of account: AccountRecord, for reference: CustomerKeyReference
+    ) async throws -> ManagedIdentity {
+        guard let identity = account.identity else {
+            throw ControlError(
+                status: 400, code: "BadRequest",
+                message:
+                    "Managed Service Identity (MSI) is not set for this account. Assign a system-assigned "
+                    + "identity first."
+            )
+        }
+        try await eligibility.customerKeyEligibility(reference, as: identity.caller)
+        return identity
     }
 }
 
@@ -155,6 +169,8 @@ extension ControlError {
                 message: "The operation failed because of authentication issue on the keyvault. \(unavailable.message)")
         case .keyNotFound, .vaultNotFound:
             self.init(status: 400, code: unavailable.code.rawValue, message: unavailable.message)
+        case .scopeNotAvailable:
+            self.init(status: 409, code: unavailable.code.rawValue, message: unavailable.message)
         }
     }
 }

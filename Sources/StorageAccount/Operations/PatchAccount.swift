@@ -52,17 +52,22 @@ extension StorageAccountService {
 
         let wantsIdentity = try wantsIdentity(body.member("identity"))
         let isNew = wantsIdentity == true && account.identity == nil
-        if isNew, status.source == .platform { try await removeLeftIdentity(of: account) }
+        if isNew, try await store.accountKeys.underCustomerKeys(account.id).isEmpty {
+            try await removeLeftIdentity(of: account)
+        }
         if wantsIdentity == true { account.identity = try await newIdentity(of: account) }
         let dropsIdentity = wantsIdentity == false && account.identity != nil
         if dropsIdentity {
-            guard target == .platform || (target == nil && status.source == .platform) else {
+            let leavesVault = target == .platform || (target == nil && status.source == .platform)
+            let scope = try await store.accountKeys.underCustomerKeys(account.id).compactMap { $0 }.first
+            guard leavesVault, scope == nil else {
+                let subject = leavesVault ? "encryption scope '\(scope ?? "")'" : "account"
                 throw ControlError(
                     status: 400, code: "ManagedIdentityInUse",
                     message:
-                        "The identity unwraps the customer-managed key of this account; without it the data "
+                        "The identity unwraps the customer-managed key of this \(subject); without it the data "
                         + "could not be read again. "
-                        + "Switch the key source to Microsoft.Storage first.")
+                        + "Switch its key source to Microsoft.Storage first.")
             }
         }
         do { try await moveKey(of: account, from: status, to: target) } catch {
@@ -82,7 +87,7 @@ extension StorageAccountService {
     /// name by now: then nobody else could ever unwrap it. One that stays is this account's when it asks again.
     private func dismissIdentity(of account: AccountRecord) async {
         do {
-            guard try await store.accountKeys.status(account.id).source == .platform else { return }
+            guard try await store.accountKeys.underCustomerKeys(account.id).isEmpty else { return }
             try await identities.removeSystemAssignedIdentity(of: account.resourceID)
         } catch {
             logger.error(

@@ -6,6 +6,7 @@ internal import EncryptionAtRest
 ///     account/{name}     AccountRecord, JSON
 ///     keys/{name}        the account's secrets, JSON (sealed like every record)
 ///     blob/{name}        blobServices/default, JSON
+///     scope/{id hex}/{scope}  EncryptionScopeRecord, JSON
 ///     deleting/{id hex}  an account whose record is gone and whose bytes are still to be destroyed; the resource whose
 ///                        identity goes too, as text
 struct AccountRecords: Sendable {
@@ -27,11 +28,14 @@ struct AccountRecords: Sendable {
         let secrets: AccountSecrets
         let secretsVersion: RecordVersion
         let blobService: BlobServiceProperties
+        /// By name.
+        let scopes: [String: EncryptionScopeRecord]
     }
 
     static func accountKey(_ name: String) -> String { "account/\(name)" }
     static func secretsKey(_ name: String) -> String { "keys/\(name)" }
     static func blobServiceKey(_ name: String) -> String { "blob/\(name)" }
+    static func scopeKey(_ id: AccountID, _ scope: String) -> String { "scope/\(id.bytes.hex)/\(scope)" }
     private static func deletingKey(_ id: AccountID) -> String { "deleting/\(id.bytes.hex)" }
 
     func read(_ name: String) async throws(SealedStoreError) -> Stored? {
@@ -56,8 +60,32 @@ struct AccountRecords: Sendable {
             blobService: try blobService.map { row throws(SealedStoreError) in
                 try decode(BlobServiceProperties.self, row)
             }
-                ?? BlobServiceProperties())
+                ?? BlobServiceProperties(),
+            scopes: try await scopes(of: account.id))
     }
+
+    private func scopes(of id: AccountID) async throws(SealedStoreError) -> [String: EncryptionScopeRecord] {
+        var scopes: [String: EncryptionScopeRecord] = [:]
+        for row in try await records.scan(prefix: Self.scopeKey(id, "")) {
+            let scope = try decode(EncryptionScopeRecord.self, row)
+            scopes[scope.name] = scope
+        }
+        return scopes
+    }
+
+    func put(_ scope: EncryptionScopeRecord, of id: AccountID) throws(SealedStoreError) -> RecordWrite {
+        .put(Self.scopeKey(id, scope.name), try encode(scope))
+    }
+
+    /// Removes what tells of a deleted account's scopes; their keys went with the account's.
+    func endScopes(of id: AccountID) async throws(SealedStoreError) {
+        let keys = try await records.keys(prefix: Self.scopeKey(id, ""))
+        for start in stride(from: 0, to: keys.count, by: Self.pageRecords) {
+            _ = try await records.commit(keys[start..<min(start + Self.pageRecords, keys.count)].map { .delete($0) })
+        }
+    }
+    /// Records deleted in one commit.
+    private static let pageRecords = 500
 
     /// An account whose deletion was acknowledged or begun, and may not be finished.
     struct Deletion: Sendable {

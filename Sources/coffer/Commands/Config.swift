@@ -11,9 +11,10 @@ struct Config: AsyncParsableCommand {
     func run() async throws {
         let configuration = try await ServerConfiguration.load(options)
         for source in configuration.sources {
-            let name = source.setting.rawValue.padding(toLength: 18, withPad: " ", startingAt: 0)
+            let name = source.setting.rawValue.padding(toLength: 19, withPad: " ", startingAt: 0)
             let origin = source.origin.padding(toLength: 12, withPad: " ", startingAt: 0)
             print("\(name) \(origin) \(source.value)")
         }
+        print("root key: \(configuration.rootKeyStore.description)")
     }
 }

@@ -23,7 +23,9 @@ struct Serve: AsyncParsableCommand {
     @Flag(help: "Give the administrator a new secret and the Owner role again, then start.") var resetAdministrator =
         false
 
-    func run() async throws {
+    func run() async throws { try await PINRefusal.ending(serve) }
+
+    private func serve() async throws {
         coffer_tune_allocator()
         let configuration = try await ServerConfiguration.load(options)
         let home = Home(configuration: configuration)
@@ -56,7 +58,7 @@ struct Serve: AsyncParsableCommand {
             pid: getpid(), address: configuration.address, httpsPort: server.tlsPort ?? 0,
             httpPort: server.plainPort ?? 0,
             gatewayPort: server.gatewayPort ?? 0, domain: configuration.domain,
-            advertisedPort: configuration.advertisedPort)
+            advertisedPort: configuration.advertisedPort, rootKey: configuration.rootKeyStore.description)
         let plane = try await ControlPlane(platform, home: home, ports: state, log: log)
         platform.attach(plane)
         if resetAdministrator {
@@ -108,7 +110,8 @@ struct Serve: AsyncParsableCommand {
               http     \(state.authority(state.httpPort))   what may be served in clear
               gateway  \(state.authority(state.gatewayPort))   HTTPS_PROXY for az, the SDKs and curl
               data     \(home.configuration.dataFolder)
-              root key \(home.configuration.rootKeyFile)   keep a copy: without it the data is gone
+              root key \(state.rootKey ?? "")
+                       keep a copy: without it\(home.configuration.rootKeyWrappingKey == nil ? "" : " or its token") the data is gone
 
             In another terminal:
               eval "$(\(CommandLine.arguments.first ?? "coffer") env\(folders))"

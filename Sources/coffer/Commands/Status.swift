@@ -20,6 +20,7 @@ struct Status: AsyncParsableCommand {
               http     \(state.authority(state.httpPort))
               gateway  \(state.authority(state.gatewayPort))
               data     \(home.configuration.dataFolder)
+              root key \(state.rootKey ?? "?")
             """)
     }
 }

@@ -19,7 +19,9 @@ struct Verify: AsyncParsableCommand {
     @Flag(help: "Of each extent read only the last chunk, and do not search the extents' files.") var metadataOnly =
         false
 
-    func run() async throws {
+    func run() async throws { try await PINRefusal.ending(verify) }
+
+    private func verify() async throws {
         let configuration = try await ServerConfiguration.load(options)
         let home = Home(configuration: configuration)
         if let state = home.runningServer() {
@@ -46,7 +48,7 @@ struct Verify: AsyncParsableCommand {
         print(
             """
             records   \(report.recordsOpened) opened
-            accounts  \(report.accountsOpened) key chains resolved, \(report.unavailableAccounts.count) with a customer key that cannot be had
+            accounts  \(report.accountsOpened) key chains resolved, and \(report.encryptionScopesOpened) of encryption scopes; \(report.unavailableAccounts.count) with a customer key that cannot be had
             rows      \(report.rowsOpened) read, \(report.sealedPartsOpened) sealed parts opened, \(report.sealedPartsUnchecked) under keys not at hand
             bodies    \(report.smallBodiesOpened) small ones in rows opened
             extents   \(report.extentsOpened) opened (\(report.chunksOpened) chunks, \(report.plaintextBytesOpened) bytes), \
@@ -55,7 +57,8 @@ struct Verify: AsyncParsableCommand {
             plaintext \(search.samples) samples, found in \(search.findings.count) of \(search.files) files (\(search.bytes) bytes\(metadataOnly ? ", extents left out" : ""))
             """)
         for account in report.unavailableAccounts {
-            print("unavailable: account \(account.account): \(account.code): \(account.message)")
+            let scope = account.scope.map { ", encryption scope \($0)" } ?? ""
+            print("unavailable: account \(account.account)\(scope): \(account.code): \(account.message)")
         }
         for problem in report.problems {
             print("DAMAGE \(problem.kind.rawValue) in \(problem.place): \(problem.message)")

@@ -25,6 +25,9 @@ struct ControlPlane: Sendable {
         let group = MultiThreadedEventLoopGroup.singleton
         let sites = SiteStore(store: platform.store)
         try await sites.load()
+        for name in sites.damaged {
+            log.error("The records of a function app or plan do not open; the others do", metadata: ["what": "\(name)"])
+        }
         let authority = try NIOSSLCertificate(bytes: Array(platform.authority.certificatePEM.utf8), format: .pem)
         outbound = OutboundClient(
             OutboundClient.Configuration(

@@ -79,6 +79,9 @@ extension Maintenance {
                             metadata: ["rows": "\(report.damagedRows)"])
                     }
                 }),
+            Job(what: "collecting released pages", interval: sweepInterval) {
+                try await platform.blobs.collectReleasedPages()
+            },
             Job(what: "letting go of idle keys", interval: sweepInterval) { platform.vaults.forgetIdleKeys() },
             // Rotation makes RSA keys, which takes seconds.
             Job(what: "work due in vaults", interval: dueWorkInterval) { await platform.vaults.performDueWork() },

@@ -41,7 +41,7 @@ final class Platform: Sendable {
         let clock = SystemClock()
         let randomness = SystemRandomness()
         try PrivateFile.makeFolder(configuration.dataFolder)
-        let rootKey = try home.rootKey(randomness: randomness)
+        let rootKey = try await home.rootKey(randomness: randomness)
         engine = try EmbeddedEngine.open(
             at: home.databaseFolder, pageKey: SealedStore.pageKey(rootKey), clock: clock, randomness: randomness,
             logger: log)

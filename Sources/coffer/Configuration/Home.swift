@@ -17,50 +17,11 @@ struct Home {
     var authorityFile: String { configuration.dataFolder + "/ca.pem" }
     private var runStateFile: String { configuration.dataFolder + "/run.json" }
 
-    // MARK: Root key
-
-    /// Reads the root key, or makes it when neither it nor any data exists yet. Data without its key is an error that
-    /// says so: a fresh key would only hide the loss.
-    func rootKey(randomness: any Randomness) throws -> RootKey {
-        if let bytes = FileManager.default.contents(atPath: configuration.rootKeyFile) {
-            return try parse(bytes)
-        }
-        // A key that is there but cannot be read must never be taken for none, and replaced.
-        var status = stat()
-        guard lstat(configuration.rootKeyFile, &status) != 0, errno == ENOENT || errno == ENOTDIR else {
-            throw CommandFailure(
-                "The root key \(configuration.rootKeyFile) cannot be read. Run coffer as the user who owns it, or name "
-                    + "another file with --root-key-file.")
-        }
-        guard !FileManager.default.fileExists(atPath: databaseFolder) else {
-            throw CommandFailure(
-                "There is data in \(configuration.dataFolder) but no root key at \(configuration.rootKeyFile). "
-                    + "Put the key file back, or name it with --root-key-file. Without it nothing can be opened.")
-        }
-        let key = randomness.secret(32)
-        let text = "coffer-root-key 1 " + key.withUnsafeBytes { Array($0).base64 } + "\n"
-        try PrivateFile.write(Array(text.utf8), to: configuration.rootKeyFile)
-        return RootKey(version: 1, key: key)
-    }
-
-    /// `coffer-root-key VERSION BASE64`: docs/format.md.
-    private func parse(_ bytes: Data) throws -> RootKey {
-        var status = stat()
-        guard stat(configuration.rootKeyFile, &status) == 0, status.st_mode & 0o077 == 0 else {
-            throw CommandFailure(
-                "The root key \(configuration.rootKeyFile) can be read by others (mode "
-                    + "\(String(status.st_mode & 0o777, radix: 8))). Run: chmod 600 \(configuration.rootKeyFile)")
-        }
-        let words = String(decoding: bytes, as: UTF8.self).split(whereSeparator: \.isWhitespace)
-        guard words.count == 3, words[0] == "coffer-root-key", let version = UInt32(words[1]), version > 0,
-            var key = [UInt8](base64: words[2]), key.count == 32
-        else {
-            throw CommandFailure(
-                "\(configuration.rootKeyFile) is not a root key: it must hold one line, 'coffer-root-key VERSION BASE64' with 32 bytes. "
-                    + "Restore it from your copy.")
-        }
-        defer { wipe(&key) }
-        return RootKey(version: version, key: SecretBytes(copying: key))
+    /// Reads the root key, or makes it at the first start.
+    func rootKey(randomness: any Randomness) async throws -> RootKey {
+        try await configuration.rootKeyStore.load(
+            dataFolder: configuration.dataFolder, hasData: FileManager.default.fileExists(atPath: databaseFolder),
+            randomness: randomness)
     }
 
     // MARK: Administrator
@@ -102,6 +63,8 @@ struct Home {
         let gatewayPort: Int
         let domain: String
         let advertisedPort: Int?
+        /// Where its root key lies, and how. nil: an older server.
+        var rootKey: String?
         /// The server takes no new connections and waits for its running requests. nil: no.
         var isStopping: Bool?
 

@@ -12,6 +12,8 @@ import SystemPackage
 struct ServerConfiguration {
     let dataFolder: String
     let rootKeyFile: String
+    /// nil: the root key lies in clear.
+    let rootKeyWrappingKey: TokenKeyURI?
     let credentialsFile: String
     let domain: String
     /// In its canonical text.
@@ -26,7 +28,10 @@ struct ServerConfiguration {
     let logLevel: Logger.Level
     let shutdownSeconds: Int
 
-    /// Where each setting came from: `flag`, `environment`, `file`, `default`.
+    /// The name of the systemd credential that is the root key when no file is named.
+    static let rootKeyCredential = "coffer-root-key"
+
+    /// Where each setting came from: `flag`, `environment`, `file`, `credential`, `default`.
     struct Source {
         let setting: Setting
         let value: String
@@ -63,6 +68,9 @@ struct ServerConfiguration {
                         + " Correct it, or leave --config-file and COFFER_CONFIG_FILE out.")
             }
         }
+        if let credential = rootKeyCredentialFile {
+            providers.append(("credential", InMemoryProvider(values: keyed([.rootKeyFile: credential]))))
+        }
         let defaults = Setting.allCases.map { ($0, $0.defaultValue(home: home)) }
         providers.append(("default", InMemoryProvider(values: keyed(Dictionary(uniqueKeysWithValues: defaults)))))
 
@@ -76,6 +84,13 @@ struct ServerConfiguration {
             }
         }
         return try ServerConfiguration(sources)
+    }
+
+    private static var rootKeyCredentialFile: String? {
+        guard let folder = SecretFile.credentialsFolder else { return nil }
+        let path = folder + "/" + rootKeyCredential
+        var status = stat()
+        return lstat(path, &status) == 0 ? path : nil
     }
 
     private static func keyed(_ values: [Setting: String]) -> [AbsoluteConfigKey: ConfigValue] {
@@ -133,6 +148,8 @@ struct ServerConfiguration {
         self.sources = sources
         dataFolder = Self.absolute(try text(.dataFolder))
         rootKeyFile = Self.absolute(try text(.rootKeyFile))
+        let wrappingKey = values[.rootKeyWrappingKey] ?? ""
+        rootKeyWrappingKey = wrappingKey.isEmpty ? nil : try TokenKeyURI(parsing: wrappingKey)
         credentialsFile = Self.absolute(try text(.credentialsFile))
         domain = try text(.domain).lowercased()
         guard domain.split(separator: ".").count >= 2,
@@ -174,7 +191,7 @@ struct ServerConfiguration {
         var warnings: [String] = []
         // A folder behind a link is the folder the link leads to.
         func real(_ path: String) -> String { URL(fileURLWithPath: path).resolvingSymlinksInPath().path }
-        if real(rootKeyFile).hasPrefix(real(dataFolder) + "/") {
+        if rootKeyWrappingKey == nil, real(rootKeyFile).hasPrefix(real(dataFolder) + "/") {
             warnings.append(
                 "the root key lies inside the data folder: whoever gets a copy of the folder can read everything in it. "
                     + "Stop the server, move \(rootKeyFile) elsewhere, and name it with --root-key-file")
@@ -185,6 +202,12 @@ struct ServerConfiguration {
                     + "what comes by the http port can be read on the way. Without --address it listens on 127.0.0.1")
         }
         return warnings
+    }
+
+    var rootKeyStore: RootKeyStore {
+        RootKeyStore(
+            path: rootKeyFile, guardian: SecretFile.guardian(of: rootKeyFile), wrappingKey: rootKeyWrappingKey,
+            isNamed: !sources.contains { $0.setting == .rootKeyFile && $0.origin == "default" })
     }
 
     /// Workers ask for tokens on the loopback, so the server always listens there too.

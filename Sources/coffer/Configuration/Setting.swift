@@ -3,13 +3,16 @@ import Foundation
 /// Everything that can be set, in one table: the flag `--data-folder` is `COFFER_DATA_FOLDER` in the environment and
 /// `dataFolder` in the file.
 enum Setting: String, CaseIterable {
-    case dataFolder, rootKeyFile, credentialsFile, domain, address, httpsPort, httpPort, gatewayPort, advertisedPort
+    case dataFolder, rootKeyFile, rootKeyWrappingKey, credentialsFile, domain, address, httpsPort, httpPort,
+        gatewayPort, advertisedPort
     case workerNetwork, packageMegabytes, logLevel, shutdownSeconds
 
     var explanation: String {
         switch self {
         case .dataFolder: "Folder of all data. Everything in it is encrypted."
         case .rootKeyFile: "The root key (mode 0600). Keep it outside the data folder, and keep a copy."
+        case .rootKeyWrappingKey:
+            "A key in a PKCS#11 token that wraps the root key: an RFC 7512 URI with module-path and pin-source (empty: none)."
         case .credentialsFile: "The administrator's client id and secret (mode 0600), read by 'coffer env'."
         case .domain: "Domain of Coffer's own host names, such as management.DOMAIN."
         case .address: "Address to listen on. Anything but a loopback address opens the server to the network."
@@ -30,6 +33,7 @@ enum Setting: String, CaseIterable {
         switch self {
         case .dataFolder: home + "/.local/share/coffer"
         case .rootKeyFile: home + "/.config/coffer/root.key"
+        case .rootKeyWrappingKey: ""
         case .credentialsFile: home + "/.config/coffer/administrator.json"
         case .domain: "coffer.localhost"
         case .address: "127.0.0.1"

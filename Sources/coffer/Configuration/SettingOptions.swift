@@ -6,6 +6,8 @@ struct SettingOptions: ParsableArguments {
     var dataFolder: String?
     @Option(help: ArgumentHelp(Setting.rootKeyFile.explanation, valueName: "path"))
     var rootKeyFile: String?
+    @Option(help: ArgumentHelp(Setting.rootKeyWrappingKey.explanation, valueName: "uri"))
+    var rootKeyWrappingKey: String?
     @Option(help: ArgumentHelp(Setting.credentialsFile.explanation, valueName: "path"))
     var credentialsFile: String?
     @Option(help: ArgumentHelp(Setting.domain.explanation, valueName: "name"))
@@ -33,8 +35,8 @@ struct SettingOptions: ParsableArguments {
 
     var given: [Setting: String] {
         let pairs: [(Setting, String?)] = [
-            (.dataFolder, dataFolder), (.rootKeyFile, rootKeyFile), (.credentialsFile, credentialsFile),
-            (.domain, domain),
+            (.dataFolder, dataFolder), (.rootKeyFile, rootKeyFile), (.rootKeyWrappingKey, rootKeyWrappingKey),
+            (.credentialsFile, credentialsFile), (.domain, domain),
             (.address, address), (.httpsPort, httpsPort), (.httpPort, httpPort), (.gatewayPort, gatewayPort),
             (.advertisedPort, advertisedPort), (.workerNetwork, workerNetwork),
             (.packageMegabytes, packageMegabytes), (.logLevel, logLevel),

@@ -1,0 +1,112 @@
+internal import CofferCore
+internal import Crypto
+
+/// What a token of the platform opens at a site's host.
+enum TokenAccess: Sendable, Equatable {
+    /// The admin API, but for running functions.
+    case administration
+    /// What the master key opens.
+    case full
+}
+
+/// Tokens for one site's host: issued over Resource Manager, and presented to the gate as JSON Web Tokens (RFC 7519,
+/// HS256) or in App Service's own form (`RestrictedToken`).
+///
+/// jwt-kit has no place here: the keys of apps that move from Azure have 24 bytes, and it takes none below 32.
+struct SiteTokens: Sendable {
+    let siteName: String
+    let keys: TokenKeys
+
+    enum Refusal: Error, Sendable, Equatable {
+        case malformed, badSignature, wrongIssuer, wrongAudience, expired, notYetValid
+    }
+    static let textBytesLimit = 8_192
+    static let lifetimeSeconds: Int64 = 300
+    /// On `nbf` only: a token never outlives its `exp`.
+    static let notBeforeToleranceSeconds: Int64 = 300
+    private static let platformIssuer = "https://appservice.core.azurewebsites.net"
+    private static let header = Array(#"{"alg":"HS256","typ":"JWT"}"#.utf8).base64URL
+
+    // Names of Azure's domain whatever this server's is: so the original makes and reads them.
+    private var host: String { "https://\(siteName).azurewebsites.net" }
+    private var scm: String { "https://\(siteName).scm.azurewebsites.net" }
+
+    /// nil when the site has no key that may sign (`AzureWebEncryptionKey` is too short).
+    func issue(now: Timestamp) -> RedactedString? {
+        guard let key = keys.signing.first else { return nil }
+        let start = now.unixSeconds
+        let claims: JSONValue = [
+            "iss": .string(scm), "aud": .string(host + "/azurefunctions"), "nbf": .integer(start),
+            "iat": .integer(start), "exp": .integer(start + Self.lifetimeSeconds),
+        ]
+        let text = Self.header + "." + claims.serialized().base64URL
+        let code = key.withUnsafeBytes {
+            HMAC<SHA256>.authenticationCode(for: Array(text.utf8), using: SymmetricKey(data: $0))
+        }
+        return RedactedString(text + "." + Array(code).base64URL)
+    }
+
+    /// What a JSON Web Token opens: everything, unless App Service's core issued it.
+    func access(_ token: RedactedString, now: Timestamp) throws(Refusal) -> TokenAccess {
+        let claims = try verifiedClaims(of: token.reveal())
+        // Without an end a token is refused, as in the original.
+        guard let end = Self.seconds(claims["exp"]) else { throw .malformed }
+        guard now < Timestamp(unixSeconds: end) else { throw .expired }
+        if let start = claims["nbf"] {
+            guard let start = Self.seconds(start) else { throw .malformed }
+            guard Timestamp(unixSeconds: start) <= now.adding(seconds: Self.notBeforeToleranceSeconds) else {
+                throw .notYetValid
+            }
+        }
+        let audiences = claims["aud"]?.arrayValue ?? claims["aud"].map { [$0] } ?? []
+        guard audiences.contains(where: { Self.isOne($0, of: [host, host + "/azurefunctions"]) }) else {
+            throw .wrongAudience
+        }
+        guard let issuer = claims["iss"], Self.isOne(issuer, of: [Self.platformIssuer, scm, host]) else {
+            throw .wrongIssuer
+        }
+        return Self.isOne(issuer, of: [Self.platformIssuer]) ? .administration : .full
+    }
+
+    /// Nothing of a token is believed, nor its claims read, before its signature is.
+    private func verifiedClaims(of token: String) throws(Refusal) -> JSONValue {
+        guard token.utf8.count <= Self.textBytesLimit else { throw .malformed }
+        let parts = token.split(separator: ".", omittingEmptySubsequences: false)
+        // base64url without padding, and nothing else (RFC 7515 §2): no second text for one token.
+        guard parts.count == 3, parts.allSatisfy({ [UInt8](base64URL: $0)?.base64URL == String($0) }),
+            let header = [UInt8](base64URL: parts[0]).flatMap({ try? JSONValue(parsing: $0) }),
+            let code = [UInt8](base64URL: parts[2])
+        else { throw .malformed }
+        // The algorithm is ours, never the token's.
+        guard header["alg"] == "HS256", header["crit"] == nil else { throw .badSignature }
+        let signed = Array(token.utf8.dropLast(parts[2].utf8.count + 1))
+        var isSigned = false
+        for key in keys.signing {
+            isSigned =
+                key.withUnsafeBytes {
+                    HMAC<SHA256>.isValidAuthenticationCode(
+                        code, authenticating: signed, using: SymmetricKey(data: $0))
+                } || isSigned
+        }
+        guard isSigned else { throw .badSignature }
+        guard let claims = [UInt8](base64URL: parts[1]).flatMap({ try? JSONValue(parsing: $0) }),
+            claims.objectValue != nil
+        else { throw .malformed }
+        return claims
+    }
+
+    /// A NumericDate (RFC 7519 §2); some writers put a fraction in it.
+    private static func seconds(_ value: JSONValue?) -> Int64? {
+        switch value {
+        case .integer(let value): value
+        case .number(let value): Int64(exactly: value.rounded(.down))
+        default: nil
+        }
+    }
+
+    /// Without regard to case, as the original compares.
+    private static func isOne(_ value: JSONValue, of names: [String]) -> Bool {
+        guard let text = value.stringValue else { return false }
+        return names.contains { $0.utf8.count == text.utf8.count && $0.lowercased() == text.lowercased() }
+    }
+}

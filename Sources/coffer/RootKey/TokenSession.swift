@@ -1,0 +1,155 @@
+import CToken
+import CofferCore
+import EncryptionAtRest
+import Foundation
+
+/// What a wrapping key does, in the process that holds the token (`TokenProcess`).
+enum TokenSession {
+    enum Operation: String {
+        /// From nonce | key to nonce | ciphertext | tag.
+        case wrap
+        /// Back, to the key alone.
+        case unwrap
+
+        var inputBytes: Int { self == .wrap ? WrappedRootKey.nonceBytes + RootKey.bytes : WrappedRootKey.messageBytes }
+        var outputBytes: Int { self == .wrap ? WrappedRootKey.messageBytes : RootKey.bytes }
+    }
+
+    /// Longest PIN that is read, in bytes.
+    private static let pinBytesLimit = 1_024
+
+    /// Reads the PIN, logs in once, and leaves nothing open. Throws `CommandFailure`, or `PINRefusal`.
+    static func run(_ operation: Operation, by uri: TokenKeyURI, version: UInt32, _ input: SecretBytes) throws
+        -> SecretBytes
+    {
+        let parsed = coffer_token_uri_parse(uri.text, nil)!
+        defer { coffer_token_uri_free(parsed) }
+        var failure = coffer_token_failure()
+        var token: OpaquePointer?
+        let pin = try pin(uri)
+        let opened = pin.withUnsafeBytes { pin in
+            coffer_token_open(
+                parsed, pin.baseAddress!.assumingMemoryBound(to: UInt8.self), Self.length(ofPIN: pin), &token, &failure)
+        }
+        guard opened == COFFER_TOKEN_OK, let token else { throw error(opened, failure, uri) }
+        defer { coffer_token_close(token) }
+        let additional = WrappedRootKey.additional(version: version)
+        // Room for the tag also where the key alone comes out.
+        let result = try SecretBytes(capacity: WrappedRootKey.messageBytes) { output in
+            let done = input.withUnsafeBytes { input in
+                Self.call(operation, token, additional, input, output, &failure)
+            }
+            guard done == COFFER_TOKEN_OK else { throw error(done, failure, uri) }
+            return operation.outputBytes
+        }
+        return result
+    }
+
+    private static func call(
+        _ operation: Operation, _ token: OpaquePointer, _ additional: [UInt8], _ input: UnsafeRawBufferPointer,
+        _ output: UnsafeMutableRawBufferPointer, _ failure: inout coffer_token_failure
+    ) -> coffer_token_result {
+        let nonceBytes = WrappedRootKey.nonceBytes
+        let input = input.assumingMemoryBound(to: UInt8.self).baseAddress!
+        let output = output.assumingMemoryBound(to: UInt8.self).baseAddress!
+        switch operation {
+        case .wrap:
+            output.update(from: input, count: nonceBytes)
+            return coffer_token_seal(
+                token, output, additional, additional.count, input + nonceBytes, RootKey.bytes, output + nonceBytes,
+                &failure)
+        case .unwrap:
+            return coffer_token_unseal(
+                token, input, additional, additional.count, input + nonceBytes,
+                WrappedRootKey.messageBytes - nonceBytes, output, &failure)
+        }
+    }
+
+    private static func pin(_ uri: TokenKeyURI) throws -> SecretBytes {
+        guard let pin = try SecretFile.read(uri.pinFile, limit: pinBytesLimit, what: "The PIN file") else {
+            throw CommandFailure(
+                "The PIN file \(uri.pinFile) is not there, or not to be read by this user. Put the token's PIN into it (mode "
+                    + "0600), or name another file with pin-source.")
+        }
+        guard pin.withUnsafeBytes(length(ofPIN:)) > 0 else {
+            throw CommandFailure("The PIN file \(uri.pinFile) is empty. Put the token's PIN into it.")
+        }
+        return pin
+    }
+
+    /// Without the line's end an editor leaves behind.
+    private static func length(ofPIN bytes: UnsafeRawBufferPointer) -> Int {
+        bytes.count - bytes.reversed().prefix { $0 == 0x0a || $0 == 0x0d }.count
+    }
+
+    /// What a refusal means, and what to do.
+    private static func error(_ result: coffer_token_result, _ failure: coffer_token_failure, _ uri: TokenKeyURI)
+        -> any Error
+    {
+        let reason = withUnsafeBytes(of: failure.reason) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        let key = uri.name
+        switch result {
+        case COFFER_TOKEN_NO_MODULE:
+            return CommandFailure(
+                "The PKCS#11 module cannot be loaded: \(reason). Install the token's software, or correct module-path.")
+        case COFFER_TOKEN_NOT_FOUND:
+            return CommandFailure(
+                "The module knows no token as in \(key). Connect or make it, check the module's own settings, or correct the URI; "
+                    + "'pkcs11-tool --module MODULE --list-slots' lists what is there.")
+        case COFFER_TOKEN_AMBIGUOUS:
+            return CommandFailure("More than one token fits \(key). Name one, by serial= for instance.")
+        case COFFER_TOKEN_PIN_WRONG:
+            return PINRefusal(
+                "The token refused the PIN in \(uri.pinFile). It was tried once; some wrong ones more may lock the token. "
+                    + "Correct the file before you start again.")
+        case COFFER_TOKEN_PIN_LOCKED:
+            return PINRefusal(
+                "The token's PIN is locked after too many wrong ones. Unlock it as its security officer, for instance with "
+                    + "'pkcs11-tool --module MODULE --login --login-type so --init-pin', and put the PIN into \(uri.pinFile)."
+            )
+        case COFFER_TOKEN_PIN_LAST_TRY:
+            return PINRefusal(
+                "One more wrong PIN locks the token, so this one was not tried. Log in by hand once, with 'pkcs11-tool --module "
+                    + "MODULE --login --test' for instance, then start again.")
+        case COFFER_TOKEN_NOT_AUTHENTIC:
+            return CommandFailure(
+                "The root key does not open under \(key): its file was changed, or another key wrapped it (the token's answer: "
+                    + "\(reason)). Name the key that wrapped it, or restore the file from your copy.")
+        case COFFER_TOKEN_CALL_FAILED:
+            return CommandFailure(
+                "The token failed: \(failure.function.map { String(cString: $0) } ?? "a call"): \(reason). See to the token, then "
+                    + "start again.")
+        default: return keyError(result, reason, key)
+        }
+    }
+
+    /// What is wrong with the key itself.
+    private static func keyError(_ result: coffer_token_result, _ reason: String, _ key: String) -> CommandFailure {
+        let made =
+            "Make one with 'pkcs11-tool --module MODULE --login --token-label TOKEN --keygen --key-type AES:32 --sensitive "
+            + "--label KEY'."
+        switch result {
+        case COFFER_TOKEN_KEY_NOT_FOUND: return CommandFailure("The token has no key as in \(key). \(made)")
+        case COFFER_TOKEN_KEY_AMBIGUOUS:
+            return CommandFailure("The token has more than one secret key as in \(key). Name one, by id= for instance.")
+        case COFFER_TOKEN_KEY_TYPE: return CommandFailure("What \(key) names is no AES key of 256 bits. \(made)")
+        case COFFER_TOKEN_KEY_NOT_KEPT:
+            return CommandFailure(
+                "The key \(key) can be taken out of its token, or the token does not say that it cannot: it must be sensitive "
+                    + "and not extractable. \(made)")
+        case COFFER_TOKEN_KEY_USE:
+            return CommandFailure("The key \(key) may not both encrypt and decrypt. Allow it both, or name another.")
+        default:
+            return CommandFailure(
+                "The token does not offer AES-GCM (\(reason)), which wraps the root key. Use another token.")
+        }
+    }
+}
+
+/// A token did not take its PIN. What starts services must not start this one again by itself: another wrong PIN may
+/// lock the token.
+struct PINRefusal: Error, CustomStringConvertible {
+    static let exitCode: Int32 = 78
+    let description: String
+    init(_ description: String) { self.description = description }
+}
