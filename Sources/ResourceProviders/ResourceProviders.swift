@@ -19,14 +19,14 @@ public protocol ResourceProvider: Sendable {
     func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource]
     /// Throws while `trackedResources` may leave something out, because it cannot be read. Asked before a group is
     /// deleted: none is taken for empty.
-    func requireAllTracked() async throws(ControlError)
+    func requireAllTracked(below scope: ResourceID) async throws(ControlError)
     /// Deletes one top-level resource as the caller, as a DELETE of its identifier would. Used by group deletion.
     func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError)
 }
 
 extension ResourceProvider {
     /// For those that read all their resources or none.
-    public func requireAllTracked() async throws(ControlError) {}
+    public func requireAllTracked(below scope: ResourceID) async throws(ControlError) {}
 }
 
 public struct ResourceTypeDescription: Sendable {

@@ -114,7 +114,7 @@ extension StorageAccountService {
     }
 
     /// Nobody knows in which group an account lies whose records do not open.
-    public func requireAllTracked() async throws(ControlError) {
+    public func requireAllTracked(below scope: ResourceID) async throws(ControlError) {
         _ = try await allAccounts()
         guard let name = directory.damagedNames.first else { return }
         throw ControlError(

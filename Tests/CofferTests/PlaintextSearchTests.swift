@@ -33,6 +33,15 @@ import Testing
         #expect(try findings(zeros, in: zeros) == [])
     }
 
+    /// Each would be compared at every byte of a hole: with thousands of them a search would not end.
+    @Test func noSampleBeginsWithARun() {
+        let search = PlaintextSearch()
+        ([UInt8](repeating: 0, count: 8) + text).prefix(PlaintextSearch.sampleBytes).withUnsafeBytes {
+            search.add(.record, $0)
+        }
+        #expect(search.samples == 0)
+    }
+
     /// Many of one kind leave room for the others.
     @Test func eachKindIsSampled() {
         let search = PlaintextSearch()

@@ -18,6 +18,7 @@ import Testing
     private let world: World
     private let other: ResourceID
     private let plan: ResourceID
+    private let group = ResourceID("/subscriptions/s/resourceGroups/rg")
 
     init() async throws {
         world = try await World(metadata: engine)
@@ -99,7 +100,7 @@ import Testing
             }
             #expect(await outcome(provider, .get, other) == 200)
             #expect(await outcome(provider, .delete, plan) == 500, "the site may lie in it")
-            await #expect(throws: ControlError.self) { try await provider.requireAllTracked() }
+            await #expect(throws: ControlError.self) { try await provider.requireAllTracked(below: group) }
             #expect(await gate.respond(to: request("myapp")).status == .internalServerError)
             #expect(await gate.respond(to: request("nobody")).status == .notFound)
         }
@@ -114,7 +115,8 @@ import Testing
             for method in [.get, .put, .delete] as [ControlRequest.Method] {
                 #expect(await outcome(provider, method, plan) == 500)
             }
-            await #expect(throws: ControlError.self) { try await provider.requireAllTracked() }
+            await #expect(throws: ControlError.self) { try await provider.requireAllTracked(below: group) }
+            try await provider.requireAllTracked(below: ResourceID("/subscriptions/s/resourceGroups/other"))
             // Nor by the way that a function app makes its plan.
             let id = plan
             await #expect(throws: SiteStoreError.damaged(id)) {

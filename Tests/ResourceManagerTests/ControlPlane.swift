@@ -62,7 +62,7 @@ final class Widgets: ResourceProvider {
     func trackedResources(below scope: ResourceID) async throws(ControlError) -> [TrackedResource] {
         state.withLock { $0.widgets.values.filter { scope.contains($0.id) } }
     }
-    func requireAllTracked() async throws(ControlError) {
+    func requireAllTracked(below scope: ResourceID) async throws(ControlError) {
         guard state.withLock({ $0.isDamaged }) else { return }
         throw ControlError(status: 500, code: "InternalServerError", message: "A widget cannot be read.")
     }

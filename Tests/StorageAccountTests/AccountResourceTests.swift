@@ -261,8 +261,10 @@ struct AccountResourceTests {
                 .post, Self.provider.appending("checkNameAvailability"), ["name": "contoso1"], service: restarted)
         }
         // A group that may hold it is not taken for empty, also when nobody has looked yet.
-        await #expect(throws: ControlError.self) { try await fixture.restarted().requireAllTracked() }
-        try await fixture.service.requireAllTracked()
+        await #expect(throws: ControlError.self) {
+            try await fixture.restarted().requireAllTracked(below: ResourceID("/subscriptions/s"))
+        }
+        try await fixture.service.requireAllTracked(below: ResourceID("/subscriptions/s"))
         #expect(try await restarted.trackedResources(below: Fixture.group).map(\.id.name) == ["contoso2"])
     }
 

@@ -2,6 +2,7 @@ import AccessControl
 import CofferCore
 import EncryptionAtRest
 import ResourceProviders
+import StorageEngine
 import TestSupport
 import Testing
 
@@ -45,6 +46,29 @@ struct EncryptionScopeTests {
             #expect(error.status == 409 && error.code == "EncryptionScopeNotAvailable")
             return false
         }
+    }
+
+    @Test func aDamagedRecordDarkensItsScopeAlone() async throws {
+        _ = try await put("scope-1")
+        _ = try await put("scope-2")
+        let id = try await fixture.service.account(named: "contoso1").id
+        _ = try await fixture.engine.commit(
+            Partition("r/storage/accounts"), checks: [],
+            writes: [.put(RowKey("scope/\(id.bytes.hex)/scope-1"), [1, 1, 0])])
+        let restarted = fixture.restarted()
+        #expect(try await isAvailable("scope-2", restarted))
+        let account = try await restarted.account(named: "contoso1")
+        let refusal = await #expect(throws: StorageError.self) {
+            try await restarted.requireEncryptionScope("scope-1", of: account)
+        }
+        #expect(refusal?.status == 500)
+        // Nor is it written over.
+        for method in [.get, .put, .patch] as [ControlRequest.Method] {
+            await #expect(throws: ControlError.self) {
+                try await fixture.control(method, scopes.appending("scope-1"), ["properties": [:]], service: restarted)
+            }
+        }
+        _ = try await fixture.control(.put, scopes.appending("scope-3"), ["properties": [:]], service: restarted)
     }
 
     @Test func madeReadListedAndDisabled() async throws {

@@ -82,6 +82,11 @@ public final class SiteStore: Sendable {
     var damagedSite: String? { state.withLock { $0.damagedSites.min() } }
     func isDamaged(site name: String) -> Bool { state.withLock { $0.damagedSites.contains(name.lowercased()) } }
     func isDamaged(plan id: ResourceID) -> Bool { state.withLock { $0.damagedPlans.contains(Self.planRow(id)) } }
+    func hasDamagedPlan(below scope: ResourceID) -> Bool {
+        state.withLock { state in
+            state.damagedPlans.contains { scope.contains(ResourceID(String($0.dropFirst(Self.planRows.count)))) }
+        }
+    }
 
     /// Calls back after every later change, before the change's caller continues. The observer must return quickly.
     public func onChange(_ observer: @escaping @Sendable (SiteChange) -> Void) {

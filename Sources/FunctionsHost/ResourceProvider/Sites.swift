@@ -186,6 +186,7 @@ extension WebOperation {
             let id = ResourceID(value.stringValue ?? "")
             // Whoever may write a site may not for that run it on anybody's plan, nor learn which plans there are.
             if id != site.serverFarmID { try require("serverfarms/join/action", at: id) }
+            try requireReadable(id)
             guard sites.plan(id) != nil else { throw SiteConfigError(name, "the plan '\(id)' does not exist") }
             site.serverFarmID = id
         case "siteconfig":

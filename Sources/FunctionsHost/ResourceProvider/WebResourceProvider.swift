@@ -63,10 +63,10 @@ public final class WebResourceProvider: ResourceProvider {
         return apps + plans
     }
 
-    /// Nobody knows in which group a site lies whose record does not open; one of a plan keeps its group as well. Which
-    /// it is, the log says: who may delete a group need not learn of another's.
-    public func requireAllTracked() async throws(ControlError) {
-        guard !sites.damaged.isEmpty else { return }
+    /// Nobody knows in which group a site lies whose record does not open; a plan's row tells its own. Which site it
+    /// is, the log says: who may delete a group need not learn of another's.
+    public func requireAllTracked(below scope: ResourceID) async throws(ControlError) {
+        guard sites.damagedSite != nil || sites.hasDamagedPlan(below: scope) else { return }
         throw Self.damaged("The records of a function app or plan do not open, and it may lie in the group.")
     }
 

@@ -35,7 +35,7 @@ extension ResourceManager {
     }
 
     private func deleteResources(in group: ResourceID, as caller: Caller) async throws {
-        for provider in providers.values { try await provider.requireAllTracked() }
+        for provider in providers.values { try await provider.requireAllTracked(below: group) }
         var refusal: ControlError?
         for _ in 0..<Self.passesLimit {
             var found = 0

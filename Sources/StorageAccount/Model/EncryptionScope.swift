@@ -20,6 +20,26 @@ struct EncryptionScopeRecord: Codable, Sendable {
     }
 }
 
+/// The encryption scopes of one account.
+struct EncryptionScopes: Sendable {
+    private(set) var readable: [String: EncryptionScopeRecord] = [:]
+    /// Names of those whose records do not open.
+    private var damaged: Set<String> = []
+
+    mutating func add(_ scope: EncryptionScopeRecord) { readable[scope.name] = scope }
+    mutating func setAside(_ name: String) { damaged.insert(name) }
+
+    /// nil: there is none. Throws `corrupt` for one that is there and does not open.
+    func find(_ name: String) throws(SealedStoreError) -> EncryptionScopeRecord? {
+        guard !damaged.contains(name) else {
+            throw SealedStoreError(
+                .corrupt,
+                "The record of the encryption scope '\(name)' does not open; restore the data folder from a copy.")
+        }
+        return readable[name]
+    }
+}
+
 /// What the body of a PUT or PATCH asks of an encryption scope; what it does not name stays.
 struct EncryptionScopeChange {
     var state: EncryptionScopeRecord.State?

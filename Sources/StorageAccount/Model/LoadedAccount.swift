@@ -15,8 +15,7 @@ final class LoadedAccount: Sendable {
     let provenTokens = ProvenTokens()
 
     let blobService: BlobServiceProperties
-    /// By name.
-    let scopes: [String: EncryptionScopeRecord]
+    let scopes: EncryptionScopes
 
     init(_ stored: AccountRecords.Stored, volume: AccountVolume) {
         record = stored.account

@@ -22,7 +22,7 @@ extension StorageAccountService {
         switch request.method {
         case .get, .head:
             let account = try await existing(id)
-            guard let scope = account.scopes[name] else { throw .resourceNotFound(request.path) }
+            guard let scope = try Self.find(name, in: account.scopes) else { throw .resourceNotFound(request.path) }
             let value = try await resource(scope, of: account.record)
             return request.method == .get ? .json(200, value) : .empty(200)
         case .put:
@@ -43,19 +43,24 @@ extension StorageAccountService {
         _ request: ControlRequest, _ account: LoadedAccount
     ) async throws(ControlError) -> ControlResponse {
         let page = try EncryptionScopePage(request)
-        let names = account.scopes.values.filter(page.includes).map(\.name).sorted()
+        let scopes = account.scopes.readable.values.filter(page.includes).sorted { $0.name < $1.name }
         var list: [JSONValue] = []
-        for name in names.prefix(page.maximum) {
-            guard let scope = account.scopes[name] else { continue }
+        for scope in scopes.prefix(page.maximum) {
             list.append(try await resource(scope, of: account.record, looksForRotation: false))
         }
         var answer: JSONValue = ["value": .array(list)]
-        if names.count > page.maximum {
+        if scopes.count > page.maximum {
             answer["nextLink"] = .string(
                 request.nextLink(
-                    skipToken: names[page.maximum - 1], repeating: ["$filter", "$maxpagesize", "$include"]))
+                    skipToken: scopes[page.maximum - 1].name, repeating: ["$filter", "$maxpagesize", "$include"]))
         }
         return .json(200, answer)
+    }
+
+    private static func find(
+        _ name: String, in scopes: EncryptionScopes
+    ) throws(ControlError) -> EncryptionScopeRecord? {
+        do { return try scopes.find(name) } catch { throw ControlError(error) }
     }
 
     private func resource(
@@ -102,7 +107,7 @@ extension StorageAccountService {
         return try await change(id.name.lowercased()) { records, stored in
             guard let stored, stored.account.resourceID == id else { throw ControlError.resourceNotFound(id) }
             let account = stored.account
-            let known = stored.scopes[name]
+            let known = try Self.find(name, in: stored.scopes)
             guard known != nil || mayCreate else { throw ControlError.resourceNotFound(request.path) }
             if known == nil { try await self.makeKey(of: name, in: account, wanted) }
             let status = try await self.store.accountKeys.status(account.id, scope: name)
@@ -142,7 +147,10 @@ extension StorageAccountService {
     // MARK: For data planes
 
     public func requireEncryptionScope(_ name: String, of account: StorageAccountView) async throws(StorageError) {
-        guard let scope = try await loadedAccount(account).scopes[name] else {
+        let scopes = try await loadedAccount(account).scopes
+        let found: EncryptionScopeRecord?
+        do { found = try scopes.find(name) } catch { throw StorageError(error) }
+        guard let scope = found else {
             throw .encryptionScopeNotAvailable("there is no encryption scope '\(name)' in this account")
         }
         guard scope.state == .enabled else {

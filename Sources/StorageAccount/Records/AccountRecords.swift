@@ -28,8 +28,7 @@ struct AccountRecords: Sendable {
         let secrets: AccountSecrets
         let secretsVersion: RecordVersion
         let blobService: BlobServiceProperties
-        /// By name.
-        let scopes: [String: EncryptionScopeRecord]
+        let scopes: EncryptionScopes
     }
 
     static func accountKey(_ name: String) -> String { "account/\(name)" }
@@ -64,11 +63,27 @@ struct AccountRecords: Sendable {
             scopes: try await scopes(of: account.id))
     }
 
-    private func scopes(of id: AccountID) async throws(SealedStoreError) -> [String: EncryptionScopeRecord] {
-        var scopes: [String: EncryptionScopeRecord] = [:]
-        for row in try await records.scan(prefix: Self.scopeKey(id, "")) {
-            let scope = try decode(EncryptionScopeRecord.self, row)
-            scopes[scope.name] = scope
+    private func scopes(of id: AccountID) async throws(SealedStoreError) -> EncryptionScopes {
+        let prefix = Self.scopeKey(id, "")
+        var scopes = EncryptionScopes()
+        do {
+            for row in try await records.scan(prefix: prefix) {
+                scopes.add(try decode(EncryptionScopeRecord.self, row))
+            }
+            return scopes
+        } catch {
+            guard error.code == .corrupt else { throw error }
+        }
+        // One by one, to serve the account and all the others without the one that does not open.
+        scopes = EncryptionScopes()
+        for key in try await records.keys(prefix: prefix) {
+            do {
+                guard let row = try await records.get(key) else { continue }
+                scopes.add(try decode(EncryptionScopeRecord.self, row))
+            } catch {
+                guard error.code == .corrupt else { throw error }
+                scopes.setAside(String(key.dropFirst(prefix.count)))
+            }
         }
         return scopes
     }

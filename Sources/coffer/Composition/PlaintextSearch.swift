@@ -18,8 +18,8 @@ final class PlaintextSearch {
     private(set) var bytes = 0
     /// Files that hold a sample in clear, relative to the folder.
     private(set) var findings: [String] = []
-    /// Samples by their first eight bytes, so that most positions cost one look-up.
-    private var needles: [UInt64: [[UInt8]]] = [:]
+    /// Samples by their first eight bytes, so that most positions cost one look-up; many records begin alike.
+    private var needles: [UInt64: Set<[UInt8]>] = [:]
 
     /// Takes samples of something that was opened.
     func add(_ kind: SealedStore.Opened, _ bytes: UnsafeRawBufferPointer) {
@@ -27,9 +27,10 @@ final class PlaintextSearch {
         let step = max(Self.sampleBytes, (bytes.count - Self.sampleBytes) / Self.samplesPerPiece)
         for start in stride(from: 0, through: bytes.count - Self.sampleBytes, by: step).prefix(Self.samplesPerPiece) {
             let sample = Array(bytes[start..<start + Self.sampleBytes])
-            // A run of one byte is no text, and stands in any sparse file.
-            guard Set(sample).count > 4 else { continue }
-            needles[Self.head(of: sample[...]), default: []].append(sample)
+            // A run of one byte is no text, and stands in any sparse file; nor may a sample begin with one, which would
+            // be looked up at every byte of the hole.
+            guard Set(sample).count > 4, Set(sample.prefix(8)).count > 2 else { continue }
+            needles[Self.head(of: sample[...]), default: []].insert(sample)
             taken[kind, default: 0] += 1
         }
     }
@@ -71,12 +72,8 @@ final class PlaintextSearch {
             for index in block.indices {
                 head = head << 8 | UInt64(block[index])
                 let start = index - 7
-                guard start >= 0, start + Self.sampleBytes <= block.count, let candidates = needles[head] else {
-                    continue
-                }
-                if candidates.contains(where: { block[start..<start + Self.sampleBytes].elementsEqual($0) }) {
-                    return true
-                }
+                guard start >= 0, start + Self.sampleBytes <= block.count, let samples = needles[head] else { continue }
+                if samples.contains(Array(block[start..<start + Self.sampleBytes])) { return true }
             }
             return false
         }
