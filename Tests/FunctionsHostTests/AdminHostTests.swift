@@ -49,10 +49,30 @@ struct AdminHostTests {
         let before = admin.world.logs.entries.withLock { $0.count }
         for bad in [
             "", "{}", "null", "[1]", #"[{"level":1,"message":"a"},{"level":1}]"#, #"[{"level":9,"message":"a"}]"#,
-            #"[{"message":"a"}]"#, "[\"\(long)\(long)\"]",
+            #"[{"message":"a"}]"#,
         ] {
             #expect(try await admin.send(.POST, "host/log", bad).status == 400, "\(bad.prefix(40))")
         }
+        #expect(try await admin.send(.POST, "host/log", "[\"\(long)\(long)\"]").status == 413)
+        #expect(admin.world.logs.entries.withLock { $0.count } == before)
+    }
+
+    /// One app's lines must not push out another's: all or none of a request is kept.
+    @Test func linesAreCutAndCounted() async throws {
+        let admin = try await Admin()
+        let marks = String(repeating: "\u{301}", count: 20_000)
+        let name = String(repeating: "é", count: 100)
+        #expect(
+            try await admin.send(
+                .POST, "host/log", "[{\"level\":1,\"functionName\":\"\(name)\",\"message\":\"e\(marks)\"}]"
+            ).status == 200)
+        let line = try #require(admin.world.logs.entries.withLock { $0.last })
+        #expect(line.message.utf8.count == FunctionLogEntry.messageLimitBytes - 1)
+        #expect(line.functionName?.utf8.count == 128)
+        let many = "[" + Array(repeating: #"{"level":1,"message":""}"#, count: 1_001).joined(separator: ",") + "]"
+        let before = admin.world.logs.entries.withLock { $0.count }
+        let refusal = try await admin.send(.POST, "host/log", many)
+        #expect(refusal.status == 429 && refusal.headers["Retry-After"] == ["1"])
         #expect(admin.world.logs.entries.withLock { $0.count } == before)
     }
 
@@ -245,7 +265,7 @@ struct AdminHostTests {
                 package.items.map { item in
                     switch item.kind {
                     case .folder: (item.path, "folder")
-                    case .link(let target): (item.path, "to " + target)
+                    case .link(let target, _): (item.path, "to " + target)
                     case .file(let offset, let bytes, _, let isExecutable):
                         (item.path, "\(isExecutable) \(package.archive.read(at: offset, count: bytes).hex)")
                     }

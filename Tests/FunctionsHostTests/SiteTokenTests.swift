@@ -123,9 +123,11 @@ struct SiteTokenTests {
         }
         let parts = TokenMint.web().split(separator: ".")
         let unsigned = "\(parts[0]).\(parts[1])."
-        #expect(refusal(unsigned) == .badSignature)
+        for text in [unsigned, "..", "!A.."] {
+            #expect(refusal(text) == (text.first == "!" ? .malformed : .badSignature))
+        }
         for text in [
-            "", ".", "..", "...", "a.b.c", "\(parts[0]).\(parts[1])", TokenMint.web() + ".", TokenMint.web() + "=",
+            "", ".", "...", "a.b.c", "\(parts[0]).\(parts[1])", TokenMint.web() + ".", TokenMint.web() + "=",
         ] {
             #expect(refusal(text) == .malformed, "\(text)")
         }
@@ -262,6 +264,21 @@ struct GateTokenTests {
         #expect(try await status(world, "/admin/host/status", bearer(last)) == 401)
     }
 
+    /// The app goes on with what it was started with; who signs for its host does not.
+    @Test func aTokenDiesWithItsSecretInAVault() async throws {
+        let reference = "@Microsoft.KeyVault(SecretUri=https://vault1.vault.coffer.localhost/secrets/key)"
+        let world = try await World(settings: ["AzureWebEncryptionKey": reference]) { $0.identity = testIdentity }
+        world.vaults.put("key", TokenMint.key, version: "v1")
+        world.vaults.allow(testIdentity)
+        #expect(try await status(world, "/admin/host/status", bearer(TokenMint.web())) == 200)
+        world.vaults.revokeAll()
+        try await world.runtime.refreshKeyVaultReferences(of: world.id)
+        #expect(try await status(world, "/admin/host/status", bearer(TokenMint.web())) == 401)
+        world.vaults.allow(testIdentity)
+        try await world.runtime.refreshKeyVaultReferences(of: world.id)
+        #expect(try await status(world, "/admin/host/status", bearer(TokenMint.web())) == 200)
+    }
+
     /// A refusal is told by its reason.
     @Test func noTokenIsLogged() async throws {
         let world = try await World(
@@ -359,6 +376,11 @@ struct GateTokenTests {
         #expect(!answer.body.contains("Bearer") && !answer.body.contains("ENCRYPTION_KEY"))
         answer = try await world.send(world.get("/api/HttpTrigger1", headers: ["x-ms-site-token": TokenMint.web()]))
         #expect(answer.status == 200 && !answer.body.contains("x-ms-site-token"))
+        // Nor one that opened nothing here, and may elsewhere: it has ended, and a key came with it.
+        headers = bearer(TokenMint.web(TokenMint.claims(["exp": 1])))
+        headers.add(name: "x-functions-key", value: try await world.runtime.hostKeys(of: world.id).masterKey.reveal())
+        answer = try await world.send(world.get("/api/HttpTrigger1", headers: headers))
+        #expect(answer.status == 200 && !answer.body.contains("Bearer"))
         // What is not for the host is for the handler.
         headers = bearer("a.b.c")
         headers.add(name: "x-functions-key", value: try await world.runtime.hostKeys(of: world.id).masterKey.reveal())

@@ -25,7 +25,8 @@ extension AdminAPI {
         default: return Response(status: .methodNotAllowed)
         }
         guard !path.contains(".."), !path.contains(".") else { return Response(status: .forbidden) }
-        let package = try await app(entry).package
+        let app = try await app(entry)
+        let package = app.package
         if path.count < Self.root.count {
             guard path == Array(Self.root.prefix(path.count)) else { return Response(status: .notFound) }
             return Self.folder([.init(path: Self.root[path.count], kind: .folder)], request)
@@ -39,17 +40,18 @@ extension AdminAPI {
         }
         switch item.kind {
         case .folder: return Self.folder(Self.children(of: item, in: items), request)
-        case .file(let offset, let bytes, _, _): return Self.file(name, offset, bytes, package)
+        case .file(let offset, let bytes, _, _): return Self.file(name, offset, bytes, package, whileServes(app, entry))
         // What a link means is the worker's file system's to say.
         case .link: return Response(status: .notFound)
         }
     }
 
-    /// What lies in a folder itself; nil is the root.
+    /// What lies in a folder itself, but for links; nil is the root.
     private static func children(of folder: Package.Item?, in items: [Package.Item]) -> [Package.Item] {
         let prefix = folder.map { Array($0.path.utf8) + [UInt8(ascii: "/")] } ?? []
         return items.filter { item in
-            item.path.utf8.count > prefix.count && item.path.utf8.starts(with: prefix)
+            if case .link = item.kind { return false }
+            return item.path.utf8.count > prefix.count && item.path.utf8.starts(with: prefix)
                 && !item.path.utf8.dropFirst(prefix.count).contains(UInt8(ascii: "/"))
         }
     }
@@ -62,26 +64,43 @@ extension AdminAPI {
             return Response(status: .temporaryRedirect, headers: ["Location": address + "/" + query])
         }
         let folder = (request.pathSegments ?? []).dropFirst(2).map { $0 + "/" }.joined()
-        let entries = items.compactMap { item -> JSONValue? in
-            let name = item.path.parts(at: UInt8(ascii: "/")).last ?? ""
-            let size: Int
-            switch item.kind {
-            case .link: return nil
-            case .folder: size = 0
-            case .file(_, let bytes, _, _): size = bytes
-            }
-            let isFolder = item.kind == .folder
-            return [
-                "name": .string(name), "size": .integer(Int64(size)), "mtime": time, "crtime": time,
-                "mime": .string(isFolder ? "inode/directory" : type(of: name)),
-                "href": .string(address + escaped(name) + (isFolder ? "/" : "")),
-                "path": .string("/home/" + folder + name),
-            ]
-        }
-        return json(.ok, .array(entries))
+        return Response(
+            status: .ok, headers: ["Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"],
+            body: .stream(length: nil) { writer in
+                // In parts: of many long names the list is large.
+                var part = ByteBuffer(string: "[")
+                for (index, item) in items.enumerated() {
+                    if index > 0 { part.writeString(",") }
+                    part.writeBytes(entry(item, in: folder, at: address).serialized())
+                    guard part.readableBytes >= partBytes else { continue }
+                    try await writer.write(part)
+                    part.clear()
+                }
+                part.writeString("]")
+                try await writer.write(part)
+            })
     }
 
-    private static func file(_ name: String, _ offset: Int, _ bytes: Int, _ package: Package) -> Response {
+    private static func entry(_ item: Package.Item, in folder: String, at address: String) -> JSONValue {
+        let name = item.path.parts(at: UInt8(ascii: "/")).last ?? ""
+        let isFolder = item.kind == .folder
+        let size = if case .file(_, let bytes, _, _) = item.kind { bytes } else { 0 }
+        return [
+            "name": .string(name), "size": .integer(Int64(size)), "mtime": time, "crtime": time,
+            "mime": .string(isFolder ? "inode/directory" : type(of: name)),
+            "href": .string(address + escaped(name) + (isFolder ? "/" : "")),
+            "path": .string("/home/" + folder + name),
+        ]
+    }
+
+    /// A download ends with the app: a slow reader must not hold a package that was replaced.
+    private func whileServes(_ app: RunningApp, _ entry: FunctionRuntime.Entry) -> @Sendable () throws -> Void {
+        { if entry.host.loadedApp() !== app { throw PackageError(.broken, "The app was restarted or stopped.") } }
+    }
+
+    private static func file(
+        _ name: String, _ offset: Int, _ bytes: Int, _ package: Package, _ check: @escaping @Sendable () throws -> Void
+    ) -> Response {
         Response(
             status: .ok,
             headers: [
@@ -89,6 +108,7 @@ extension AdminAPI {
             ],
             body: .stream(length: bytes) { writer in
                 try await package.archive.read(offset, bytes, inPartsOf: partBytes) { part in
+                    try check()
                     try await writer.write(ByteBuffer(bytes: part))
                 }
             })
@@ -105,8 +125,9 @@ extension AdminAPI {
         let wantsSettings = request.query.contains {
             $0.name.lowercased() == "includeappsettings" && $0.value.lowercased() == "true"
         }
-        let package = try await app(entry).package
-        guard !wantsSettings, let zip = ZipWriter(package) else { return Self.unsupported() }
+        let app = try await app(entry)
+        let check = whileServes(app, entry)
+        guard !wantsSettings, let zip = ZipWriter(app.package) else { return Self.unsupported() }
         return Response(
             status: .ok,
             headers: [
@@ -114,7 +135,10 @@ extension AdminAPI {
                 "Content-Disposition": "attachment; filename=\"\(entry.policy.site.name).zip\"",
             ],
             body: .stream(length: zip.length) { writer in
-                try await zip.write { part in try await writer.write(ByteBuffer(bytes: part)) }
+                try await zip.write { part in
+                    try check()
+                    try await writer.write(ByteBuffer(bytes: part))
+                }
             })
     }
 }

@@ -70,12 +70,11 @@ extension AdminAPI {
         -> Response
     {
         let site = entry.policy.site
-        // Who comes over Resource Manager has not passed the gate.
-        guard site.state == .running else { throw FunctionsError(.hostNotRunning, "The app is stopped.") }
         let now = runtime.services.clock.now()
         guard !entry.meter.isSpent(quota: site.dailyMemoryTimeQuota, now: now) else {
             throw FunctionsError(.hostNotRunning, "The daily usage quota of this function app is spent.")
         }
+        // Who comes over Resource Manager has not passed the gate; a stopped app is refused here.
         let app = try await app(entry)
         guard let function = app.catalog.function(name) else {
             throw FunctionsError(.functionNotFound, "The function '\(name)' was not found in the package.")
@@ -88,7 +87,7 @@ extension AdminAPI {
         guard app.worker != nil else {
             throw FunctionsError(.hostNotRunning, app.workerMissing ?? "The app has no handler.")
         }
-        guard let body = await Self.body(of: request), body.objectValue != nil,
+        guard let body = try await Self.body(of: request), body.objectValue != nil,
             let input = Self.input(of: body)
         else { return Pages.text(.badRequest, "The body is a JSON object; its member 'input' is a string.") }
         guard let (call, parameters) = Self.call(trigger, input, app, request) else {

@@ -1,5 +1,6 @@
 internal import CofferCore
 internal import HTTPEdge
+internal import NIOCore
 internal import NIOHTTP1
 internal import Synchronization
 
@@ -26,7 +27,7 @@ extension AdminAPI {
             return Response(status: .accepted)
         case (.GET, ["drain", "status"]): return Self.json(.ok, Self.drainStatus(try await app(entry)))
         case (.POST, ["resume"]): return try await resume(entry)
-        case (.POST, ["log"]): return await log(request, entry)
+        case (.POST, ["log"]): return try await log(request, entry)
         case (.GET, ["config"]): return Self.json(.ok, Self.configuration(of: try await app(entry)))
         default: return try await hostKey(request, path, id)
         }
@@ -83,17 +84,19 @@ extension AdminAPI {
             return Response(status: .conflict)
         }
         if app.isDraining.load(ordering: .acquiring) { try await runtime.restart(entry.policy.site.id) }
-        return Self.json(.ok, ["state": .string(await entry.host.status().state.rawValue)])
+        let state = await entry.host.status().state
+        return Self.json(state == .running ? .ok : .conflict, ["state": .string(state.rawValue)])
     }
 
     // MARK: Log and configuration
 
     private static let logCategory = "Host.Controllers.Host"
+    private static let functionNameBytes = 128
 
-    private func log(_ request: Request, _ entry: FunctionRuntime.Entry) async -> Response {
+    private func log(_ request: Request, _ entry: FunctionRuntime.Entry) async throws(FunctionsError) -> Response {
         let now = runtime.services.clock.now()
         var lines: [FunctionLogEntry] = []
-        guard let entries = await Self.body(of: request)?.arrayValue else {
+        guard let entries = try await Self.body(of: request)?.arrayValue else {
             return Pages.text(.badRequest, "An array of log entry objects is expected.")
         }
         for line in entries {
@@ -104,9 +107,16 @@ extension AdminAPI {
             lines.append(
                 FunctionLogEntry(
                     time: now, site: entry.policy.site.id,
-                    functionName: line.member("functionName")?.stringValue.map { String($0.prefix(128)) },
-                    level: level, category: Self.logCategory,
-                    message: String(message.prefix(FunctionLogEntry.messageLimitBytes / 4))))
+                    functionName: line.member("functionName")?.stringValue?.cut(Self.functionNameBytes),
+                    level: level, category: Self.logCategory, message: message))
+        }
+        let room = entry.host.logAllowance.withLock { $0.take(lines.count, now: .now()) }
+        guard room == lines.count else {
+            var refusal = Pages.text(
+                .tooManyRequests,
+                "An app logs at most \(FunctionLogEntry.linesPerSecond) lines a second; none of these was kept.")
+            refusal.headers.add(name: "Retry-After", value: "1")
+            return refusal
         }
         for line in lines { runtime.services.logs.write(line) }
         return Response(status: .ok)

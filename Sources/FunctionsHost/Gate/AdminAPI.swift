@@ -69,16 +69,22 @@ struct AdminAPI: Sendable {
         try await GateAuthorization.of(request, function: nil, at: entry.host, runtime.services)
     }
 
-    /// The app of a host that runs; loads it if need be.
+    /// The app of a host that runs; loads it if need be. One that is stopped is not loaded for this.
     func app(_ entry: FunctionRuntime.Entry) async throws(FunctionsError) -> RunningApp {
+        guard entry.policy.site.state == .running else { throw FunctionsError(.hostNotRunning, "The app is stopped.") }
         do throws(HostFailure) {
             return try await entry.host.app()
         } catch { throw FunctionsError(.hostNotRunning, error.message) }
     }
 
-    /// nil when the body is no JSON, or too large.
-    static func body(of request: Request) async -> JSONValue? {
-        guard let bytes = try? await request.body.collect(upTo: bodyLimitBytes) else { return nil }
+    /// nil when the body is no JSON, or ends early. Throws `.bodyTooLarge`.
+    static func body(of request: Request) async throws(FunctionsError) -> JSONValue? {
+        let bytes: ByteBuffer
+        do {
+            bytes = try await request.body.collect(upTo: bodyLimitBytes)
+        } catch EdgeError.bodyTooLarge {
+            throw FunctionsError(.bodyTooLarge, "The request body is larger than \(bodyLimitBytes) bytes.")
+        } catch { return nil }
         return try? JSONValue(parsing: bytes.readableBytesView)
     }
 
@@ -95,6 +101,7 @@ struct AdminAPI: Sendable {
         switch error.code {
         case .siteNotFound, .functionNotFound, .keyNotFound: Pages.text(.notFound, error.message)
         case .invalidKey, .masterKeyCannotBeDeleted: Pages.text(.badRequest, error.message)
+        case .bodyTooLarge: Pages.text(.payloadTooLarge, error.message)
         case .conflict: Pages.text(.conflict, error.message)
         case .secretStoreUnavailable, .hostNotRunning: Pages.unavailable(error.message)
         }

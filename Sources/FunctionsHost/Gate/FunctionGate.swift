@@ -75,9 +75,17 @@ public final class FunctionGate: WireService {
             } catch { return Pages.unavailable(error.message) }
             guard authorization.opens(trigger.level) else { return Response(status: .unauthorized) }
             guard !function.isDisabled || authorization.isMaster else { return Response(status: .notFound) }
-            if authorization.token != nil { request = request.withoutBearerToken }
+        }
+        if let token = PresentedToken.bearer(request), await isOfPlatform(token, entry) {
+            request = request.withoutBearerToken
         }
         return await invoker.invoke(function, trigger, parameters, request, app, entry)
+    }
+
+    /// Whether a token may be one for the site's host, ended or not: it would open the host for the handler as well.
+    /// Unknown means yes.
+    private func isOfPlatform(_ token: RedactedString, _ entry: FunctionRuntime.Entry) async -> Bool {
+        do throws(FunctionsError) { return try await entry.host.tokens().vouch(for: token) } catch { return true }
     }
 
     private func decorate(_ response: inout Response, for request: Request, _ site: Site, host: HostConfiguration?) {

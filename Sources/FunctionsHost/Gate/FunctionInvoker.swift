@@ -148,7 +148,6 @@ struct Invocation: Sendable {
             FunctionLogEntry(
                 time: services.clock.now(), site: entry.policy.site.id, functionName: function.name, invocationID: id,
                 level: level,
-                category: "Function.\(function.name)",
-                message: String(message.prefix(FunctionLogEntry.messageLimitBytes / 4))))
+                category: "Function.\(function.name)", message: message))
     }
 }

@@ -72,7 +72,9 @@ enum PresentedToken {
 
     /// The header `x-ms-site-token` when it is there, even wrong; otherwise the bearer token.
     static func web(_ request: Request) -> RedactedString? {
-        if let token = request.header(siteHeader) { return RedactedString(token) }
+        request.header(siteHeader).map { RedactedString($0) } ?? bearer(request)
+    }
+    static func bearer(_ request: Request) -> RedactedString? {
         guard let value = request.header("Authorization"),
             value.prefix(scheme.count).lowercased() == scheme
         else { return nil }
@@ -87,7 +89,7 @@ enum PresentedToken {
 }
 
 extension Request {
-    /// Without the bearer token that opened the host: it would open it for the handler as well.
+    /// Without the bearer token.
     var withoutBearerToken: Request {
         var headers = headers
         headers.remove(name: "Authorization")

@@ -68,31 +68,39 @@ struct SiteTokens: Sendable {
         return Self.isOne(issuer, of: [Self.platformIssuer]) ? .administration : .full
     }
 
-    /// Nothing of a token is believed, nor its claims read, before its signature is.
+    /// Whether a key of this site signed the text, whatever it claims, also when it has ended.
+    func vouch(for token: RedactedString) -> Bool { (try? signedParts(of: token.reveal())) != nil }
+
     private func verifiedClaims(of token: String) throws(Refusal) -> JSONValue {
-        guard token.utf8.count <= Self.textBytesLimit else { throw .malformed }
-        let parts = token.split(separator: ".", omittingEmptySubsequences: false)
-        // base64url without padding, and nothing else (RFC 7515 §2): no second text for one token.
-        guard parts.count == 3, parts.allSatisfy({ [UInt8](base64URL: $0)?.base64URL == String($0) }),
-            let header = [UInt8](base64URL: parts[0]).flatMap({ try? JSONValue(parsing: $0) }),
-            let code = [UInt8](base64URL: parts[2])
+        let parts = try signedParts(of: token)
+        guard let header = try? JSONValue(parsing: parts.header), let claims = try? JSONValue(parsing: parts.claims),
+            claims.objectValue != nil
         else { throw .malformed }
-        // The algorithm is ours, never the token's.
         guard header["alg"] == "HS256", header["crit"] == nil else { throw .badSignature }
-        let signed = Array(token.utf8.dropLast(parts[2].utf8.count + 1))
+        return claims
+    }
+
+    /// Nothing of a token is read before its signature is: anybody may send one. The algorithm is ours, never the
+    /// token's.
+    private func signedParts(of token: String) throws(Refusal) -> (header: [UInt8], claims: [UInt8]) {
+        guard token.utf8.count <= Self.textBytesLimit else { throw .malformed }
+        let texts = token.split(separator: ".", omittingEmptySubsequences: false)
+        let parts = texts.compactMap { text -> [UInt8]? in
+            // base64url without padding, and nothing else (RFC 7515 §2): no second text for one token.
+            [UInt8](base64URL: text).flatMap { $0.base64URL == String(text) ? $0 : nil }
+        }
+        guard texts.count == 3, parts.count == 3 else { throw .malformed }
+        let signed = Array(token.utf8.dropLast(texts[2].utf8.count + 1))
         var isSigned = false
         for key in keys.signing {
             isSigned =
                 key.withUnsafeBytes {
                     HMAC<SHA256>.isValidAuthenticationCode(
-                        code, authenticating: signed, using: SymmetricKey(data: $0))
+                        parts[2], authenticating: signed, using: SymmetricKey(data: $0))
                 } || isSigned
         }
         guard isSigned else { throw .badSignature }
-        guard let claims = [UInt8](base64URL: parts[1]).flatMap({ try? JSONValue(parsing: $0) }),
-            claims.objectValue != nil
-        else { throw .malformed }
-        return claims
+        return (parts[0], parts[1])
     }
 
     /// A NumericDate (RFC 7519 §2); some writers put a fraction in it.

@@ -11,6 +11,7 @@ struct TokenKeys: Sendable {
 
     /// IdentityModel refuses shorter ones for HS256, and so does whoever can count guesses.
     static let shortestBytes = 16
+    static let settingNames = ["AzureWebEncryptionKey", "WEBSITE_AUTH_ENCRYPTION_KEY", "CONTAINER_ENCRYPTION_KEY"]
     private static let derivation = Array("coffer/functions/site-token/v1".utf8)
 
     /// `platformKey` (hexadecimal) stands where the app sets no key of its own.
@@ -34,10 +35,10 @@ struct TokenKeys: Sendable {
         restricted = auth ?? container
     }
 
-    private static func secret(_ bytes: [UInt8]?) -> SecretBytes? {
-        guard var bytes, bytes.count >= shortestBytes else { return nil }
+    private static func secret(_ bytes: consuming [UInt8]?) -> SecretBytes? {
+        guard var bytes = consume bytes else { return nil }
         defer { wipe(&bytes) }
-        return SecretBytes(copying: bytes)
+        return bytes.count >= shortestBytes ? SecretBytes(copying: bytes) : nil
     }
 
     /// The platform's key encrypts access keys: tokens get a key of their own.
@@ -46,7 +47,7 @@ struct TokenKeys: Sendable {
         defer { wipe(&bytes) }
         let key = HKDF<SHA256>.deriveKey(
             inputKeyMaterial: SymmetricKey(data: bytes), info: derivation, outputByteCount: 32)
-        return key.withUnsafeBytes { SecretBytes(copying: Array($0)) }
+        return key.withUnsafeBytes { SecretBytes(copying: $0) }
     }
 
     private static func hexadecimalOrBase64(_ text: String) -> [UInt8]? {

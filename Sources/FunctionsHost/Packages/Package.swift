@@ -8,7 +8,7 @@ struct Package: Sendable {
     struct Item: Sendable, Equatable {
         enum Kind: Sendable, Equatable {
             case folder
-            case link(target: String)
+            case link(target: String, checksum: UInt32)
             /// `offset`: of its content in the archive.
             case file(offset: Int, bytes: Int, checksum: UInt32, isExecutable: Bool)
         }
@@ -58,7 +58,8 @@ struct Package: Sendable {
             switch entry.kind {
             case .directory: if folders.insert(Array(entry.path.utf8)).inserted { try tar.directory(entry.path) }
             case .symbolicLink:
-                items.append(Item(path: entry.path, kind: .link(target: try Self.link(entry, archive, tar))))
+                let target = try Self.link(entry, archive, tar)
+                items.append(Item(path: entry.path, kind: .link(target: target, checksum: entry.checksum)))
             case .file:
                 try tar.fileHeader(entry.path, size: entry.unpackedBytes, executable: entry.isExecutable)
                 let keeps = Self.isConfiguration(entry.path)

@@ -30,31 +30,35 @@ struct ZipWriter {
 
     /// Hands over the zip in parts.
     func write(_ body: ([UInt8]) async throws -> Void) async throws {
-        var directory: [UInt8] = []
-        var offset = 0
         for item in items {
-            let header = Self.localHeader(of: item)
-            directory += Self.centralHeader(of: item, offset: offset)
-            try await body(header)
-            let bytes = try await content(of: item, body)
-            offset += header.count + bytes
+            try await body(Self.localHeader(of: item))
+            try await writeContent(of: item, body)
+        }
+        // The directory once more from the items, and in parts: of many long names it is large.
+        var (offset, directoryBytes) = (0, 0)
+        var part: [UInt8] = []
+        for item in items {
+            let header = Self.centralHeader(of: item, offset: offset)
+            part += header
+            directoryBytes += header.count
+            offset += Self.localBytes + Self.name(of: item).count + Self.content(of: item).bytes
+            guard part.count >= Self.partBytes else { continue }
+            try await body(part)
+            part = []
         }
         let end =
             Self.number(0x0605_4b50, 4) + Self.number(0, 4) + Self.number(items.count, 2)
-            + Self.number(items.count, 2) + Self.number(directory.count, 4) + Self.number(offset, 4)
+            + Self.number(items.count, 2) + Self.number(directoryBytes, 4) + Self.number(offset, 4)
             + Self.number(0, 2)
-        try await body(directory + end)
+        try await body(part + end)
     }
 
-    private func content(of item: Package.Item, _ body: ([UInt8]) async throws -> Void) async throws -> Int {
+    private func writeContent(of item: Package.Item, _ body: ([UInt8]) async throws -> Void) async throws {
         switch item.kind {
-        case .folder: return 0
-        case .link(let target):
-            try await body(Array(target.utf8))
-            return target.utf8.count
+        case .folder: break
+        case .link(let target, _): try await body(Array(target.utf8))
         case .file(let offset, let bytes, _, _):
             try await package?.archive.read(offset, bytes, inPartsOf: Self.partBytes, body)
-            return bytes
         }
     }
 
@@ -66,7 +70,7 @@ struct ZipWriter {
     private static func content(of item: Package.Item) -> (bytes: Int, checksum: UInt32, mode: Int) {
         switch item.kind {
         case .folder: (0, 0, 0o040755)
-        case .link(let target): (target.utf8.count, crc32(target.utf8), 0o120777)
+        case .link(let target, let checksum): (target.utf8.count, checksum, 0o120777)
         case .file(_, let bytes, let checksum, let isExecutable):
             (bytes, checksum, isExecutable ? 0o100755 : 0o100644)
         }
@@ -91,16 +95,6 @@ struct ZipWriter {
     /// Little-endian.
     private static func number(_ value: Int, _ bytes: Int) -> [UInt8] {
         (0..<bytes).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
-    }
-
-    /// Of links' targets alone, which are short: bit by bit.
-    private static func crc32(_ bytes: some Sequence<UInt8>) -> UInt32 {
-        var crc: UInt32 = ~0
-        for byte in bytes {
-            crc ^= UInt32(byte)
-            for _ in 0..<8 { crc = crc & 1 == 1 ? crc >> 1 ^ 0xedb8_8320 : crc >> 1 }
-        }
-        return ~crc
     }
 }
 

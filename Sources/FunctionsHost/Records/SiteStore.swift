@@ -139,8 +139,9 @@ public final class SiteStore: Sendable {
         try await turnstile.pass {
             guard let site = site(id) else { return false }
             let records = records(of: id.name)
-            let writes = try await records.scan(prefix: "").map { RecordWrite.delete($0.key) }
-            _ = try await records.commit(writes)
+            // Also what is written beside this: the next site of the name must not inherit it.
+            let keys = Set(try await records.keys(prefix: "") + [Self.siteRow, Self.usageRow, Self.platformKeyRow])
+            _ = try await records.commit(keys.sorted().map { .delete($0) })
             publish(.deleted(site)) { $0.sites[id.name.lowercased()] = nil }
             return true
         }
@@ -188,8 +189,9 @@ public final class SiteStore: Sendable {
 
     /// The site's own key for its access keys, hexadecimal: 32 random bytes made at the first call. Stands where App
     /// Service has `MACHINEKEY_DecryptionKey`.
-    func platformKey(of name: String, randomness: any Randomness) async throws -> RedactedString {
-        let records = records(of: name)
+    func platformKey(of id: ResourceID, randomness: any Randomness) async throws -> RedactedString {
+        guard site(id) != nil else { throw SiteStoreError.notFound(id) }
+        let records = records(of: id.name)
         for _ in 0..<Self.attemptsLimit {
             if let record = try await records.get(Self.platformKeyRow) {
                 return RedactedString(String(decoding: record.value, as: UTF8.self))
@@ -199,9 +201,9 @@ public final class SiteStore: Sendable {
                 checks: [.present(Self.siteRow), .absent(Self.platformKeyRow)],
                 [.put(Self.platformKeyRow, Array(key.utf8))])
             if case .committed = result { return RedactedString(key) }
-            guard site(named: name) != nil else { break }
+            guard site(id) != nil else { break }
         }
-        throw SiteStoreError.notFound(ResourceID("sites/\(name)"))
+        throw SiteStoreError.notFound(id)
     }
 
     private var planRecords: SealedRecords { store.records(.sites, Self.plansPartition) }

@@ -162,6 +162,7 @@ struct WebOperation: Sendable {
         case .siteNotFound, .functionNotFound, .keyNotFound:
             ControlError(status: 404, code: "NotFound", message: error.message)
         case .invalidKey, .masterKeyCannotBeDeleted: .badRequest(error.message)
+        case .bodyTooLarge: ControlError(status: 413, code: "RequestEntityTooLarge", message: error.message)
         case .conflict: ControlError(status: 409, code: "Conflict", message: error.message)
         // 400, not 5xx: the answer is definite, and clients repeat a 5xx for minutes.
         case .secretStoreUnavailable, .hostNotRunning: .badRequest(error.message, code: "BadRequest")

@@ -6,6 +6,8 @@ public struct FunctionsError: Error, Sendable, CustomStringConvertible {
         case keyNotFound
         /// The value of a key or its name cannot be taken: 400.
         case invalidKey
+        /// What a request brings is larger than the admin API takes: 413.
+        case bodyTooLarge
         /// The master key can be renewed, never removed: 400.
         case masterKeyCannotBeDeleted
         /// Somebody else wrote the keys at the same time: 409.

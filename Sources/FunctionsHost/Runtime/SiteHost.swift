@@ -68,6 +68,11 @@ actor SiteHost {
         willSet { if let keyring { formerKeyring = keyring } }
     }
     private var siteTokens: SiteTokens?
+    /// What tokens' keys are made of when references were read again since the start: a key taken away takes its
+    /// tokens away, though the app goes on with the values it was started with.
+    private var tokenSettings: ResolvedSettings?
+    /// Counts what made older tokens' keys void.
+    private var tokenEpoch = 0
     /// The keys before the last restart: what a new, empty store begins with.
     private var formerKeyring: Keyring?
     /// Counts restarts: what an earlier generation loaded is thrown away.
@@ -97,6 +102,9 @@ actor SiteHost {
     /// would be stopped by another, or missed by it.
     private let outside = Mutex(Outside())
 
+    /// For lines that come by the admin API.
+    nonisolated let logAllowance = Mutex(LineAllowance())
+
     init(_ site: Site, _ services: HostServices) {
         self.site = site
         self.services = services
@@ -122,9 +130,8 @@ actor SiteHost {
             guard services.clock.now() >= until else { throw failure }
             attempts = count
             // A reference may have been the cause.
-            settings = nil
+            forgetSettings()
             keyring = nil
-            siteTokens = nil
         case .unloaded: break
         }
         let generation = generation
@@ -195,9 +202,8 @@ actor SiteHost {
         site = services.sites.site(named: site.name) ?? site
         generation += 1
         content = .unloaded
-        settings = nil
+        forgetSettings()
         keyring = nil
-        siteTokens = nil
     }
 
     /// Ends for good. Returns when the worker is gone, and those that restarts before have ended.
@@ -217,6 +223,16 @@ actor SiteHost {
     }
 
     // MARK: Settings and keys
+
+    private func forgetSettings() {
+        settings = nil
+        tokenSettings = nil
+        forgetTokens()
+    }
+    private func forgetTokens() {
+        siteTokens = nil
+        tokenEpoch += 1
+    }
 
     private func resolvedSettings() -> Task<ResolvedSettings, Never> {
         obeyRestart()
@@ -247,6 +263,11 @@ actor SiteHost {
         guard settings?.inForce == task else { return }
         settings?.readAt = services.clock.now()
         settings?.later = new.references
+        // A vault that does not answer has taken nothing away.
+        if TokenKeys.settingNames.allSatisfy({ new.failure(of: $0)?.status != .fetchTimedOut }) {
+            tokenSettings = new
+            forgetTokens()
+        }
         if !new.hasSameValues(as: old), new.hasAllValues(of: old) { restart() }
     }
 
@@ -276,8 +297,7 @@ actor SiteHost {
             if let known = self.settings,
                 services.clock.now() >= known.readAt.adding(seconds: Self.settingsRetrySeconds)
             {
-                self.settings = nil
-                siteTokens = nil
+                forgetSettings()
             }
             throw error
         }
@@ -285,7 +305,7 @@ actor SiteHost {
 
     private func platformKey() async throws(FunctionsError) -> RedactedString {
         do {
-            return try await services.sites.platformKey(of: site.name, randomness: services.randomness)
+            return try await services.sites.platformKey(of: site.id, randomness: services.randomness)
         } catch {
             throw FunctionsError(.secretStoreUnavailable, "The site's own encryption key cannot be read.")
         }
@@ -295,13 +315,14 @@ actor SiteHost {
     func tokens() async throws(FunctionsError) -> SiteTokens {
         obeyRestart()
         if let siteTokens { return siteTokens }
-        let generation = generation
-        let settings = await resolvedSettings().value
+        let epoch = tokenEpoch
+        let inForce = await resolvedSettings().value
         let platformKey = try await platformKey()
         // Whoever asks after a change of the keys is never answered by those before it.
         obeyRestart()
-        guard generation == self.generation else { return try await tokens() }
-        let made = SiteTokens(siteName: site.name, keys: TokenKeys(settings: settings, platformKey: platformKey))
+        guard epoch == tokenEpoch else { return try await tokens() }
+        let made = SiteTokens(
+            siteName: site.name, keys: TokenKeys(settings: tokenSettings ?? inForce, platformKey: platformKey))
         siteTokens = made
         return made
     }

@@ -1,4 +1,5 @@
 public import CofferCore
+internal import NIOCore
 
 /// Takes what apps and their host have to say (category `FunctionAppLogs`). The composition root joins it to the
 /// diagnostic settings' targets. Called from any thread; it must return at once and drop what it cannot keep.
@@ -20,6 +21,8 @@ public struct FunctionLogEntry: Sendable, Equatable {
     public let message: String
 
     public static let messageLimitBytes = 32 << 10
+    /// A site's lines beyond these are dropped, from a worker and from the admin API alike.
+    static let linesPerSecond = 1_000
 
     public init(
         time: Timestamp, site: ResourceID, functionName: String? = nil, invocationID: String? = nil, level: Level,
@@ -32,7 +35,31 @@ public struct FunctionLogEntry: Sendable, Equatable {
         self.invocationID = invocationID
         self.level = level
         self.category = category
-        self.message = message
+        self.message = message.utf8.count <= Self.messageLimitBytes ? message : message.cut(Self.messageLimitBytes)
+    }
+}
+
+extension String {
+    /// Its first bytes, at most `count`; a character that would be torn is left out.
+    func cut(_ count: Int) -> String {
+        var end = utf8.index(startIndex, offsetBy: count, limitedBy: utf8.endIndex) ?? endIndex
+        while end > startIndex, end.samePosition(in: unicodeScalars) == nil { end = utf8.index(before: end) }
+        return String(self[..<end])
+    }
+}
+
+/// How many lines a site may still log in this second.
+struct LineAllowance {
+    private var second: Int64 = 0
+    private var count = 0
+
+    /// Takes as much of what is asked for as there is; returns how much.
+    mutating func take(_ lines: Int, now: NIODeadline) -> Int {
+        let now = Int64(now.uptimeNanoseconds / 1_000_000_000)
+        if now != second { (second, count) = (now, 0) }
+        let granted = min(lines, FunctionLogEntry.linesPerSecond - count)
+        count += granted
+        return granted
     }
 }
 

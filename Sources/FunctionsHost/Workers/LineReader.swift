@@ -5,12 +5,10 @@ internal import NIOCore
 final class LineReader: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     static let lineBytes = FunctionLogEntry.messageLimitBytes
-    static let linesPerSecond = 1_000
 
     private let take: (String) -> Void
     private var rest = ByteBuffer()
-    private var second: Int64 = 0
-    private var count = 0
+    private var allowance = LineAllowance()
     private var dropped = 0
 
     init(_ take: @escaping (String) -> Void) { self.take = take }
@@ -40,15 +38,13 @@ final class LineReader: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
     private func pass(_ line: ByteBuffer) {
-        let now = Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000_000)
-        if now != second {
-            if dropped > 0 { take("\(dropped) lines were dropped: more than \(Self.linesPerSecond) in a second.") }
-            (second, count, dropped) = (now, 0, 0)
-        }
-        count += 1
-        guard count <= Self.linesPerSecond else {
+        guard allowance.take(1, now: .now()) == 1 else {
             dropped += 1
             return
+        }
+        if dropped > 0 {
+            take("\(dropped) lines were dropped: more than \(FunctionLogEntry.linesPerSecond) in a second.")
+            dropped = 0
         }
         var text = String(decoding: line.readableBytesView, as: UTF8.self)
         if text.hasSuffix("\r") { text.removeLast() }
