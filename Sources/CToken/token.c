@@ -1,11 +1,13 @@
 #define _GNU_SOURCE
 #include "private.h"
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define SLOTS_LIMIT 256
 #define OBJECTS_LIMIT 16
@@ -65,6 +67,7 @@ static coffer_token_result find_token(coffer_token *token, P11KitUri *uri) {
     CK_SLOT_ID slots[SLOTS_LIMIT];
     CK_ULONG count = SLOTS_LIMIT;
     rv = token->module->C_GetSlotList(CK_TRUE, slots, &count);
+    if (rv == CKR_OK && count > SLOTS_LIMIT) rv = CKR_BUFFER_TOO_SMALL;
     if (rv != CKR_OK) return failed(token, "C_GetSlotList", rv, COFFER_TOKEN_CALL_FAILED);
     int found = 0;
     for (CK_ULONG i = 0; i < count; i++) {
@@ -77,21 +80,26 @@ static coffer_token_result find_token(coffer_token *token, P11KitUri *uri) {
     return found == 0 ? COFFER_TOKEN_NOT_FOUND : found > 1 ? COFFER_TOKEN_AMBIGUOUS : COFFER_TOKEN_OK;
 }
 
-static coffer_token_result log_in(coffer_token *token, const uint8_t *pin, size_t count) {
+static coffer_token_result begin_session(coffer_token *token) {
     if (token->flags & CKF_USER_PIN_LOCKED) return COFFER_TOKEN_PIN_LOCKED;
     // A service that is started over and over must not be what locks the token.
     if (token->flags & CKF_USER_PIN_FINAL_TRY) return COFFER_TOKEN_PIN_LAST_TRY;
     CK_RV rv = token->module->C_OpenSession(token->slot, CKF_SERIAL_SESSION, NULL, NULL, &token->session);
     if (rv != CKR_OK) return failed(token, "C_OpenSession", rv, COFFER_TOKEN_CALL_FAILED);
     token->has_session = true;
-    rv = token->module->C_Login(token->session, CKU_USER, (CK_UTF8CHAR *)pin, count);
+    return COFFER_TOKEN_OK;
+}
+
+static coffer_token_result log_in(coffer_token *token, const uint8_t *pin, size_t count) {
+    CK_RV rv = token->module->C_Login(token->session, CKU_USER, (CK_UTF8CHAR *)pin, count);
     switch (rv) {
     case CKR_OK: token->is_logged_in = true; return COFFER_TOKEN_OK;
     case CKR_PIN_INCORRECT:
     case CKR_PIN_INVALID:
     case CKR_PIN_LEN_RANGE: return failed(token, "C_Login", rv, COFFER_TOKEN_PIN_WRONG);
     case CKR_PIN_LOCKED: return failed(token, "C_Login", rv, COFFER_TOKEN_PIN_LOCKED);
-    default: return failed(token, "C_Login", rv, COFFER_TOKEN_CALL_FAILED);
+    // Whatever it means, the token may have counted it.
+    default: return failed(token, "C_Login", rv, COFFER_TOKEN_LOGIN_FAILED);
     }
 }
 
@@ -113,12 +121,22 @@ static bool is(coffer_token *token, CK_ATTRIBUTE_TYPE type, CK_BBOOL wanted) {
 static coffer_token_result find_key(coffer_token *token, P11KitUri *uri) {
     CK_ULONG attributes = 0, found = 0;
     CK_ATTRIBUTE *wanted = p11_kit_uri_get_attributes(uri, &attributes);
-    CK_OBJECT_HANDLE objects[OBJECTS_LIMIT];
+    // One more than are looked at: too many of a name are as unclear as two.
+    CK_OBJECT_HANDLE objects[OBJECTS_LIMIT + 1];
     CK_RV rv = token->module->C_FindObjectsInit(token->session, wanted, attributes);
     if (rv != CKR_OK) return failed(token, "C_FindObjectsInit", rv, COFFER_TOKEN_CALL_FAILED);
-    rv = token->module->C_FindObjects(token->session, objects, OBJECTS_LIMIT, &found);
+    // A module may hand them over a few at a time; none means no more.
+    CK_ULONG more = 1;
+    while (rv == CKR_OK && more > 0 && found <= OBJECTS_LIMIT) {
+        CK_ULONG room = OBJECTS_LIMIT + 1 - found;
+        more = 0;
+        rv = token->module->C_FindObjects(token->session, objects + found, room, &more);
+        if (more > room) rv = CKR_BUFFER_TOO_SMALL;
+        if (rv == CKR_OK) found += more;
+    }
     token->module->C_FindObjectsFinal(token->session);
     if (rv != CKR_OK) return failed(token, "C_FindObjects", rv, COFFER_TOKEN_CALL_FAILED);
+    if (found > OBJECTS_LIMIT) return COFFER_TOKEN_KEY_AMBIGUOUS;
     if (found == 0) return COFFER_TOKEN_KEY_NOT_FOUND;
     int secret = 0;
     // A key pair or a certificate may bear the same name.
@@ -136,28 +154,34 @@ static coffer_token_result check_key(coffer_token *token) {
         !has(token, token->key, CKA_VALUE_LEN, 32, sizeof(CK_ULONG)))
         return COFFER_TOKEN_KEY_TYPE;
     if (!is(token, CKA_SENSITIVE, CK_TRUE) || !is(token, CKA_EXTRACTABLE, CK_FALSE)) return COFFER_TOKEN_KEY_NOT_KEPT;
+    // Otherwise whoever holds the token uses the key without its PIN.
+    if (!is(token, CKA_PRIVATE, CK_TRUE)) return COFFER_TOKEN_KEY_PUBLIC;
     if (!is(token, CKA_ENCRYPT, CK_TRUE) || !is(token, CKA_DECRYPT, CK_TRUE)) return COFFER_TOKEN_KEY_USE;
     return COFFER_TOKEN_OK;
 }
 
-coffer_token_result coffer_token_open(const coffer_token_uri *uri, const uint8_t *pin, size_t pin_count, coffer_token **opened,
-                                      coffer_token_failure *failure) {
+coffer_token_result coffer_token_connect(const coffer_token_uri *uri, coffer_token **connected, coffer_token_failure *failure) {
     memset(failure, 0, sizeof *failure);
     coffer_token *token = calloc(1, sizeof *token);
     if (!token) abort();
     token->failure = failure;
     P11KitUri *named = (P11KitUri *)uri;
+    *connected = token;
     coffer_token_result result = load(token, named);
     if (result == COFFER_TOKEN_OK) result = find_token(token, named);
-    if (result == COFFER_TOKEN_OK) result = log_in(token, pin, pin_count);
-    if (result == COFFER_TOKEN_OK) result = find_key(token, named);
-    if (result == COFFER_TOKEN_OK) result = check_key(token);
-    if (result == COFFER_TOKEN_OK) {
-        *opened = token;
-    } else {
-        coffer_token_close(token);
-    }
+    if (result == COFFER_TOKEN_OK) result = begin_session(token);
     return result;
+}
+
+coffer_token_result coffer_token_log_in(coffer_token *token, const uint8_t *pin, size_t pin_count, coffer_token_failure *failure) {
+    token->failure = failure;
+    return log_in(token, pin, pin_count);
+}
+
+coffer_token_result coffer_token_use(coffer_token *token, const coffer_token_uri *uri, coffer_token_failure *failure) {
+    token->failure = failure;
+    coffer_token_result result = find_key(token, (P11KitUri *)uri);
+    return result == COFFER_TOKEN_OK ? check_key(token) : result;
 }
 
 void coffer_token_close(coffer_token *token) {
@@ -216,7 +240,9 @@ coffer_token_result coffer_token_unseal(coffer_token *token, const uint8_t nonce
     CK_ULONG written = count;
     CK_RV rv = token->module->C_Decrypt(token->session, (CK_BYTE *)input, count, output, &written);
     switch (rv) {
-    case CKR_OK: return written == count - COFFER_TOKEN_TAG ? COFFER_TOKEN_OK : COFFER_TOKEN_NOT_AUTHENTIC;
+    case CKR_OK:
+        if (written == count - COFFER_TOKEN_TAG) return COFFER_TOKEN_OK;
+        return failed(token, "C_Decrypt", CKR_ENCRYPTED_DATA_LEN_RANGE, COFFER_TOKEN_NOT_AUTHENTIC);
     // PKCS#11 before 3.0 has no code for a tag that does not fit: SoftHSM 2.6 answers the third, others the fourth.
     case CKR_AEAD_DECRYPT_FAILED:
     case CKR_ENCRYPTED_DATA_INVALID:
@@ -226,8 +252,9 @@ coffer_token_result coffer_token_unseal(coffer_token *token, const uint8_t nonce
     }
 }
 
-void coffer_token_guard_process(void) {
+int coffer_token_guard_process(unsigned seconds) {
     struct rlimit none = {0, 0};
-    setrlimit(RLIMIT_CORE, &none);
-    prctl(PR_SET_DUMPABLE, 0);
+    if (setrlimit(RLIMIT_CORE, &none) != 0 || prctl(PR_SET_DUMPABLE, 0) != 0) return errno;
+    alarm(seconds);
+    return 0;
 }

@@ -27,7 +27,10 @@ import Testing
     @Test(arguments: [
         ("wrong", 78, 1, "refused the PIN"), ("locked", 78, 1, "PIN is locked"),
         ("marked as locked", 78, 0, "PIN is locked"), ("last try", 78, 0, "was not tried"),
-        ("crash", 1, 1, "without an answer"), ("no mechanism", 1, 1, "does not offer AES-GCM"),
+        ("crash", 78, 1, "may have counted as wrong"), ("device", 78, 1, "may have been counted as wrong"),
+        ("crash later", 1, 1, "without an answer"), ("public", 1, 1, "can be used without the PIN"),
+        ("many slots", 1, 0, "C_GetSlotList"), ("many keys", 1, 1, "more than one secret key"),
+        ("no mechanism", 1, 1, "does not offer AES-GCM"),
         ("silent", 1, 1, "can be taken out"), ("one way", 1, 1, "both encrypt and decrypt"),
         ("other bytes", 1, 2, "does not give back what it wrapped"),
     ])
@@ -37,7 +40,7 @@ import Testing
         #expect(logins == tries)
     }
 
-    @Test(arguments: ["none", "talk", "own nonce"])
+    @Test(arguments: ["none", "talk", "talk on", "own nonce", "crash at the end"])
     func whatAModulePrintsOrDrawsIsNoHarm(fault: String) async throws {
         let ending = try await serve(fault)
         #expect(ending.code == 0, "\(ending)")

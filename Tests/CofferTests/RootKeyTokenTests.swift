@@ -72,7 +72,10 @@ import Testing
         try Data(bytes).write(to: URL(fileURLWithPath: token.path + "/known"))
         try token.addKey(
             "known",
-            ["--write-object", token.path + "/known", "--type", "secrkey", "--key-type", "AES:32", "--sensitive"])
+            [
+                "--write-object", token.path + "/known", "--type", "secrkey", "--key-type", "AES:32", "--sensitive",
+                "--private",
+            ])
         try await CofferProgram.madeInClear(program)
         let clear = try program.rootKeyText
         let done = try await program.run(
@@ -90,7 +93,7 @@ import Testing
         try await CofferProgram.madeInClear(program)
         let clear = try program.rootKeyText
         #expect(try await program.run("root-key", "protect").code == 0)
-        try token.addKey("second", ["--keygen", "--key-type", "AES:32", "--sensitive"])
+        try token.addKey("second", ["--keygen", "--key-type", "AES:32", "--sensitive", "--private"])
         let second = ["COFFER_ROOT_KEY_WRAPPING_KEY": token.uri("token=coffer;object=second")]
         let without = try await program.run("root-key", "protect", environment: second)
         #expect(without.code == 1 && without.errors.contains("another key wrapped it"))
@@ -133,16 +136,18 @@ import Testing
     }
 
     @Test func keysThatWillNotDoAreRefused() async throws {
-        try token.addKey("short", ["--keygen", "--key-type", "AES:16", "--sensitive"])
+        try token.addKey("short", ["--keygen", "--key-type", "AES:16", "--sensitive", "--private"])
         try token.addKey("pair", ["--keypairgen", "--key-type", "rsa:2048"])
-        try token.addKey("free", ["--keygen", "--key-type", "AES:32", "--sensitive", "--extractable"])
-        try token.addKey("open", ["--keygen", "--key-type", "AES:32"])
-        try token.addKey("twice", ["--keygen", "--key-type", "AES:32", "--sensitive", "--id", "01"])
-        try token.addKey("twice", ["--keygen", "--key-type", "AES:32", "--sensitive", "--id", "02"])
+        try token.addKey("free", ["--keygen", "--key-type", "AES:32", "--sensitive", "--private", "--extractable"])
+        try token.addKey("open", ["--keygen", "--key-type", "AES:32", "--private"])
+        try token.addKey("public", ["--keygen", "--key-type", "AES:32", "--sensitive"])
+        try token.addKey("twice", ["--keygen", "--key-type", "AES:32", "--sensitive", "--private", "--id", "01"])
+        try token.addKey("twice", ["--keygen", "--key-type", "AES:32", "--sensitive", "--private", "--id", "02"])
         for (key, reason) in [
             ("object=none", "has no key as in"), ("object=short", "no AES key of 256 bits"),
             ("object=pair", "no AES key of 256 bits"), ("object=free", "can be taken out of its token"),
-            ("object=open", "can be taken out of its token"), ("object=twice", "more than one secret key"),
+            ("object=open", "can be taken out of its token"),
+            ("object=public", "can be used without the PIN"), ("object=twice", "more than one secret key"),
         ] {
             try await refuses(token.uri("token=coffer;" + key), reason)
         }

@@ -16,7 +16,7 @@ final class SoftToken: Sendable {
         try write("directories.tokendir = \(path)/tokens\nlog.level = ERROR\n", to: path + "/softhsm2.conf")
         try write(Self.pin + "\n", to: pinFile)
         try add(token: "coffer")
-        try addKey("root", ["--keygen", "--key-type", "AES:32", "--sensitive"])
+        try addKey("root", ["--keygen", "--key-type", "AES:32", "--sensitive", "--private"])
     }
     deinit { try? FileManager.default.removeItem(atPath: path) }
 

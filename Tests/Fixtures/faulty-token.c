@@ -13,7 +13,10 @@ static int is(const char *fault) {
 
 static CK_RV done(CK_SESSION_HANDLE session) { return session ? CKR_OK : CKR_SESSION_HANDLE_INVALID; }
 static CK_RV initialize(void *arguments) { return arguments ? CKR_ARGUMENTS_BAD : CKR_OK; }
-static CK_RV finalize(void *reserved) { return initialize(reserved); }
+static CK_RV finalize(void *reserved) {
+    if (is("crash at the end")) abort();
+    return initialize(reserved);
+}
 
 static CK_RV get_info(CK_INFO *info) {
     memset(info, 0, sizeof *info);
@@ -21,7 +24,7 @@ static CK_RV get_info(CK_INFO *info) {
 }
 static CK_RV get_slot_list(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count) {
     if (present && slots) slots[0] = 1;
-    *count = 1;
+    *count = is("many slots") ? 100000 : 1;
     return CKR_OK;
 }
 static CK_RV get_slot_info(CK_SLOT_ID slot, CK_SLOT_INFO *info) {
@@ -45,7 +48,9 @@ static CK_RV login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pi
     if (log < 0 || write(log, "login\n", 6) != 6) return CKR_GENERAL_ERROR;
     close(log);
     if (is("crash")) abort();
+    if (is("device")) return CKR_DEVICE_ERROR;
     if (is("talk")) write(STDOUT_FILENO, "\0spoken\n", 8);
+    for (int i = 0; is("talk on") && i < 20000; i++) write(STDERR_FILENO, "a line of many\n", 15);
     if (is("wrong")) return CKR_PIN_INCORRECT;
     if (is("locked")) return CKR_PIN_LOCKED;
     return user == CKU_USER && pin && count ? done(session) : CKR_ARGUMENTS_BAD;
@@ -57,9 +62,9 @@ static CK_RV find_begin(CK_SESSION_HANDLE session, CK_ATTRIBUTE *wanted, CK_ULON
     return wanted && count ? done(session) : CKR_ARGUMENTS_BAD;
 }
 static CK_RV find(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *objects, CK_ULONG limit, CK_ULONG *count) {
-    *count = limit && !is_found ? 1 : 0;
+    *count = limit && is_found < (is("many keys") ? 3 : 1) ? 1 : 0;
     objects[0] = 7;
-    is_found = 1;
+    is_found++;
     return done(session);
 }
 static CK_RV get_attribute(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ATTRIBUTE *attribute, CK_ULONG count) {
@@ -70,6 +75,7 @@ static CK_RV get_attribute(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, C
     case CKA_KEY_TYPE: number = CKK_AES; break;
     case CKA_VALUE_LEN: number = 32; break;
     case CKA_EXTRACTABLE: truth = CK_FALSE; break;
+    case CKA_PRIVATE: truth = !is("public"); break;
     case CKA_DECRYPT: truth = !is("one way"); break;
     case CKA_SENSITIVE:
         if (is("silent")) return CKR_ATTRIBUTE_TYPE_INVALID;
@@ -83,6 +89,7 @@ static CK_RV get_attribute(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, C
 }
 
 static CK_RV begin(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key) {
+    if (is("crash later")) abort();
     if (is("no mechanism") || mechanism->mechanism != CKM_AES_GCM) return CKR_MECHANISM_INVALID;
     // As tokens do that make nonces of their own.
     if (is("own nonce")) memset(((CK_GCM_PARAMS *)mechanism->pParameter)->pIv, 0x5a, 12);

@@ -31,6 +31,8 @@ typedef enum {
     COFFER_TOKEN_AMBIGUOUS,
     COFFER_TOKEN_PIN_WRONG,
     COFFER_TOKEN_PIN_LOCKED,
+    /// The token took no decision on the PIN that is known here, and may have counted it.
+    COFFER_TOKEN_LOGIN_FAILED,
     /// The token says that one more wrong PIN locks it; it was not asked.
     COFFER_TOKEN_PIN_LAST_TRY,
     COFFER_TOKEN_KEY_NOT_FOUND,
@@ -39,6 +41,8 @@ typedef enum {
     COFFER_TOKEN_KEY_TYPE,
     /// Not sensitive, or extractable, or silent about it.
     COFFER_TOKEN_KEY_NOT_KEPT,
+    /// It can be used without the PIN.
+    COFFER_TOKEN_KEY_PUBLIC,
     /// It may not encrypt and decrypt.
     COFFER_TOKEN_KEY_USE,
     COFFER_TOKEN_NO_MECHANISM,
@@ -54,12 +58,15 @@ typedef struct {
     char reason[256];
 } coffer_token_failure;
 
-/// A session with one token, logged in, and the key of it that the URI names.
+/// A session with one token.
 typedef struct coffer_token coffer_token;
 
-/// `*token` is set when the result is COFFER_TOKEN_OK alone. `pin` is not kept.
-coffer_token_result coffer_token_open(const coffer_token_uri *uri, const uint8_t *pin, size_t pin_count, coffer_token **token,
-                                      coffer_token_failure *failure);
+/// Loads the module, finds the token and begins a session. `*token` is to be closed whatever the result.
+coffer_token_result coffer_token_connect(const coffer_token_uri *uri, coffer_token **token, coffer_token_failure *failure);
+/// The one call that a token may count. `pin` is not kept.
+coffer_token_result coffer_token_log_in(coffer_token *token, const uint8_t *pin, size_t pin_count, coffer_token_failure *failure);
+/// Finds the key that the URI names, and checks what it is.
+coffer_token_result coffer_token_use(coffer_token *token, const coffer_token_uri *uri, coffer_token_failure *failure);
 /// Logs out, ends the session, and finalizes and unloads the module.
 void coffer_token_close(coffer_token *token);
 
@@ -76,7 +83,7 @@ coffer_token_result coffer_token_unseal(coffer_token *token, const uint8_t nonce
                                         size_t additional_count, const uint8_t *input, size_t count, uint8_t *output,
                                         coffer_token_failure *failure);
 
-/// For a process that will hold a PIN: nothing of its memory is written to a disk when it dies, and no debugger of the
-/// same user gets in.
-void coffer_token_guard_process(void);
+/// For a process that will hold a PIN: nothing of its memory is written to a disk when it dies, no debugger of the same
+/// user gets in, and it ends after `seconds` whatever becomes of who started it. Returns 0 or an errno.
+int coffer_token_guard_process(unsigned seconds);
 #endif

@@ -26,14 +26,14 @@ struct Protect: AsyncParsableCommand {
     var oldWrappingKey: String?
 
     func run() async throws {
-        let old = try oldWrappingKey.map { try TokenKeyURI(parsing: $0) }
+        let old = try oldWrappingKey.map { try TokenKeyURI(parsing: $0, of: "--old-wrapping-key") }
         let store = try await ServerConfiguration.load(options).rootKeyStore
         guard let wrappingKey = store.wrappingKey else {
             throw ValidationError("Name the key that is to wrap the root key with --root-key-wrapping-key.")
         }
-        try await PINRefusal.ending {
+        try await store.changing { line in
             let key: RootKey
-            switch (try store.changeable(), old) {
+            switch (line, old) {
             case (.clear(let clear), nil): key = clear
             case (.clear, _?):
                 throw CommandFailure("The root key \(store.path) lies in clear. Leave --old-wrapping-key out.")
@@ -43,7 +43,7 @@ struct Protect: AsyncParsableCommand {
                 print("The root key \(store.path) is already wrapped by \(wrappingKey.name). Nothing was changed.")
                 return
             }
-            try store.write(try await store.line(of: key, under: wrappingKey, SystemRandomness()))
+            try store.write(try await store.line(of: key, under: wrappingKey, SystemRandomness()), replacing: line)
             print(
                 """
                 The root key \(store.path) is now wrapped by \(wrappingKey.name).
@@ -64,13 +64,12 @@ struct Unprotect: AsyncParsableCommand {
 
     func run() async throws {
         let store = try await ServerConfiguration.load(options).rootKeyStore
-        try await PINRefusal.ending {
-            let line = try store.changeable()
+        try await store.changing { line in
             guard case .wrapped = line else {
                 throw CommandFailure(
                     "The root key \(store.path) lies in clear already. Leave --root-key-wrapping-key out.")
             }
-            try store.write(.clear(try await store.open(line)))
+            try store.write(.clear(try await store.open(line)), replacing: line)
             print(
                 """
                 The root key \(store.path) lies in clear now. Keep a copy: without it the data is gone.
@@ -90,18 +89,27 @@ struct InToken: ParsableCommand {
     @Argument var uri: String
 
     func run() throws {
-        coffer_token_guard_process()
+        guard coffer_token_guard_process(TokenProcess.lifetimeSeconds) == 0 else {
+            throw CommandFailure("The process for the token cannot be kept from writing its memory to a disk.")
+        }
         // A module that prints must not print into the answer.
         let answer = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 16)
         dup2(STDERR_FILENO, STDOUT_FILENO)
+        var session: TokenSession?
         let written = TokenAnswer.write {
             guard let operation = TokenSession.Operation(rawValue: operation) else {
                 throw CommandFailure("The server starts this command by itself. Use 'coffer root-key protect'.")
             }
-            return try TokenSession.run(
-                operation, by: try TokenKeyURI(parsing: uri), version: version, input(operation))
+            let opened = TokenSession(try TokenKeyURI(parsing: uri))
+            session = opened
+            return try opened.run(operation, version: version, input(operation)) { login in
+                var step = login.rawValue
+                _ = write(answer, &step, 1)
+            }
         }
         _ = written.withUnsafeBytes { write(answer, $0.baseAddress, $0.count) }
+        close(answer)
+        session?.close()
         // What a module left for the end of a process has ended some of them badly.
         _exit(0)
     }
@@ -119,18 +127,27 @@ struct InToken: ParsableCommand {
 }
 
 extension RootKeyStore {
-    /// What lies there, if a command may put something in its place.
-    fileprivate func changeable() throws -> RootKeyLine {
+    /// Hands over what lies there, if a command may put something in its place, and keeps others from doing the same.
+    /// Ends the command with a code of its own when a PIN was refused.
+    fileprivate func changing(_ body: (RootKeyLine) async throws -> Void) async throws {
         guard guardian == .owner else {
             throw CommandFailure(
                 "\(path) is a credential of systemd, which only systemd-creds changes. Name the file with --root-key-file."
             )
         }
-        guard let line = try read() else {
-            throw CommandFailure(
-                "There is no root key at \(path). Name it with --root-key-file; the first 'coffer serve' makes one.")
+        try await PINRefusal.ending {
+            guard try read() != nil else { throw absent }
+            try await locked {
+                try requireOwnFile()
+                guard let line = try read() else { throw absent }
+                try await body(line)
+            }
         }
-        return line
+    }
+
+    private var absent: CommandFailure {
+        CommandFailure(
+            "There is no root key at \(path). Name it with --root-key-file; the first 'coffer serve' makes one.")
     }
 }
 

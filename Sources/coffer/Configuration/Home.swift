@@ -125,9 +125,16 @@ struct CommandFailure: Error, CustomStringConvertible {
 enum PrivateFile {
     /// With the folders above it; what is there stays as it is.
     static func makeFolder(_ folder: String) throws {
+        var made: [String] = []
+        var missing = folder
+        while !missing.isEmpty, missing != "/", !FileManager.default.fileExists(atPath: missing) {
+            made.append(missing)
+            missing = (missing as NSString).deletingLastPathComponent
+        }
         do {
             try FileManager.default.createDirectory(
                 atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            for folder in made { try sync((folder as NSString).deletingLastPathComponent) }
         } catch {
             throw CommandFailure(
                 "The folder \(folder) cannot be made. Make it yourself, or name another place: 'coffer config' prints the "
@@ -135,11 +142,15 @@ enum PrivateFile {
         }
     }
 
-    /// Others may read the file only when `isPublic` says so; the folder stays the owner's in any case.
-    static func write(_ bytes: [UInt8], to path: String, isPublic: Bool = false) throws {
+    /// Where a file is written before it takes its name.
+    static func temporary(of path: String) -> String { path + ".new" }
+
+    /// Others may read the file only when `isPublic` says so; the folder stays the owner's in any case. Without
+    /// `mayReplace` it must not be there yet.
+    static func write(_ bytes: [UInt8], to path: String, isPublic: Bool = false, mayReplace: Bool = true) throws {
         let folder = (path as NSString).deletingLastPathComponent
         try makeFolder(folder)
-        let temporary = path + ".new"
+        let temporary = temporary(of: path)
         unlink(temporary)
         let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard file >= 0 else {
@@ -152,15 +163,24 @@ enum PrivateFile {
         let written = bytes.withUnsafeBytes { Foundation.write(file, $0.baseAddress, $0.count) }
         let isDurable = written == bytes.count && fsync(file) == 0
         close(file)
-        guard isDurable, rename(temporary, path) == 0 else {
+        // A link is refused where there is a file, and `rename` replaces it.
+        guard isDurable, (mayReplace ? rename(temporary, path) : link(temporary, path)) == 0 else {
             let reason = String(cString: strerror(errno))
             unlink(temporary)
             throw CommandFailure("\(path) cannot be written: \(reason). Check whether the disk is full.")
         }
-        let directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        if directory >= 0 {
-            fsync(directory)
-            close(directory)
+        if !mayReplace { unlink(temporary) }
+        try sync(folder)
+    }
+
+    /// What lies in a folder is durable once the folder is.
+    private static func sync(_ folder: String) throws {
+        let directory = open(folder.isEmpty ? "." : folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        defer { if directory >= 0 { close(directory) } }
+        // A folder that may be written and not read cannot be flushed by us.
+        if directory < 0, errno == EACCES { return }
+        guard directory >= 0, fsync(directory) == 0 else {
+            throw CommandFailure("The folder \(folder) cannot be flushed: \(String(cString: strerror(errno))).")
         }
     }
 }

@@ -14,7 +14,11 @@ struct RootKeyStore {
     /// Reads the root key, or makes it when neither it nor any data exists yet. Data without its key is an error that
     /// says so: a fresh key would only hide the loss.
     func load(dataFolder: String, hasData: Bool, randomness: any Randomness) async throws -> RootKey {
-        if let line = try read() { return try await open(line) }
+        try Self.forbidCoreDumps()
+        if let line = try read() {
+            removeLeftover()
+            return try await open(line)
+        }
         // A unit that has credentials, and no key among them, is more likely misspelt than new.
         guard guardian == .owner, SecretFile.credentialsFolder == nil || isNamed else { throw missing }
         guard !hasData else {
@@ -22,13 +26,22 @@ struct RootKeyStore {
                 "There is data in \(dataFolder) but no root key at \(path). Put the key file back, or name it with "
                     + "--root-key-file. Without it nothing can be opened.")
         }
-        return try await make(randomness)
+        return try await locked {
+            // Another start may have been first.
+            if let line = try read() { return try await open(line) }
+            let key = RootKey(version: 1, key: randomness.secret(RootKey.bytes))
+            try write(try await line(of: key, under: wrappingKey, randomness), replacing: nil)
+            return key
+        }
     }
 
-    private func make(_ randomness: any Randomness) async throws -> RootKey {
-        let key = RootKey(version: 1, key: randomness.secret(RootKey.bytes))
-        try write(try await line(of: key, under: wrappingKey, randomness))
-        return key
+    /// A crash must not write the key to a disk. One byte, not none: at that limit alone the kernel gives nothing to a
+    /// program that collects dumps either (core(5)).
+    private static func forbidCoreDumps() throws {
+        var limit = rlimit(rlim_cur: 1, rlim_max: 1)
+        guard setrlimit(__rlimit_resource_t(UInt32(RLIMIT_CORE.rawValue)), &limit) == 0 else {
+            throw CommandFailure("Core dumps, which would hold the root key, cannot be forbidden: setrlimit failed.")
+        }
     }
 
     /// The key as a line that `wrappingKey` opens, which was tried.
@@ -82,6 +95,10 @@ struct RootKeyStore {
         switch (line, wrappingKey) {
         case (.clear(let key), nil): return key
         case (.wrapped(let wrapped), let wrappingKey?): return try await unwrap(wrapped, by: wrappingKey)
+        case (.clear, _?) where guardian == .systemd:
+            throw CommandFailure(
+                "The systemd credential \(path) holds the root key itself, and a wrapping key is set. Leave "
+                    + "--root-key-wrapping-key out, or make the credential of a file that the token wrapped.")
         case (.clear, _?):
             throw CommandFailure(
                 "The root key \(path) lies in clear, and a wrapping key is set. Wrap it with 'coffer root-key protect', or "
@@ -99,11 +116,62 @@ struct RootKeyStore {
         return RootKey(version: wrapped.version, key: key)
     }
 
-    func write(_ line: RootKeyLine) throws {
+    /// Only within `locked`. Nothing is written over what is not `old`, nil for none: a file may have been put back
+    /// meanwhile.
+    func write(_ line: RootKeyLine, replacing old: RootKeyLine?) throws {
+        if let old {
+            guard let now = try read(), now.text.isEqual(to: old.text) else {
+                throw CommandFailure("The root key \(path) was changed by another meanwhile. Nothing was written.")
+            }
+        }
         try line.text.withUnsafeBytes { text in
             var bytes = Array(text)
             defer { wipe(&bytes) }
-            try PrivateFile.write(bytes, to: path)
+            try PrivateFile.write(bytes, to: path, mayReplace: old != nil)
+        }
+    }
+
+    private var folder: String { (path as NSString).deletingLastPathComponent }
+
+    /// One process at a time makes or changes the key; its folder is what they lock.
+    func locked<Value>(_ body: () async throws -> Value) async throws -> Value {
+        try PrivateFile.makeFolder(folder)
+        let lock = Foundation.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard lock >= 0 else {
+            throw CommandFailure("The folder \(folder) cannot be opened: \(String(cString: strerror(errno))).")
+        }
+        defer { close(lock) }
+        guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
+            throw CommandFailure(
+                "Another process is making or changing the root key in \(folder). Wait until it has ended, then try again."
+            )
+        }
+        unlink(PrivateFile.temporary(of: path))
+        return try await body()
+    }
+
+    /// What a change that was cut off left behind: it may be the key in clear, beside one that a token wraps.
+    private func removeLeftover() {
+        let leftover = PrivateFile.temporary(of: path)
+        guard guardian == .owner, access(leftover, F_OK) == 0 else { return }
+        let lock = Foundation.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard lock >= 0 else { return }
+        defer { close(lock) }
+        if flock(lock, LOCK_EX | LOCK_NB) == 0 { unlink(leftover) }
+    }
+
+    /// A change replaces the file: through a link, or under one name of two, the old key would stay, and a file that
+    /// another user made would no longer be theirs to read.
+    func requireOwnFile() throws {
+        var status = stat()
+        guard lstat(path, &status) == 0 else { return }
+        guard status.st_mode & S_IFMT != S_IFLNK, status.st_nlink == 1 else {
+            throw CommandFailure(
+                "The root key \(path) is a link, or has a second name. Name the file itself with --root-key-file, and leave "
+                    + "no other name of it.")
+        }
+        guard status.st_uid == geteuid() else {
+            throw CommandFailure("The root key \(path) belongs to another user. Run this command as that user.")
         }
     }
 

@@ -12,9 +12,9 @@ struct TokenKeyURI: Sendable {
     var name: String { String(text.prefix { $0 != "?" }) }
 
     /// Throws `ValidationError`, which never repeats the text: whoever mistook the syntax may have put the PIN into it.
-    init(parsing text: String) throws {
+    init(parsing text: String, of setting: String = "rootKeyWrappingKey") throws {
         func refuse(_ reason: String) -> ValidationError {
-            ValidationError("rootKeyWrappingKey is not usable: \(reason). \(Self.shape)")
+            ValidationError("\(setting) is not usable: \(reason). \(Self.shape)")
         }
         var problem: UnsafePointer<CChar>?
         guard let uri = coffer_token_uri_parse(text, &problem) else {
@@ -29,6 +29,11 @@ struct TokenKeyURI: Sendable {
         guard coffer_token_uri_has_unknown(uri) == 0 else {
             throw refuse("it has an attribute before the '?' that RFC 7512 does not know")
         }
+        // A misspelt pin-value would stand in arguments and settings.
+        let query = text.drop { $0 != "?" }.dropFirst().split(separator: "&", omittingEmptySubsequences: false)
+        guard query.allSatisfy({ part in Self.queryNames.contains { part.hasPrefix($0 + "=") } }) else {
+            throw refuse("behind the '?' it may have \(Self.queryNames.joined(separator: " and ")), and nothing else")
+        }
         guard coffer_token_uri_names_object(uri) != 0 else { throw refuse("it names no key by object= or id=") }
         guard let module = coffer_token_uri_module_path(uri), module.pointee == UInt8(ascii: "/") else {
             throw refuse("it names no module: module-path= must be the absolute path of the token's library")
@@ -40,6 +45,7 @@ struct TokenKeyURI: Sendable {
         pinFile = file
     }
 
+    private static let queryNames = ["module-path", "pin-source"]
     private static let shape =
         "It looks like 'pkcs11:token=TOKEN;object=KEY?module-path=/PATH/MODULE.so&pin-source=file:/PATH/PIN'; "
         + "docs/operations.md has an example."

@@ -11,6 +11,10 @@ import NIOPosix
 enum TokenProcess {
     /// Longest wait for an answer: a token over a network may take seconds, a module that hangs would take for ever.
     private static let limit = Duration.seconds(60)
+    /// Longest wait for the module to log out and end, once the answer is here.
+    private static let farewell = Duration.seconds(5)
+    /// The process ends itself after so long, also when nobody is left who would end it.
+    static let lifetimeSeconds: UInt32 = 75
     private static let answerBytesLimit = 4_096
     /// Most of what the module says on standard output and error that is passed on, in bytes.
     private static let chatterBytesLimit = 64 << 10
@@ -23,11 +27,12 @@ enum TokenProcess {
         // A thread that may block: the cooperative pool's must not.
         return try await NIOThreadPool.singleton.runIfActive {
             try exchange(
-                ["/proc/self/exe", "root-key", InToken.name, operation.rawValue, String(version), uri.text], input)
+                ["/proc/self/exe", "root-key", InToken.name, operation.rawValue, String(version), uri.text], input,
+                answerBytes: operation.outputBytes)
         }
     }
 
-    private static func exchange(_ arguments: [String], _ input: SecretBytes) throws -> SecretBytes {
+    private static func exchange(_ arguments: [String], _ input: SecretBytes, answerBytes: Int) throws -> SecretBytes {
         var request: [Int32] = [-1, -1]
         let kind = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
         guard socketpair(AF_UNIX, kind, 0, &request) == 0 else { throw failure(String(cString: strerror(errno))) }
@@ -50,51 +55,77 @@ enum TokenProcess {
             close(output)
             close(errors)
         }
-        let answer = Result { try collect(output, errors) }
-        // It has answered, or never will; what it may still do is of no use.
-        kill(processID, SIGKILL)
+        var speech = Speech(errors: errors)
+        let answer = Result { try collect(output, &speech) }
+        if case .success((_, inTime: true)) = answer { letEnd(processID, &speech) }
+        // What it may still do, and what it has started, is of no use.
+        kill(-processID, SIGKILL)
         var status: Int32 = 0
         while waitpid(processID, &status, 0) < 0 && errno == EINTR {}
-        return try TokenAnswer.read(answer.get())
+        let (bytes, inTime) = try answer.get()
+        return try TokenAnswer.read(bytes, keyBytes: answerBytes, inTime: inTime)
     }
 
-    /// The answer's bytes; empty when the process ended without one.
-    private static func collect(_ output: Int32, _ errors: Int32) throws -> SecretBytes {
+    /// The answer's bytes, empty when the process ended without one, and whether it came before the limit.
+    private static func collect(_ output: Int32, _ speech: inout Speech) throws -> (SecretBytes, inTime: Bool) {
         let end = ContinuousClock.now + limit
-        var chatter = 0
-        return try SecretBytes(capacity: answerBytesLimit) { memory in
+        var inTime = true
+        let bytes = try SecretBytes(capacity: answerBytesLimit) { memory in
             var count = 0
             while true {
-                // A descriptor of -1 is passed over.
-                var waiting = [
-                    pollfd(fd: output, events: Int16(POLLIN), revents: 0),
-                    pollfd(fd: chatter < chatterBytesLimit ? errors : -1, events: Int16(POLLIN), revents: 0),
-                ]
-                let left = max(0, (end - ContinuousClock.now) / .milliseconds(1))
-                let ready = poll(&waiting, 2, Int32(left))
-                if ready < 0, errno == EINTR { continue }
-                guard ready > 0 else {
-                    throw CommandFailure(
-                        "The token did not answer within \(limit.components.seconds) seconds. See to the token and its "
-                            + "module, then start again.")
+                let left = end - ContinuousClock.now
+                guard left > .zero else {
+                    inTime = false
+                    return count
                 }
-                if waiting[1].revents != 0 { chatter += relay(errors) ?? chatterBytesLimit }
-                guard waiting[0].revents != 0 else { continue }
+                guard try speech.relay(until: output, left) else { continue }
                 let got = Foundation.read(output, memory.baseAddress! + count, memory.count - count)
                 if got < 0, errno == EINTR { continue }
                 guard got > 0 else { return count }
                 count += got
             }
         }
+        return (bytes, inTime)
     }
 
-    /// Passes on what the module says to people. nil at its end.
-    private static func relay(_ errors: Int32) -> Int? {
-        var buffer = [UInt8](repeating: 0, count: 4_096)
-        let got = Foundation.read(errors, &buffer, buffer.count)
-        guard got > 0 else { return nil }
-        FileHandle.standardError.write(Data(buffer.prefix(got)))
-        return got
+    /// Lets the module log out: a session that is cut off may stay open in a token over a network.
+    private static func letEnd(_ processID: pid_t, _ speech: inout Speech) {
+        let end = ContinuousClock.now + farewell
+        var information = siginfo_t()
+        while waitid(P_PID, id_t(processID), &information, WEXITED | WNOHANG | WNOWAIT) == 0, information.si_signo == 0,
+            ContinuousClock.now < end
+        {
+            _ = try? speech.relay(until: -1, .milliseconds(20))
+        }
+    }
+
+    /// What the module says to people on standard output and error: passed on up to a limit, and read beyond it, so
+    /// that it never waits for us.
+    private struct Speech {
+        var errors: Int32
+        private var passed = 0
+
+        init(errors: Int32) { self.errors = errors }
+
+        /// Waits for `other` or for speech, and passes that on. Returns whether `other` can be read.
+        mutating func relay(until other: Int32, _ time: Duration) throws -> Bool {
+            // A descriptor of -1 is passed over.
+            var waiting = [
+                pollfd(fd: other, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: errors, events: Int16(POLLIN), revents: 0),
+            ]
+            let ready = poll(&waiting, 2, Int32(max(1, time / .milliseconds(1))))
+            if ready < 0, errno != EINTR { throw failure(String(cString: strerror(errno))) }
+            guard ready > 0 else { return false }
+            if waiting[1].revents != 0 {
+                var buffer = [UInt8](repeating: 0, count: 4_096)
+                let got = Foundation.read(errors, &buffer, buffer.count)
+                if got <= 0 { errors = -1 }
+                if got > 0, passed < chatterBytesLimit { FileHandle.standardError.write(Data(buffer.prefix(got))) }
+                passed += max(got, 0)
+            }
+            return waiting[0].revents != 0
+        }
     }
 
     private static func failure(_ reason: String) -> CommandFailure {
@@ -111,11 +142,17 @@ enum TokenProcess {
     }
 }
 
-/// What the token's process writes: a byte that tells the kind, then a key, or a text for people.
+/// What the token's process writes: how far its login is, then a byte that tells the kind of answer, then a key or a
+/// text for people.
 enum TokenAnswer: UInt8 {
     case done = 0
     case failed = 1
     case pinRefused = 2
+
+    enum Login: UInt8 {
+        case begins = 3
+        case succeeded = 4
+    }
 
     static func write(_ body: () throws -> SecretBytes) -> SecretBytes {
         func text(_ kind: TokenAnswer, _ text: String) -> SecretBytes {
@@ -135,18 +172,36 @@ enum TokenAnswer: UInt8 {
         }
     }
 
-    static func read(_ answer: SecretBytes) throws -> SecretBytes {
+    /// The key, of exactly `keyBytes`. Throws what the process wrote, or what its silence means.
+    static func read(_ answer: SecretBytes, keyBytes: Int, inTime: Bool) throws -> SecretBytes {
         try answer.withUnsafeBytes { answer in
-            guard let kind = answer.first.flatMap(TokenAnswer.init(rawValue:)) else {
-                throw CommandFailure(
-                    "The token's module ended its process without an answer. What it said stands above, if anything; update "
-                        + "or correct the token's software.")
+            var login: Login?
+            var rest = answer[...]
+            while let step = rest.first.flatMap(Login.init(rawValue:)) {
+                login = step
+                rest = rest.dropFirst()
             }
+            let kind = inTime ? rest.first.flatMap(TokenAnswer.init(rawValue:)) : nil
+            let content = rest.dropFirst()
             switch kind {
-            case .done: return SecretBytes(copying: answer.dropFirst())
-            case .failed: throw CommandFailure(String(decoding: answer.dropFirst(), as: UTF8.self))
-            case .pinRefused: throw PINRefusal(String(decoding: answer.dropFirst(), as: UTF8.self))
+            case .done where content.count == keyBytes: return SecretBytes(copying: content)
+            case .failed: throw CommandFailure(String(decoding: content, as: UTF8.self))
+            case .pinRefused: throw PINRefusal(String(decoding: content, as: UTF8.self))
+            case .done, nil: throw silence(login, inTime: inTime)
             }
         }
+    }
+
+    private static func silence(_ login: Login?, inTime: Bool) -> any Error {
+        let what =
+            inTime
+            ? "The token's module ended its process without an answer"
+            : "The token did not answer within the time for it"
+        guard login == .begins else {
+            return CommandFailure("\(what). What it said stands above, if anything; see to the token and its software.")
+        }
+        return PINRefusal(
+            "\(what) to the PIN, which it may have counted as wrong. What it said stands above, if anything. Log in by hand, "
+                + "with 'pkcs11-tool --module MODULE --login --test' for instance, then start again.")
     }
 }

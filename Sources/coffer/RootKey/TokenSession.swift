@@ -3,8 +3,8 @@ import CofferCore
 import EncryptionAtRest
 import Foundation
 
-/// What a wrapping key does, in the process that holds the token (`TokenProcess`).
-enum TokenSession {
+/// A session with the token of a wrapping key, in the process that holds it (`TokenProcess`).
+final class TokenSession {
     enum Operation: String {
         /// From nonce | key to nonce | ciphertext | tag.
         case wrap
@@ -18,28 +18,49 @@ enum TokenSession {
     /// Longest PIN that is read, in bytes.
     private static let pinBytesLimit = 1_024
 
-    /// Reads the PIN, logs in once, and leaves nothing open. Throws `CommandFailure`, or `PINRefusal`.
-    static func run(_ operation: Operation, by uri: TokenKeyURI, version: UInt32, _ input: SecretBytes) throws
+    private let uri: TokenKeyURI
+    private let parsed: OpaquePointer
+    private var token: OpaquePointer?
+
+    init(_ uri: TokenKeyURI) {
+        self.uri = uri
+        parsed = coffer_token_uri_parse(uri.text, nil)!
+    }
+    deinit { coffer_token_uri_free(parsed) }
+
+    /// Logs out and unloads the module, which may crash or hang: it is called when nothing depends on that any more.
+    func close() {
+        if let token { coffer_token_close(token) }
+        token = nil
+    }
+
+    /// Reads the PIN, logs in once and asks the key. `note` is told when the login begins, and when it has succeeded:
+    /// in between the token may count what happens as a wrong PIN. Throws `CommandFailure`, or `PINRefusal`.
+    func run(_ operation: Operation, version: UInt32, _ input: SecretBytes, note: (TokenAnswer.Login) -> Void) throws
         -> SecretBytes
     {
-        let parsed = coffer_token_uri_parse(uri.text, nil)!
-        defer { coffer_token_uri_free(parsed) }
         var failure = coffer_token_failure()
-        var token: OpaquePointer?
-        let pin = try pin(uri)
-        let opened = pin.withUnsafeBytes { pin in
-            coffer_token_open(
-                parsed, pin.baseAddress!.assumingMemoryBound(to: UInt8.self), Self.length(ofPIN: pin), &token, &failure)
+        func require(_ result: coffer_token_result) throws {
+            guard result == COFFER_TOKEN_OK else { throw Self.error(result, failure, uri) }
         }
-        guard opened == COFFER_TOKEN_OK, let token else { throw error(opened, failure, uri) }
-        defer { coffer_token_close(token) }
+        let pin = try Self.pin(uri)
+        try require(coffer_token_connect(parsed, &token, &failure))
+        guard let token else { throw CommandFailure("The token cannot be reached: there is no memory left.") }
+        note(.begins)
+        try require(
+            pin.withUnsafeBytes { pin in
+                coffer_token_log_in(
+                    token, pin.baseAddress!.assumingMemoryBound(to: UInt8.self), Self.length(ofPIN: pin), &failure)
+            })
+        note(.succeeded)
+        try require(coffer_token_use(token, parsed, &failure))
         let additional = WrappedRootKey.additional(version: version)
         // Room for the tag also where the key alone comes out.
         let result = try SecretBytes(capacity: WrappedRootKey.messageBytes) { output in
             let done = input.withUnsafeBytes { input in
                 Self.call(operation, token, additional, input, output, &failure)
             }
-            guard done == COFFER_TOKEN_OK else { throw error(done, failure, uri) }
+            try require(done)
             return operation.outputBytes
         }
         return result
@@ -107,14 +128,20 @@ enum TokenSession {
                 "The token's PIN is locked after too many wrong ones. Unlock it as its security officer, for instance with "
                     + "'pkcs11-tool --module MODULE --login --login-type so --init-pin', and put the PIN into \(uri.pinFile)."
             )
+        case COFFER_TOKEN_LOGIN_FAILED:
+            return PINRefusal(
+                "The token did not take the PIN in \(uri.pinFile): \(reason). It was tried once, and may have been counted as "
+                    + "wrong. Log in by hand, with 'pkcs11-tool --module MODULE --login --test' for instance, then start again."
+            )
         case COFFER_TOKEN_PIN_LAST_TRY:
             return PINRefusal(
                 "One more wrong PIN locks the token, so this one was not tried. Log in by hand once, with 'pkcs11-tool --module "
                     + "MODULE --login --test' for instance, then start again.")
         case COFFER_TOKEN_NOT_AUTHENTIC:
             return CommandFailure(
-                "The root key does not open under \(key): its file was changed, or another key wrapped it (the token's answer: "
-                    + "\(reason)). Name the key that wrapped it, or restore the file from your copy.")
+                "The root key does not open under \(key): its file was changed, or another key wrapped it, or the token failed "
+                    + "(it answers: \(reason)). Name the key that wrapped it, see to the token, or restore the file from your "
+                    + "copy.")
         case COFFER_TOKEN_CALL_FAILED:
             return CommandFailure(
                 "The token failed: \(failure.function.map { String(cString: $0) } ?? "a call"): \(reason). See to the token, then "
@@ -126,8 +153,8 @@ enum TokenSession {
     /// What is wrong with the key itself.
     private static func keyError(_ result: coffer_token_result, _ reason: String, _ key: String) -> CommandFailure {
         let made =
-            "Make one with 'pkcs11-tool --module MODULE --login --token-label TOKEN --keygen --key-type AES:32 --sensitive "
-            + "--label KEY'."
+            "Make one with 'pkcs11-tool --module MODULE --login --token-label TOKEN --keygen --key-type AES:32 "
+            + "--sensitive --private --label KEY'."
         switch result {
         case COFFER_TOKEN_KEY_NOT_FOUND: return CommandFailure("The token has no key as in \(key). \(made)")
         case COFFER_TOKEN_KEY_AMBIGUOUS:
@@ -137,6 +164,10 @@ enum TokenSession {
             return CommandFailure(
                 "The key \(key) can be taken out of its token, or the token does not say that it cannot: it must be sensitive "
                     + "and not extractable. \(made)")
+        case COFFER_TOKEN_KEY_PUBLIC:
+            return CommandFailure(
+                "The key \(key) can be used without the PIN, or the token does not say that it cannot: it must be private. "
+                    + made)
         case COFFER_TOKEN_KEY_USE:
             return CommandFailure("The key \(key) may not both encrypt and decrypt. Allow it both, or name another.")
         default:
