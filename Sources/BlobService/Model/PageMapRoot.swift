@@ -21,6 +21,8 @@ struct PageMapRoot: Sendable, Equatable {
     struct Hole: Sendable, Equatable {
         var leaves: Range<Int>
         var epoch: UInt32
+
+        func hides(_ leaf: Int, _ epoch: UInt32) -> Bool { epoch <= self.epoch && leaves.contains(leaf) }
     }
 
     /// Drawn when the map is made, so that no row of another map is ever taken for one of this.
@@ -56,12 +58,12 @@ struct PageMapRoot: Sendable, Equatable {
 
     /// Whether this holder takes no notice of a row.
     func hides(_ leaf: Int, _ epoch: UInt32) -> Bool {
-        holes.contains { epoch <= $0.epoch && $0.leaves.contains(leaf) }
+        holes.contains { $0.hides(leaf, epoch) }
     }
 
     /// Which holes keep a row out of this holder's sight, by position.
     func holes(over leaf: Int, _ epoch: UInt32) -> [Int] {
-        holes.indices.filter { epoch <= holes[$0].epoch && holes[$0].leaves.contains(leaf) }
+        holes.indices.filter { holes[$0].hides(leaf, epoch) }
     }
 
     /// What stands in rows now stays as it is: later writes go to new ones. Throws 503 behind the last epoch, after

@@ -49,6 +49,10 @@ extension AccountVolume {
 }
 
 extension BlobService {
+    /// Each may read and seal the whole source once more: of a page blob that is written all the time, a snapshot is
+    /// what can be copied.
+    private static let copyAttempts = 8
+
     /// Copy Blob and Copy Blob From URL. The source is a blob of this server; the copy is done when the answer leaves
     /// (`x-ms-copy-status: success`).
     ///
@@ -61,7 +65,7 @@ extension BlobService {
         let encryption = try RequestedEncryption(call, in: container.record)
         guard encryption.customerKey == nil else { throw StorageError.unsupportedHeader("x-ms-encryption-key") }
         let isSynchronous = call.header("x-ms-requires-sync")?.lowercased() == "true"
-        let (record, md5) = try await retryingPages { () -> (BlobRecord, [UInt8]?)? in
+        let (record, md5) = try await retryingPages(attempts: Self.copyAttempts) { () -> (BlobRecord, [UInt8]?)? in
             do {
                 return try await copyOnce(
                     call, container, name, conditions, encryption, isSynchronous: isSynchronous)
@@ -139,11 +143,14 @@ extension BlobService {
         let content = call.contentHeaders(fallbacks: false)
         let replaced = try await checkedReplacement(call, container, name, conditions)
 
-        let source = try await openSource(call)
         let key = try await dataKey(call, encryption)
-        let body = try await ingest(
-            source, 0..<source.row.record.length, call, under: key, limit: BlobLimits.putBlobBytes,
-            mayBeInline: true)
+        let (source, body) = try await retryingPages(attempts: Self.copyAttempts) { () -> (CopySource, IngestedBody)? in
+            let source = try await openSource(call)
+            let body = try await ingest(
+                source, 0..<source.row.record.length, call, under: key, limit: BlobLimits.putBlobBytes,
+                mayBeInline: true)
+            return (source, body)
+        }
         let copiesProperties = call.header("x-ms-copy-source-blob-properties")?.lowercased() != "false"
         var secrets = BlobSecrets()
         secrets.metadata = metadata.isEmpty && copiesProperties ? source.secrets.metadata : metadata
@@ -179,6 +186,12 @@ extension BlobService {
     /// The body of Put Block From URL and Append Block From URL: `x-ms-source-range` of the source.
     func ingestSource(_ call: BlobCall, under key: DataKey, limit: Int) async throws -> IngestedBody {
         guard (call.request.body.declaredLength ?? 0) == 0 else { throw StorageError.invalidHeader("Content-Length") }
+        return try await retryingPages(attempts: Self.copyAttempts) { () -> IngestedBody? in
+            try await ingestSourceOnce(call, under: key, limit: limit)
+        }
+    }
+
+    private func ingestSourceOnce(_ call: BlobCall, under key: DataKey, limit: Int) async throws -> IngestedBody {
         let source = try await openSource(call)
         let length = source.row.record.length
         var range = 0..<length

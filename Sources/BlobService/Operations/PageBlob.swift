@@ -115,8 +115,10 @@ extension BlobService {
     }
 
     /// `retrying`, also where a look at the pages came too late for the look at the blob.
-    func retryingPages<Result>(_ attempt: () async throws -> Result?) async throws -> Result {
-        try await retrying {
+    func retryingPages<Result>(
+        attempts: Int = BlobService.attemptsOfCommits, _ attempt: () async throws -> Result?
+    ) async throws -> Result {
+        try await retrying(attempts: attempts) {
             do {
                 return try await attempt()
             } catch is ContentChanged {

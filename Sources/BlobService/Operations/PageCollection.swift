@@ -38,17 +38,18 @@ extension BlobService {
 
     /// Collects where this process let go of page maps. The composition root calls it from a timer.
     public func collectReleasedPages(keptSeconds: Int64 = SealedStore.garbageKeptSeconds) async throws {
-        let noted = pageReleases.take()
-        for (place, volume) in noted {
+        var failure: (any Error)?
+        for (place, volume) in pageReleases.take() {
             do {
                 let isDone = try await collectPages(in: place.partition, volume, keptSeconds: keptSeconds)
                 if !isDone { pageReleases.note(volume, place.partition) }
             } catch {
-                // What this round has not come to, the next one must.
-                for (place, volume) in noted { pageReleases.note(volume, place.partition) }
-                throw error
+                // What this round has not done, the next one must; one container's fault is not the others'.
+                pageReleases.note(volume, place.partition)
+                failure = failure ?? error
             }
         }
+        if let failure { throw failure }
     }
 
     /// Collects the maps of a container that somebody let go of more than `keptSeconds` ago; true when nothing is left
@@ -98,8 +99,10 @@ extension BlobService {
         private struct Holders {
             /// nil when no base blob does; then none will again.
             var base: BlobRow?
-            /// Without the base blob's, ascending.
-            var epochs: [UInt32] = []
+            /// The others: their epochs, ascending, and the holes that each sees there.
+            var others: [(epoch: UInt32, holes: [PageMapRoot.Hole])] = []
+            /// The base blob leaves nothing behind that only it held.
+            var isThawed = true
             /// The rows that say of a release long ago.
             var done: [VolumeRow] = []
         }
@@ -108,7 +111,9 @@ extension BlobService {
         func run() async throws -> Bool {
             for _ in 0..<BlobService.attemptsLimit {
                 guard let holders = try await thawed() else { continue }
-                guard let closed = try await walk(holders), try await close(closed) else { return false }
+                guard let closed = try await walk(holders), try await close(closed), holders.isThawed else {
+                    return false
+                }
                 for start in stride(from: 0, to: holders.done.count, by: BlobService.releasesPerBatch) {
                     let rows = holders.done.dropFirst(start).prefix(BlobService.releasesPerBatch)
                     _ = try await volume.commit(
@@ -122,7 +127,7 @@ extension BlobService {
             return false
         }
 
-        /// The holders, the base blob let write over what only it holds; nil when that has changed meanwhile.
+        /// The holders, the base blob let write over what only it holds; nil when there is another snapshot by now.
         private func thawed() async throws -> Holders? {
             // The order matters. Who makes a map pins it until its blob holds it: pins come first. A snapshot that is
             // taken after the base blob was read is not older than the epoch read there. And who let go before the
@@ -131,27 +136,42 @@ extension BlobService {
             var holders = Holders()
             let base = try await volume.get(partition, [BlobKeys.base(name)])[0].map(BlobRow.init)
             if let base, base.record.pages?.id == map { holders.base = base }
-            var epochs = Set(pinned)
+            // Who reads, and who ceased to hold lately, sees every row of his epoch, unless a snapshot tells of holes.
+            var others: [UInt32: [PageMapRoot.Hole]] = [:]
+            for epoch in pinned { others[epoch] = [] }
             try await forEachRow(BlobKeys.group(name)) { row in
                 guard BlobKeys.parse(row.key)?.snapshot != nil,
                     let root = try BlobRecord(decoding: row.visible).pages, root.id == map
                 else { return }
-                epochs.insert(root.epoch)
+                others[root.epoch] = root.holes
             }
             try await forEachRow(PageKeys.releases(map)) { row in
                 guard let (_, epoch) = PageKeys.parseRelease(row.key) else { throw RecordError.malformed }
                 if try PageReleaseRecord(decoding: row.visible).releasedAt > limit || pinned.contains(epoch) {
-                    epochs.insert(epoch)
+                    others[epoch] = others[epoch] ?? []
                 } else {
                     holders.done.append(row)
                 }
             }
-            holders.epochs = epochs.sorted()
-            guard let row = holders.base, var root = row.record.pages else { return holders }
-            // From here on the base blob leaves no row behind that nobody needs: it copies only what another holds.
-            let newest = holders.epochs.last { $0 < root.epoch } ?? 0
-            guard root.thaw(to: newest) else { return holders }
-            return try await put(root, row) ? holders : nil
+            holders.others = others.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+            return try await thaw(&holders) ? holders : nil
+        }
+
+        /// From here on the base blob leaves no row behind that nobody needs: it copies only what another holds. Writes
+        /// beside this do not matter, snapshots do: false when the base blob is of another epoch by now.
+        private func thaw(_ holders: inout Holders) async throws -> Bool {
+            guard let epoch = holders.base?.record.pages?.epoch else { return true }
+            let newest = holders.others.last { $0.epoch < epoch }?.epoch ?? 0
+            for _ in 0..<BlobService.attemptsLimit {
+                guard let row = try await volume.get(partition, [BlobKeys.base(name)])[0].map(BlobRow.init),
+                    var root = row.record.pages, root.id == map, root.epoch == epoch
+                else { return false }
+                guard root.thaw(to: newest) else { return true }
+                if try await put(root, row) { return true }
+            }
+            // A blob that is written without a pause: what can go goes, and the rest waits.
+            holders.isThawed = false
+            return true
         }
 
         private func put(_ root: PageMapRoot, _ row: BlobRow) async throws -> Bool {
@@ -181,7 +201,7 @@ extension BlobService {
                     guard let place = PageKeys.parseLeaf(row.key) else { throw RecordError.malformed }
                     let newer = last?.index == place.index ? last?.epoch : nil
                     last = place
-                    guard isNeeded(place, newer, root, holders.epochs) else {
+                    guard isNeeded(place, newer, root, holders) else {
                         unneeded.append(row)
                         continue
                     }
@@ -198,15 +218,17 @@ extension BlobService {
 
         /// `newer` is the epoch of the leaf's next newer row: who sees this row holds the map at an epoch before.
         private func isNeeded(
-            _ place: (index: Int, epoch: UInt32), _ newer: UInt32?, _ base: PageMapRoot?, _ epochs: [UInt32]
+            _ place: (index: Int, epoch: UInt32), _ newer: UInt32?, _ base: PageMapRoot?, _ holders: Holders
         ) -> Bool {
             if let base {
                 // Made after the look for holders: there may be others by now.
                 if let newer, newer > base.epoch { return true }
                 if newer == nil, !base.hides(place.index, place.epoch) { return true }
             }
-            guard let holder = epochs.first(where: { $0 >= place.epoch }) else { return false }
-            return newer.map { holder < $0 } ?? true
+            return holders.others.drop { $0.epoch < place.epoch }.prefix { other in
+                newer.map { other.epoch < $0 } ?? true
+            }
+            .contains { other in !other.holes.contains { $0.hides(place.index, place.epoch) } }
         }
 
         private func remove(_ rows: [VolumeRow]) async throws -> Bool {

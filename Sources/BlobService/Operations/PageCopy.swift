@@ -45,7 +45,10 @@ extension BlobService {
                         call, container, checks: [isMarked ? .present(markKey) : .absent(markKey)],
                         writes: change.writes, linking: change.linking)
                 }
-                guard isDone else { throw ContentChanged() }
+                guard isDone else {
+                    await discard(change.fresh, call)
+                    throw ContentChanged()
+                }
                 isMarked = true
             }
             rest = behind

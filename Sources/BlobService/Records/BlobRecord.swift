@@ -72,7 +72,9 @@ struct BlobRecord: Sendable {
     /// no such key change them.
     var accountSealed: [UInt8] = []
 
+    /// Version 1 of a page blob had its map in the sealed part; none is left that was ever released.
     private static let version: UInt8 = 1
+    private static let pagesVersion: UInt8 = 2
 
     init(etag: ETag, at now: Timestamp) {
         self.etag = etag
@@ -82,7 +84,7 @@ struct BlobRecord: Sendable {
 
     func encoded() -> [UInt8] {
         var writer = RecordWriter()
-        writer.byte(Self.version)
+        writer.byte(type == .page ? Self.pagesVersion : Self.version)
         writer.byte(
             (isUncommitted ? 1 : 0) | (isAppendSealed ? 2 : 0) | (hasStagedBlocks ? 4 : 0)
                 | (encryptionScope == nil ? 0 : 8))
@@ -119,9 +121,11 @@ struct BlobRecord: Sendable {
 
     init(decoding bytes: [UInt8]) throws(RecordError) {
         var reader = RecordReader(bytes)
-        guard try reader.byte() == Self.version else { throw .malformed }
+        let version = try reader.byte()
         let flags = try reader.byte()
-        guard flags < 16, let type = BlobType(rawValue: try reader.byte()) else { throw .malformed }
+        guard flags < 16, let type = BlobType(rawValue: try reader.byte()),
+            version == (type == .page ? Self.pagesVersion : Self.version)
+        else { throw .malformed }
         isUncommitted = flags & 1 != 0
         isAppendSealed = flags & 2 != 0
         hasStagedBlocks = flags & 4 != 0

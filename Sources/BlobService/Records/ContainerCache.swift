@@ -80,10 +80,13 @@ extension BlobService {
         }
     }
 
+    static let attemptsOfCommits = 64
     /// The one loop for commits that lost a race: nil from `attempt` means try again. Throws 503 when the row stays
     /// contended.
-    func retrying<Result>(_ attempt: () async throws -> Result?) async throws -> Result {
-        for _ in 0..<64 {
+    func retrying<Result>(
+        attempts: Int = BlobService.attemptsOfCommits, _ attempt: () async throws -> Result?
+    ) async throws -> Result {
+        for _ in 0..<attempts {
             if let result = try await attempt() { return result }
         }
         throw StorageError.serverBusy

@@ -27,31 +27,36 @@ struct PageMapView: Sendable {
     /// Keeps the collector from what this view may still look at.
     let pin: PageMapPins.Pin
 
-    /// The first leaves of `leaves` that hold something or did, as of one time, and what of `leaves` is still to be
-    /// looked at. A leaf that is in neither is zeros.
+    /// The first leaves of `leaves` that hold something or did, and what of `leaves` is still to be looked at. A leaf
+    /// that is in neither is zeros. Of what was found, one state of the blob, where there is a stamp.
+    ///
+    /// As many rows are asked for as leaves are wanted: what lies behind the rows of earlier epochs is sought anew, so
+    /// that a leaf costs the same whatever the number of snapshots.
     func window(_ leaves: Range<Int>) async throws -> (found: [Leaf], rest: Range<Int>) {
-        guard !leaves.isEmpty else { return ([], leaves) }
-        let rows = try await volume.scan(
-            partition, from: PageKeys.leaf(root.id, leaves.lowerBound, root.epoch),
-            upTo: PageKeys.end(root.id, leaves.upperBound), limit: limits.windowRows)
         var found: [Leaf] = []
         var position = leaves.lowerBound
-        for row in rows {
-            guard let (index, epoch) = PageKeys.parseLeaf(row.key) else { throw RecordError.malformed }
-            // Older than what was taken of this leaf, or newer than what this holder sees.
-            guard index >= position, epoch <= root.epoch else { continue }
-            position = index + 1
-            guard !root.hides(index, epoch) else { continue }
-            let record = try PageLeafRecord(decoding: row.visible)
-            if let stamp, record.stamp > stamp { throw ContentChanged() }
-            found.append(Leaf(index: index, epoch: epoch, key: row.key, record: record, sealed: row.sealed))
+        var looked = 0
+        while position < leaves.upperBound, looked < limits.windowRows {
+            let limit = min(limits.windowRows - looked, leaves.count)
+            let rows = try await volume.scan(
+                partition, from: PageKeys.leaf(root.id, position, root.epoch),
+                upTo: PageKeys.end(root.id, leaves.upperBound), limit: limit)
+            looked += rows.count
+            for row in rows {
+                guard let (index, epoch) = PageKeys.parseLeaf(row.key) else { throw RecordError.malformed }
+                // Older than what was taken of this leaf, or newer than what this holder sees.
+                guard index >= position else { continue }
+                position = index
+                guard epoch <= root.epoch else { continue }
+                position += 1
+                guard !root.hides(index, epoch) else { continue }
+                let record = try PageLeafRecord(decoding: row.visible)
+                if let stamp, record.stamp > stamp { throw ContentChanged() }
+                found.append(Leaf(index: index, epoch: epoch, key: row.key, record: record, sealed: row.sealed))
+            }
+            if rows.count < limit { position = leaves.upperBound }
         }
-        guard rows.count == limits.windowRows, let last = rows.last, let (index, _) = PageKeys.parseLeaf(last.key)
-        else {
-            return (found, leaves.upperBound..<leaves.upperBound)
-        }
-        // Of the last leaf there may be older rows; it is looked at again unless its row was found.
-        return (found, max(position, index)..<leaves.upperBound)
+        return (found, position..<leaves.upperBound)
     }
 
     func content(of leaf: Leaf, under key: DataKey) async throws -> Manifest {
