@@ -55,11 +55,17 @@ final class CofferProgram: Sendable {
         return (process, output, errors)
     }
 
+    /// A command that does not end is ended, so that a server which starts where it should refuse fails its test alone.
+    private static let longestRun = DispatchTimeInterval.seconds(180)
+
     /// Runs a command to its end.
     func run(_ arguments: String..., environment more: [String: String] = [:]) async throws -> Ending {
         let ending = try await offThePool { [self] in
             let (process, output, errors) = try process(arguments, more)
             try process.run()
+            let limit = DispatchWorkItem { [processID = process.processIdentifier] in kill(processID, SIGKILL) }
+            DispatchQueue.global().asyncAfter(deadline: .now() + Self.longestRun, execute: limit)
+            defer { limit.cancel() }
             let printed = try output.fileHandleForReading.readToEnd() ?? Data()
             process.waitUntilExit()
             return Ending(

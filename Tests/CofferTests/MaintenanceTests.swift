@@ -7,7 +7,7 @@ import Testing
 @testable import coffer
 
 /// A hang is a failure here: the limits end it.
-@Suite(.timeLimit(.minutes(1))) struct MaintenanceTests {
+@Suite(.timeLimit(.minutes(5))) struct MaintenanceTests {
     @Test func everyJobHasItsOwnInterval() async {
         let clock = ManualClock()
         let done = Mutex<[String]>([])

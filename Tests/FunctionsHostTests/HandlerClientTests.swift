@@ -40,7 +40,7 @@ private final class Flag: Sendable {
 }
 
 /// How an answer ends that a handler has begun: over real connections, only the time is the test's.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct HandlerClientTests {
     private enum Event { case cutOff, release }
     private final class Events: Sendable {
