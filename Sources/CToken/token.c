@@ -258,3 +258,11 @@ int coffer_token_guard_process(unsigned seconds) {
     alarm(seconds);
     return 0;
 }
+
+int coffer_forbid_core_dumps(void) {
+    // One byte, not none: at that limit alone the kernel gives nothing to a program that collects dumps either (core(5)).
+    struct rlimit least = {1, 1};
+    if (setrlimit(RLIMIT_CORE, &least) == 0) return 0;
+    // Where nobody may raise a limit of none, the process as a whole is withheld.
+    return prctl(PR_SET_DUMPABLE, 0) == 0 ? 0 : errno;
+}

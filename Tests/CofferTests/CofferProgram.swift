@@ -19,8 +19,13 @@ final class CofferProgram: Sendable {
     private let environment: [String: String]
     /// What nothing may print.
     private let secrets: [String]
+    /// The command that starts it, such as `prlimit` and what follows.
+    private let starter: [String]
 
-    init(_ environment: [String: String] = [:], namesRootKeyFile: Bool = true, secrets: [String] = []) throws {
+    init(
+        _ environment: [String: String] = [:], namesRootKeyFile: Bool = true, secrets: [String] = [],
+        through starter: [String] = []
+    ) throws {
         let path = home.path
         var all = ProcessInfo.processInfo.environment.filter {
             !$0.key.hasPrefix("COFFER_") && $0.key != "CREDENTIALS_DIRECTORY"
@@ -32,6 +37,7 @@ final class CofferProgram: Sendable {
         if namesRootKeyFile { all["COFFER_ROOT_KEY_FILE"] = path + "/root.key" }
         self.environment = all.merging(environment) { _, new in new }
         self.secrets = secrets
+        self.starter = starter
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 
@@ -42,8 +48,8 @@ final class CofferProgram: Sendable {
     private func process(_ arguments: [String], _ more: [String: String]) throws -> (Process, output: Pipe, errors: URL)
     {
         let process = Process()
-        process.executableURL = URL(fileURLWithPath: Self.path)
-        process.arguments = arguments
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = starter + [Self.path] + arguments
         process.environment = environment.merging(more) { _, new in new }
         let output = Pipe()
         // A file takes any length without a reader.
@@ -57,14 +63,18 @@ final class CofferProgram: Sendable {
 
     /// A command that does not end is ended, so that a server which starts where it should refuse fails its test alone.
     private static let longestRun = DispatchTimeInterval.seconds(180)
+    private static func limit(on process: Process) -> DispatchWorkItem {
+        let limit = DispatchWorkItem { [processID = process.processIdentifier] in kill(processID, SIGKILL) }
+        DispatchQueue.global().asyncAfter(deadline: .now() + longestRun, execute: limit)
+        return limit
+    }
 
     /// Runs a command to its end.
     func run(_ arguments: String..., environment more: [String: String] = [:]) async throws -> Ending {
         let ending = try await offThePool { [self] in
             let (process, output, errors) = try process(arguments, more)
             try process.run()
-            let limit = DispatchWorkItem { [processID = process.processIdentifier] in kill(processID, SIGKILL) }
-            DispatchQueue.global().asyncAfter(deadline: .now() + Self.longestRun, execute: limit)
+            let limit = Self.limit(on: process)
             defer { limit.cancel() }
             let printed = try output.fileHandleForReading.readToEnd() ?? Data()
             process.waitUntilExit()
@@ -83,6 +93,8 @@ final class CofferProgram: Sendable {
     func serving(_ body: (Home.RunState) async throws -> Void) async throws -> String {
         let (process, output, errors) = try process(["serve"], [:])
         try process.run()
+        let limit = Self.limit(on: process)
+        defer { limit.cancel() }
         let greeting = try await offThePool {
             var greeting = ""
             while !greeting.contains("az group create") {
@@ -103,6 +115,7 @@ final class CofferProgram: Sendable {
         process.terminate()
         try await offThePool { process.waitUntilExit() }
         if let outcome { throw outcome }
+        #expect(process.terminationReason == .exit && process.terminationStatus == 0)
         let said = greeting + (try String(contentsOf: errors, encoding: .utf8))
         for secret in secrets { #expect(!said.contains(secret), "the server printed a secret") }
         return said
@@ -138,6 +151,15 @@ func write(_ text: String, to path: String, mode: Int = 0o600) throws {
 /// Runs a tool of the machine; one that is missing or fails is a failure of the test.
 @discardableResult
 func tool(_ name: String, _ arguments: [String], environment: [String: String] = [:]) throws -> String {
+    let (status, said) = try attempt(name, arguments, environment: environment)
+    try #require(status == 0, "\(name), of 'Scripts/install-dependencies test': \(said)")
+    return said
+}
+
+/// Runs a tool that may fail.
+func attempt(
+    _ name: String, _ arguments: [String], environment: [String: String] = [:]
+) throws -> (status: Int32, said: String) {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = [name] + arguments
@@ -148,6 +170,5 @@ func tool(_ name: String, _ arguments: [String], environment: [String: String] =
     try process.run()
     let said = String(decoding: try output.fileHandleForReading.readToEnd() ?? Data(), as: UTF8.self)
     process.waitUntilExit()
-    try #require(process.terminationStatus == 0, "\(name), of 'Scripts/install-dependencies test': \(said)")
-    return said
+    return (process.terminationStatus, said)
 }

@@ -40,6 +40,18 @@ import Testing
         _ = try await load()
     }
 
+    /// As a process holds it that another thread began to start meanwhile.
+    @Test func aCopyOfTheDescriptorDoesNotKeepTheLock() async throws {
+        let copies = try await store.locked {
+            try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").filter {
+                URL(fileURLWithPath: "/proc/self/fd/\($0)").resolvingSymlinksInPath().path == home.path + "/keys"
+            }.map { dup(try #require(Int32($0))) }
+        }
+        defer { for copy in copies { close(copy) } }
+        try #require(!copies.isEmpty)
+        try await store.locked {}
+    }
+
     @Test func whatAChangeLeftBehindGoes() async throws {
         _ = try await load()
         let leftover = PrivateFile.temporary(of: store.path)
@@ -74,6 +86,19 @@ import Testing
             let limits = try String(contentsOfFile: "/proc/\(state.pid)/limits", encoding: .utf8)
             let core = try #require(limits.split(separator: "\n").first { $0.hasPrefix("Max core file size") })
             #expect(core.split(separator: " ").suffix(3) == ["1", "1", "bytes"])
+        }
+    }
+
+    /// Many containers allow no dump and give no right to raise that limit, at which a collector still gets one.
+    @Test(.enabled(if: geteuid() == 0), arguments: [[], ["prlimit", "--core=0:0"]])
+    func aServerThatMayNotRaiseItsLimitIsWithheldAsAWhole(limit: [String]) async throws {
+        // Who looks needs every right that the server has.
+        let program = try CofferProgram(
+            through: limit + ["setpriv", "--bounding-set=-sys_ptrace,-sys_resource", "--"])
+        try await program.serving { state in
+            let look = ["--bounding-set=-sys_ptrace,-sys_resource", "--", "readlink", "/proc/\(state.pid)/exe"]
+            let status = try attempt("setpriv", look).status
+            #expect(status == (limit.isEmpty ? 0 : 1))
         }
     }
 }

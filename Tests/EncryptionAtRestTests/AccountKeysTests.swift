@@ -1,5 +1,6 @@
 import CofferCore
 import StorageEngine
+import Synchronization
 import TestSupport
 import Testing
 
@@ -126,6 +127,45 @@ import Testing
         #expect(try await store.sealed.accountKeys.followRotation(store.account) == expected)
     }
 
+    /// Wherever between the look for a rotation and its commit the owner chooses anew, that is what stands.
+    @Test(arguments: 0..<3) func followingARotationLeavesTheOwnersChoice(choice: Int) async throws {
+        for step in 0..<20 {
+            let (store, vault) = try await Store.withCustomerKey()
+            let faulty = FaultyEngine(store.engine)
+            let interrupted = try Store(engine: store.engine, metadata: faulty, clock: store.clock, seed: 5)
+            let keys = interrupted.sealed.accountKeys
+            keys.attach(vault)
+            vault.addVersion("other", announcing: false)
+            vault.addVersion("cmk", announcing: false)
+            let calls = Counter()
+            faulty.interrupt(where: { _ in calls.next() == step }) { _ in
+                do {
+                    switch choice {
+                    case 0: _ = try await keys.useCustomerKey(store.account, vault.reference("other"), as: identity)
+                    case 1:
+                        _ = try await keys.useCustomerKey(
+                            store.account, vault.reference("cmk", version: "1"), as: identity)
+                    default: _ = try await keys.usePlatformKey(store.account)
+                    }
+                } catch { Issue.record(error) }
+            }
+            _ = try await keys.followRotation(store.account)
+            await keys.background.settle()
+            guard calls.count > step else {
+                #expect(step >= 3)
+                return
+            }
+            let source = try await keys.status(store.account, looksForRotation: false).source
+            guard case .customer(let reference, let version, _) = source else {
+                #expect(choice == 2, "\(step)")
+                continue
+            }
+            #expect(choice == (reference.keyName == "other" ? 0 : 1), "\(step)")
+            #expect(version == (choice == 0 ? vault.identifier("other", "1") : vault.identifier("cmk", "1")), "\(step)")
+        }
+        Issue.record("It does not end.")
+    }
+
     @Test func statusLooksForARotationNobodyAnnounced() async throws {
         let (store, vault) = try await Store.withCustomerKey()
         vault.addVersion("cmk", announcing: false)
@@ -221,6 +261,18 @@ import Testing
                 }
                 if let decoded = AccountKeyRecord(bytes) { #expect(decoded.encoded == bytes) }
             }
+        }
+    }
+}
+
+private final class Counter: Sendable {
+    private let value = Mutex(0)
+    var count: Int { value.withLock { $0 } }
+    /// The number of calls before this one.
+    func next() -> Int {
+        value.withLock { value in
+            value += 1
+            return value - 1
         }
     }
 }

@@ -86,4 +86,7 @@ coffer_token_result coffer_token_unseal(coffer_token *token, const uint8_t nonce
 /// For a process that will hold a PIN: nothing of its memory is written to a disk when it dies, no debugger of the same
 /// user gets in, and it ends after `seconds` whatever becomes of who started it. Returns 0 or an errno.
 int coffer_token_guard_process(unsigned seconds);
+
+/// For a process that holds a root key: nothing of its memory is written to a disk when it dies. Returns 0 or an errno.
+int coffer_forbid_core_dumps(void);
 #endif

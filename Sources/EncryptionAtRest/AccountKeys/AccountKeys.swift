@@ -98,7 +98,15 @@ public final class AccountKeys: Sendable {
         let isCurrent = try await isCurrent(wrapped, of: reference, as: identity)
         entries.withLock { $0[domain, default: Entry()].followedAt = core.clock.now() }
         guard !isCurrent else { return active.record.status }
-        return try await useCustomerKey(domain.account, scope: domain.scope, reference, as: identity)
+        return try await rewrap(domain) { [self] secret, active in
+            // The owner may have chosen another key meanwhile, which stays.
+            guard case .customer(let reference, let identity, let wrapped) = active.record.wrapping,
+                reference.keyVersion == nil, try await !self.isCurrent(wrapped, of: reference, as: identity)
+            else { return nil }
+            return .customer(
+                reference, identity: identity,
+                wrapped: try await requireCustodian().wrapKey(secret, with: reference, as: identity))
+        }
     }
 
     /// Starts following a rotation in the background when it last looked a minute ago; not where many are asked for.

@@ -66,11 +66,13 @@ struct Serve: AsyncParsableCommand {
             try await plane.manager.restoreAdministrator(administrator.objectID)
             try keepAdministrator(administrator, of: platform, home: home)
         }
+        // Before anybody can know whom to end.
+        let termination = await TerminationSignal.caught()
         let maintenance = Maintenance(Maintenance.jobs(platform, log: log), log: log)
         try home.write(state)
         Self.greet(state, home: home)
 
-        let signal = await TerminationSignal.wait()
+        let signal = await termination.first()
         log.notice("stopping", metadata: ["signal": "\(signal)"])
         maintenance.cancel()
         // So that the other commands say so. When it cannot be written they find a server that does not answer.

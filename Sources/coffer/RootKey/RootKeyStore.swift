@@ -1,3 +1,4 @@
+import CToken
 import CofferCore
 import EncryptionAtRest
 import Foundation
@@ -14,7 +15,6 @@ struct RootKeyStore {
     /// Reads the root key, or makes it when neither it nor any data exists yet. Data without its key is an error that
     /// says so: a fresh key would only hide the loss.
     func load(dataFolder: String, hasData: Bool, randomness: any Randomness) async throws -> RootKey {
-        try Self.forbidCoreDumps()
         if let line = try read() {
             removeLeftover()
             return try await open(line)
@@ -35,12 +35,13 @@ struct RootKeyStore {
         }
     }
 
-    /// A crash must not write the key to a disk. One byte, not none: at that limit alone the kernel gives nothing to a
-    /// program that collects dumps either (core(5)).
+    /// A crash must not write the key to a disk.
     private static func forbidCoreDumps() throws {
-        var limit = rlimit(rlim_cur: 1, rlim_max: 1)
-        guard setrlimit(__rlimit_resource_t(UInt32(RLIMIT_CORE.rawValue)), &limit) == 0 else {
-            throw CommandFailure("Core dumps, which would hold the root key, cannot be forbidden: setrlimit failed.")
+        let failure = coffer_forbid_core_dumps()
+        guard failure == 0 else {
+            throw CommandFailure(
+                "Core dumps, which would hold the root key, cannot be forbidden: \(String(cString: strerror(failure)))."
+            )
         }
     }
 
@@ -69,8 +70,10 @@ struct RootKeyStore {
 
     // MARK: The file
 
-    /// nil: there is none yet. Throws for one that is there and cannot be had.
+    /// nil: there is none yet. Throws for one that is there and cannot be had. Whoever asks leaves no core dump from then
+    /// on.
     func read() throws -> RootKeyLine? {
+        try Self.forbidCoreDumps()
         guard let text = try SecretFile.read(path, limit: RootKeyLine.bytesLimit, what: "The root key") else {
             // A key that is there but cannot be read must never be taken for none, and replaced.
             var status = stat()
@@ -136,16 +139,12 @@ struct RootKeyStore {
     /// One process at a time makes or changes the key; its folder is what they lock.
     func locked<Value>(_ body: () async throws -> Value) async throws -> Value {
         try PrivateFile.makeFolder(folder)
-        let lock = Foundation.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard lock >= 0 else {
-            throw CommandFailure("The folder \(folder) cannot be opened: \(String(cString: strerror(errno))).")
-        }
-        defer { close(lock) }
-        guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
+        guard let lock = try FolderLock(folder) else {
             throw CommandFailure(
                 "Another process is making or changing the root key in \(folder). Wait until it has ended, then try again."
             )
         }
+        defer { lock.release() }
         unlink(PrivateFile.temporary(of: path))
         return try await body()
     }
@@ -154,10 +153,9 @@ struct RootKeyStore {
     private func removeLeftover() {
         let leftover = PrivateFile.temporary(of: path)
         guard guardian == .owner, access(leftover, F_OK) == 0 else { return }
-        let lock = Foundation.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard lock >= 0 else { return }
-        defer { close(lock) }
-        if flock(lock, LOCK_EX | LOCK_NB) == 0 { unlink(leftover) }
+        guard let lock = try? FolderLock(folder) else { return }
+        unlink(leftover)
+        lock.release()
     }
 
     /// A change replaces the file: through a link, or under one name of two, the old key would stay, and a file that
@@ -206,5 +204,29 @@ extension SecretBytes {
     /// In a time that depends on the lengths only.
     func isEqual(to other: SecretBytes) -> Bool {
         withUnsafeBytes { left in other.withUnsafeBytes { right in constantTimeEquals(left, right) } }
+    }
+}
+
+/// The right to change what lies in a folder, which one process has at a time.
+private struct FolderLock {
+    private let descriptor: Int32
+
+    /// nil when another process has it.
+    init?(_ folder: String) throws {
+        descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            throw CommandFailure("The folder \(folder) cannot be opened: \(String(cString: strerror(errno))).")
+        }
+        if flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+            close(descriptor)
+            return nil
+        }
+    }
+
+    /// A process that another thread is just starting holds the descriptor, too, until it runs its program: closing ours
+    /// alone would leave the lock to it.
+    func release() {
+        flock(descriptor, LOCK_UN)
+        close(descriptor)
     }
 }
