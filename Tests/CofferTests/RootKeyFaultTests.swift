@@ -40,7 +40,7 @@ import Testing
         #expect(logins == tries)
     }
 
-    @Test(arguments: ["none", "talk", "talk on", "own nonce", "crash at the end"])
+    @Test(arguments: ["none", "talk", "talk on", "own nonce", "crash at the end", "helper"])
     func whatAModulePrintsOrDrawsIsNoHarm(fault: String) async throws {
         let ending = try await serve(fault)
         #expect(ending.code == 0, "\(ending)")

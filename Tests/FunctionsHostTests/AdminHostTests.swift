@@ -71,9 +71,18 @@ struct AdminHostTests {
         #expect(line.functionName?.utf8.count == 128)
         let many = "[" + Array(repeating: #"{"level":1,"message":""}"#, count: 1_001).joined(separator: ",") + "]"
         let before = admin.world.logs.entries.withLock { $0.count }
-        let refusal = try await admin.send(.POST, "host/log", many)
-        #expect(refusal.status == 429 && refusal.headers["Retry-After"] == ["1"])
+        #expect(try await admin.send(.POST, "host/log", many).status == 413)
         #expect(admin.world.logs.entries.withLock { $0.count } == before)
+    }
+
+    /// What is refused takes nothing of the second's room.
+    @Test func anAllowanceGivesAllOrNothing() {
+        var allowance = LineAllowance()
+        let now = NIODeadline.uptimeNanoseconds(7_900_000_000)
+        let taken = [600, 401, 400, 1].map { allowance.take($0, now: now) }
+        #expect(taken == [true, false, true, false])
+        let next = allowance.take(1_000, now: now + .milliseconds(200))
+        #expect(next)
     }
 
     @Test func configurationIsWhatIsInForce() async throws {

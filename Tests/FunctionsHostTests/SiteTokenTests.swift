@@ -174,6 +174,10 @@ struct SiteTokenTests {
             #expect(keys.restricted == nil)
             let tokens = SiteTokens(siteName: "myapp", keys: keys)
             #expect(refusal(TokenMint.web(key: Array(text.utf8)), tokens) == .badSignature)
+            // Which may be good once the reference resolves: a handler must not see it.
+            #expect(tokens.mayVouch(for: RedactedString(TokenMint.web())))
+            #expect(!tokens.mayVouch(for: RedactedString("no.token")))
+            #expect(!self.tokens().mayVouch(for: RedactedString(TokenMint.web(key: Array(text.utf8)))))
         }
     }
 

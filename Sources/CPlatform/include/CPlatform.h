@@ -26,6 +26,10 @@ uint32_t coffer_crc32c(uint32_t previous, const void *memory, size_t count);
 /// Opens a file without a name in `directory` (O_TMPFILE, mode 0600). Returns -1 and sets errno.
 int coffer_open_unnamed(const char *directory);
 
+/// Renames a file unless the new name is taken (renameat2 RENAME_NOREPLACE; by a link where the file system cannot).
+/// Returns 0 or an errno: EEXIST.
+int coffer_rename_new(const char *from, const char *to);
+
 /// Reserves room without changing the size (fallocate FALLOC_FL_KEEP_SIZE). Returns 0 or an errno.
 int coffer_reserve(int file, int64_t offset, int64_t count);
 

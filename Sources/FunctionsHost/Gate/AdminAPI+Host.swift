@@ -110,8 +110,11 @@ extension AdminAPI {
                     functionName: line.member("functionName")?.stringValue?.cut(Self.functionNameBytes),
                     level: level, category: Self.logCategory, message: message))
         }
-        let room = entry.host.logAllowance.withLock { $0.take(lines.count, now: .now()) }
-        guard room == lines.count else {
+        guard lines.count <= FunctionLogEntry.linesPerSecond else {
+            return Pages.text(
+                .payloadTooLarge, "A request brings at most \(FunctionLogEntry.linesPerSecond) lines; none was kept.")
+        }
+        guard entry.host.logAllowance.withLock({ $0.take(lines.count, now: .now()) }) else {
             var refusal = Pages.text(
                 .tooManyRequests,
                 "An app logs at most \(FunctionLogEntry.linesPerSecond) lines a second; none of these was kept.")

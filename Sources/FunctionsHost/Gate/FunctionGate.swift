@@ -85,7 +85,7 @@ public final class FunctionGate: WireService {
     /// Whether a token may be one for the site's host, ended or not: it would open the host for the handler as well.
     /// Unknown means yes.
     private func isOfPlatform(_ token: RedactedString, _ entry: FunctionRuntime.Entry) async -> Bool {
-        do throws(FunctionsError) { return try await entry.host.tokens().vouch(for: token) } catch { return true }
+        do throws(FunctionsError) { return try await entry.host.tokens().mayVouch(for: token) } catch { return true }
     }
 
     private func decorate(_ response: inout Response, for request: Request, _ site: Site, host: HostConfiguration?) {

@@ -68,8 +68,16 @@ struct SiteTokens: Sendable {
         return Self.isOne(issuer, of: [Self.platformIssuer]) ? .administration : .full
     }
 
-    /// Whether a key of this site signed the text, whatever it claims, also when it has ended.
-    func vouch(for token: RedactedString) -> Bool { (try? signedParts(of: token.reveal())) != nil }
+    /// Whether a key of this site signed the text, whatever it claims, also when it has ended; or may have, where not
+    /// every key is known.
+    func mayVouch(for token: RedactedString) -> Bool {
+        do throws(Refusal) {
+            _ = try signedParts(of: token.reveal())
+            return true
+        } catch {
+            return error == .badSignature && !keys.isComplete
+        }
+    }
 
     private func verifiedClaims(of token: String) throws(Refusal) -> JSONValue {
         let parts = try signedParts(of: token)

@@ -8,6 +8,9 @@ struct TokenKeys: Sendable {
     let signing: [SecretBytes]
     /// Of restricted tokens. nil unless the app sets one: nobody outside the server has the platform's.
     let restricted: SecretBytes?
+    /// Whether none of the app's own keys is a reference that is not resolved: when one is, a token that no key here
+    /// vouches for may be good again later.
+    let isComplete: Bool
 
     /// IdentityModel refuses shorter ones for HS256, and so does whoever can count guesses.
     static let shortestBytes = 16
@@ -32,6 +35,7 @@ struct TokenKeys: Sendable {
             own = [Self.derived(from: platformKey)]
         }
         signing = (own + [auth, container]).compactMap { $0 }
+        isComplete = Self.settingNames.allSatisfy { settings.failure(of: $0) == nil }
         restricted = auth ?? container
     }
 

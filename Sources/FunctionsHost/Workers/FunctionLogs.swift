@@ -53,13 +53,13 @@ struct LineAllowance {
     private var second: Int64 = 0
     private var count = 0
 
-    /// Takes as much of what is asked for as there is; returns how much.
-    mutating func take(_ lines: Int, now: NIODeadline) -> Int {
+    /// Takes all that is asked for, or nothing; returns which.
+    mutating func take(_ lines: Int, now: NIODeadline) -> Bool {
         let now = Int64(now.uptimeNanoseconds / 1_000_000_000)
         if now != second { (second, count) = (now, 0) }
-        let granted = min(lines, FunctionLogEntry.linesPerSecond - count)
-        count += granted
-        return granted
+        guard lines <= FunctionLogEntry.linesPerSecond - count else { return false }
+        count += lines
+        return true
     }
 }
 

@@ -38,7 +38,7 @@ final class LineReader: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
     private func pass(_ line: ByteBuffer) {
-        guard allowance.take(1, now: .now()) == 1 else {
+        guard allowance.take(1, now: .now()) else {
             dropped += 1
             return
         }

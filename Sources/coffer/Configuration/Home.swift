@@ -1,5 +1,6 @@
 import ArgumentParser
 import AsyncHTTPClient
+import CPlatform
 import CofferCore
 import EncryptionAtRest
 import Foundation
@@ -161,15 +162,16 @@ enum PrivateFile {
         // Not by `open`, whose mode the process's mask narrows.
         if isPublic { fchmod(file, 0o644) }
         let written = bytes.withUnsafeBytes { Foundation.write(file, $0.baseAddress, $0.count) }
-        let isDurable = written == bytes.count && fsync(file) == 0
+        var failure = written < 0 ? errno : written < bytes.count ? ENOSPC : fsync(file) == 0 ? 0 : errno
         close(file)
-        // A link is refused where there is a file, and `rename` replaces it.
-        guard isDurable, (mayReplace ? rename(temporary, path) : link(temporary, path)) == 0 else {
-            let reason = String(cString: strerror(errno))
-            unlink(temporary)
-            throw CommandFailure("\(path) cannot be written: \(reason). Check whether the disk is full.")
+        if failure == 0 {
+            failure = mayReplace ? (rename(temporary, path) == 0 ? 0 : errno) : coffer_rename_new(temporary, path)
         }
-        if !mayReplace { unlink(temporary) }
+        if failure != 0 {
+            unlink(temporary)
+            throw CommandFailure(
+                "\(path) cannot be written: \(String(cString: strerror(failure))). Check whether the disk is full.")
+        }
         try sync(folder)
     }
 

@@ -83,6 +83,8 @@ enum TokenProcess {
                 if got < 0, errno == EINTR { continue }
                 guard got > 0 else { return count }
                 count += got
+                // Not its end, which a process that the module started may hold off.
+                if TokenAnswer.isWhole(UnsafeRawBufferPointer(rebasing: memory[..<count])) { return count }
             }
         }
         return (bytes, inTime)
@@ -142,8 +144,8 @@ enum TokenProcess {
     }
 }
 
-/// What the token's process writes: how far its login is, then a byte that tells the kind of answer, then a key or a
-/// text for people.
+/// What the token's process writes: how far its login is, then a byte that tells the kind of answer, two with the length
+/// of what follows (most significant first), and that: a key, or a text for people.
 enum TokenAnswer: UInt8 {
     case done = 0
     case failed = 1
@@ -154,36 +156,55 @@ enum TokenAnswer: UInt8 {
         case succeeded = 4
     }
 
+    private static let headBytes = 3
+    /// A longer text is cut: whole, it fits what is read of an answer.
+    private static let textBytesLimit = 4_000
+
     static func write(_ body: () throws -> SecretBytes) -> SecretBytes {
-        func text(_ kind: TokenAnswer, _ text: String) -> SecretBytes {
-            SecretBytes(copying: [kind.rawValue] + Array(text.utf8))
+        func answer(_ kind: TokenAnswer, _ content: UnsafeRawBufferPointer) -> SecretBytes {
+            SecretBytes(count: headBytes + content.count) {
+                $0[0] = kind.rawValue
+                $0[1] = UInt8(content.count >> 8)
+                $0[2] = UInt8(content.count & 0xff)
+                UnsafeMutableRawBufferPointer(rebasing: $0[headBytes...]).copyMemory(from: content)
+            }
+        }
+        func answer(_ kind: TokenAnswer, _ text: String) -> SecretBytes {
+            Array(text.utf8.prefix(textBytesLimit)).withUnsafeBytes { answer(kind, $0) }
         }
         do {
-            return try body().withUnsafeBytes { key in
-                SecretBytes(count: key.count + 1) {
-                    $0[0] = TokenAnswer.done.rawValue
-                    UnsafeMutableRawBufferPointer(rebasing: $0[1...]).copyMemory(from: key)
-                }
-            }
+            return try body().withUnsafeBytes { answer(.done, $0) }
         } catch let refusal as PINRefusal {
-            return text(.pinRefused, refusal.description)
+            return answer(.pinRefused, refusal.description)
         } catch {
-            return text(.failed, CommandFailure.reason(error))
+            return answer(.failed, CommandFailure.reason(error))
         }
+    }
+
+    /// How far the login is, the answer's kind, and its content as far as it is here; nil where it does not say.
+    private static func parts(_ answer: UnsafeRawBufferPointer) -> (
+        login: Login?, kind: TokenAnswer?, length: Int?, content: Slice<UnsafeRawBufferPointer>
+    ) {
+        let steps = answer.prefix(while: { Login(rawValue: $0) != nil })
+        let rest = answer[steps.endIndex...]
+        let length =
+            rest.count >= headBytes ? Int(rest[rest.startIndex + 1]) << 8 | Int(rest[rest.startIndex + 2]) : nil
+        return (
+            steps.last.flatMap(Login.init(rawValue:)), rest.first.flatMap(TokenAnswer.init(rawValue:)), length,
+            rest.dropFirst(headBytes)
+        )
+    }
+
+    static func isWhole(_ answer: UnsafeRawBufferPointer) -> Bool {
+        let parts = parts(answer)
+        return parts.kind != nil && parts.length.map { parts.content.count >= $0 } ?? false
     }
 
     /// The key, of exactly `keyBytes`. Throws what the process wrote, or what its silence means.
     static func read(_ answer: SecretBytes, keyBytes: Int, inTime: Bool) throws -> SecretBytes {
         try answer.withUnsafeBytes { answer in
-            var login: Login?
-            var rest = answer[...]
-            while let step = rest.first.flatMap(Login.init(rawValue:)) {
-                login = step
-                rest = rest.dropFirst()
-            }
-            let kind = inTime ? rest.first.flatMap(TokenAnswer.init(rawValue:)) : nil
-            let content = rest.dropFirst()
-            switch kind {
+            let (login, kind, length, content) = parts(answer)
+            switch inTime && length == content.count ? kind : nil {
             case .done where content.count == keyBytes: return SecretBytes(copying: content)
             case .failed: throw CommandFailure(String(decoding: content, as: UTF8.self))
             case .pinRefused: throw PINRefusal(String(decoding: content, as: UTF8.self))
