@@ -113,13 +113,13 @@ extension StorageAccountService {
         }
     }
 
-    /// Nobody knows in which group an account lies whose records do not open.
+    /// Nobody knows in which group an account lies whose records do not open. Which it is, the log says: who may delete
+    /// a group need not learn of another's.
     public func requireAllTracked(below scope: ResourceID) async throws(ControlError) {
         _ = try await allAccounts()
-        guard let name = directory.damagedNames.first else { return }
+        guard !directory.damagedNames.isEmpty else { return }
         throw ControlError(
-            SealedStoreError(
-                .corrupt, "The records of the storage account '\(name)' do not open, and it may lie in the group."))
+            SealedStoreError(.corrupt, "The records of a storage account do not open, and it may lie in the group."))
     }
 
     public func deleteTrackedResource(_ id: ResourceID, as caller: Caller) async throws(ControlError) {

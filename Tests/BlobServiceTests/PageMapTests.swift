@@ -415,6 +415,24 @@ private func page(_ byte: UInt8, count: Int = 1) -> [UInt8] { [UInt8](repeating:
         #expect(await blob.read(0..<512).body == page(3))
     }
 
+    /// A copy may take longer than releases are kept, and its blob may then have snapshots and writes at once.
+    @Test func theCollectorSparesAMapThatIsBeingMade() async throws {
+        let blob = try await Self.made(2 * leaf, limits: Self.small)
+        #expect(await blob.write(0, page(1)).status == 201)
+        let blobs = blob.blobs
+        blobs.faults.interrupt(where: { $0.writes.contains { $0.hasPrefix("dbq") } }) { _ in
+            // The copy's last commit is to come.
+            blobs.clock.advance(seconds: 400)
+            blobs.faults.interrupt(where: { $0.reads.contains { $0.hasPrefix("dr") && $0.utf8.count > 4 } }) { _ in
+                Issue.record("The collector looks for holders of a map that may have others a moment later.")
+            }
+            do { try await blobs.service.collectReleasedPages() } catch { Issue.record(error) }
+        }
+        let source = [("x-ms-copy-source", "https://acct.blob.core.coffer.test/ccc/p")]
+        #expect(await blobs.send(.PUT, "/ccc/q", source).status == 202)
+        #expect(await blobs.send(.GET, "/ccc/q", [("x-ms-range", "bytes=0-511")]).body == page(1))
+    }
+
     // MARK: Readers
 
     private static let small = PageMapLimits(windowRows: 3, extentsPerLeaf: 4, bytesHeldPerLeaf: 1 << 20)

@@ -20,10 +20,28 @@ extension BlobService {
             _ = try await purge(id, account.volume, batches: .max)
         }
         let range = AccountKeySpace.containers(prefix: "")
+        var failure: (any Error)?
         for row in try await account.volume.scan(.account, from: range.from, upTo: range.upTo, limit: .max) {
-            let partition = VolumePartition.container(try ContainerRecord(decoding: row.visible).id)
-            try await dropOldBlocks(partition, account.volume)
-            _ = try await collectPages(in: partition, account.volume, keptSeconds: pagesKeptSeconds)
+            do {
+                try await collectGarbage(
+                    in: .container(try ContainerRecord(decoding: row.visible).id), account.volume,
+                    pagesKeptSeconds: pagesKeptSeconds)
+            } catch let stopped as CancellationError {
+                throw stopped
+            } catch {
+                // One container's fault is not the others'.
+                failure = failure ?? error
+            }
+        }
+        if let failure { throw failure }
+    }
+
+    private func collectGarbage(
+        in partition: VolumePartition, _ volume: AccountVolume, pagesKeptSeconds: Int64
+    ) async throws {
+        try await dropOldBlocks(partition, volume)
+        guard try await collectPages(in: partition, volume, keptSeconds: pagesKeptSeconds) else {
+            return pageReleases.note(volume, partition)
         }
     }
 

@@ -191,6 +191,7 @@ extension BlobService {
         var rest = PageMapRoot.leaves(touching: range)
         var walked = 0
         while !rest.isEmpty {
+            try Task.checkCancellation()
             guard walked < limit else {
                 return (ranges, PageMapRoot.range(of: rest.lowerBound).lowerBound)
             }
@@ -214,7 +215,8 @@ extension BlobService {
                     }
                 }
             }
-            walked += found.count
+            // What was looked at, not what was found: later rows may lie before those of an early snapshot.
+            walked += behind.isEmpty ? found.count : map.limits.windowRows
             rest = behind
         }
         return (ranges, nil)

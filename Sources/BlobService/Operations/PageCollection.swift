@@ -109,6 +109,8 @@ extension BlobService {
 
         /// True when nothing is left for later.
         func run() async throws -> Bool {
+            // It may have a base blob at any moment, and rows of epochs that the look for holders knows nothing of.
+            guard !pins.isBeingMade(map) else { return false }
             for _ in 0..<BlobService.attemptsLimit {
                 guard let holders = try await thawed() else { continue }
                 guard let closed = try await walk(holders), try await close(closed), holders.isThawed else {
@@ -129,7 +131,7 @@ extension BlobService {
 
         /// The holders, the base blob let write over what only it holds; nil when there is another snapshot by now.
         private func thawed() async throws -> Holders? {
-            // The order matters. Who makes a map pins it until its blob holds it: pins come first. A snapshot that is
+            // The order matters. Who reads a map pins it before its holder goes: pins come first. A snapshot that is
             // taken after the base blob was read is not older than the epoch read there. And who let go before the
             // snapshots were read has left a row by then.
             let pinned = pins.epochs(of: map)

@@ -22,7 +22,7 @@ extension BlobService {
     ) async throws -> StagedPages? {
         guard let map = source.content.pages else { return nil }
         let root = PageMapRoot(id: randomness.bytes(PageMapRoot.idBytes))
-        let pin = pageMapPins.pin(root)
+        let pin = pageMapPins.pin(root, isBeingMade: true)
         let target = PageMapView(
             volume: call.volume, partition: container.partition, root: root, stamp: nil, limits: pageMapLimits, pin: pin
         )

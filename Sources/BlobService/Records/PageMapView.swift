@@ -156,6 +156,8 @@ final class PageMapPins: Sendable {
     fileprivate struct Place: Hashable {
         let map: [UInt8]
         let epoch: UInt32
+        /// Its blob has no row yet.
+        let isBeingMade: Bool
     }
     private let counts = Mutex<[Place: Int]>([:])
 
@@ -176,7 +178,12 @@ final class PageMapPins: Sendable {
         }
     }
 
-    func pin(_ root: PageMapRoot) -> Pin { Pin(self, Place(map: root.id, epoch: root.epoch)) }
+    func pin(_ root: PageMapRoot, isBeingMade: Bool = false) -> Pin {
+        Pin(self, Place(map: root.id, epoch: root.epoch, isBeingMade: isBeingMade))
+    }
+    func isBeingMade(_ map: [UInt8]) -> Bool {
+        counts.withLock { counts in counts.keys.contains { $0.map == map && $0.isBeingMade } }
+    }
     func epochs(of map: [UInt8]) -> [UInt32] {
         counts.withLock { counts in counts.keys.filter { $0.map == map }.map(\.epoch) }
     }

@@ -59,6 +59,9 @@ extension AccountVolume {
     ) async throws(SealedStoreError) -> VolumeCommit {
         let known = changes.filter { !fresh.contains($0.location) }
         var rows = try await linkRows(known, partition)
+        var makesGarbage = false
+        // Behind the commit: a sweep that comes before it would take the note and find nothing.
+        defer { if makesGarbage { core.unlinked.noteGarbage(in: engine(partition)) } }
         for _ in 0..<Self.attemptsLimit {
             var allChecks = checks
             var allWrites = writes
@@ -68,7 +71,7 @@ extension AccountVolume {
             }
             for (change, row) in zip(known, rows) {
                 if let row {
-                    try plan(change, row, partition, &allChecks, &allWrites)
+                    if try plan(change, row, partition, &allChecks, &allWrites) { makesGarbage = true }
                 } else if change.delta > 0 {
                     return try await conflictWithoutExtent(partition, checks)
                 }
@@ -103,11 +106,12 @@ extension AccountVolume {
             .extentGone, "The extent is not held by this container any more, or never was; its bytes must be had anew.")
     }
 
-    /// Adds the checks and writes that take an existing link row from its count to the next.
+    /// Adds the checks and writes that take an existing link row from its count to the next. Returns whether that makes
+    /// the extent garbage.
     private func plan(
         _ change: LinkChange, _ row: Row, _ partition: VolumePartition, _ checks: inout [RowCheck],
         _ writes: inout [RowWrite]
-    ) throws(SealedStoreError) {
+    ) throws(SealedStoreError) -> Bool {
         let key = row.key
         let link = try openLink(row, in: partition)
         checks.append(.unchanged(key, row.version))
@@ -122,8 +126,8 @@ extension AccountVolume {
             let garbage = RowKind.garbage.key(change.location.bytes)
             let contents = GarbageRow(releasedAt: core.clock.now()).encoded
             writes.append(.put(garbage, rowSeal.seal(contents, bound: bound(garbage, in: partition))))
-            core.unlinked.noteGarbage(in: engine(partition))
         }
+        return count == 0
     }
 
     func openLink(_ row: Row, in partition: VolumePartition) throws(SealedStoreError) -> LinkRow {

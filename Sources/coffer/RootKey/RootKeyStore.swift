@@ -70,8 +70,8 @@ struct RootKeyStore {
 
     // MARK: The file
 
-    /// nil: there is none yet. Throws for one that is there and cannot be had. Whoever asks leaves no core dump from then
-    /// on.
+    /// nil: there is none yet. Throws for one that is there and cannot be had. Whoever asks leaves no core dump from
+    /// then on.
     func read() throws -> RootKeyLine? {
         try Self.forbidCoreDumps()
         guard let text = try SecretFile.read(path, limit: RootKeyLine.bytesLimit, what: "The root key") else {
@@ -223,8 +223,8 @@ private struct FolderLock {
         }
     }
 
-    /// A process that another thread is just starting holds the descriptor, too, until it runs its program: closing ours
-    /// alone would leave the lock to it.
+    /// A process that another thread is just starting holds the descriptor, too, until it runs its program: closing
+    /// ours alone would leave the lock to it.
     func release() {
         flock(descriptor, LOCK_UN)
         close(descriptor)

@@ -144,8 +144,8 @@ enum TokenProcess {
     }
 }
 
-/// What the token's process writes: how far its login is, then a byte that tells the kind of answer, two with the length
-/// of what follows (most significant first), and that: a key, or a text for people.
+/// What the token's process writes: how far its login is, then a byte that tells the kind of answer, two with the
+/// length of what follows (most significant first), and that: a key, or a text for people.
 enum TokenAnswer: UInt8 {
     case done = 0
     case failed = 1
